@@ -1,0 +1,1 @@
+//! What the walks share: real processes of Beltway, real peers, raw sockets.
