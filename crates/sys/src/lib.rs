@@ -1,1 +1,10 @@
-//! sys
+//! Everything that touches the kernel directly: a safe, thin face over each system call that Beltway makes.
+//!
+//! Nothing here decides, retries or remembers. Descriptors are owned, errors are the kernel's. Above this floor no
+//! code names a system call.
+#![allow(unsafe_code, reason = "system calls that no safe binding offers")]
+
+pub mod epoll;
+pub mod socket;
+pub mod thread;
+pub mod wake;
