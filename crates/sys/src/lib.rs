@@ -4,7 +4,12 @@
 //! code names a system call.
 #![allow(unsafe_code, reason = "system calls that no safe binding offers")]
 
+pub mod ancillary;
+pub mod daemon;
 pub mod epoll;
+pub mod lock;
+pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod thread;
 pub mod wake;
