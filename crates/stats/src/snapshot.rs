@@ -96,15 +96,13 @@ impl Snapshot {
         Reader { words: &words }.snapshot()
     }
 
-    /// Reads a segment from the bytes of its file. Reading a file cannot be interrupted by a signal as reading mapped
-    /// memory can when somebody cuts the file.
+    /// Reads a segment that was copied, as from its file. Copying a file cannot be interrupted by a signal, as reading
+    /// mapped memory can when somebody cuts the file.
     ///
     /// # Errors
     /// [`SegmentError`] for whatever is not a whole segment of this version.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SegmentError> {
-        let (words, _) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().take(WORDS_MAX).map(|word| u64::from_ne_bytes(*word)).collect();
-        Reader { words: &words }.snapshot()
+    pub fn from_words(words: &[u64]) -> Result<Self, SegmentError> {
+        Reader { words }.snapshot()
     }
 
     /// The metric of that name and those labels, in any order.

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod epoll;
 pub mod lock;
 pub mod process;
+pub mod shm;
 pub mod signal;
 pub mod socket;
 pub mod thread;
