@@ -1,0 +1,142 @@
+//! What can only be judged when all values are known: values that contradict each other.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::diagnostic::{Findings, Spanned};
+use crate::model::Config;
+use crate::remap::{OriginHost, OriginUrl};
+use crate::value::show_duration;
+
+/// Looks at the whole configuration.
+pub(crate) fn check(config: &Config, findings: &mut Findings<'_>) {
+    listeners(config, findings);
+    loops(config, findings);
+    covered_rules(config, findings);
+    stop_before_drained(config, findings);
+    nothing_to_do(config, findings);
+}
+
+/// No two listeners may have one address.
+fn listeners(config: &Config, findings: &mut Findings<'_>) {
+    let http = config.http.listen.iter().map(|listener| ("http.listen", listener.address));
+    let single = [
+        ("admin.listen", config.admin.listen),
+        ("server.listen", config.server.listen),
+        ("demo.origin", config.demo.origin),
+    ];
+    let single = single.into_iter().filter_map(|(key, address)| address.map(|address| (key, address)));
+    let mut all: Vec<(&str, Spanned<SocketAddr>)> = http.chain(single).collect();
+    // In the order of the file, so that the later one is blamed; defaults first, because they cannot be pointed at.
+    all.sort_by_key(|(_, address)| address.place);
+    for (i, (key, address)) in all.iter().enumerate() {
+        let Some((other_key, other)) = all[..i].iter().find(|(_, other)| collide(address.value, other.value)) else {
+            continue;
+        };
+        let written = if other.place.is_written() {
+            format!("`{other_key}` on line {}", other.place.line)
+        } else {
+            format!("the default of `{other_key}`")
+        };
+        findings.error(address.place, || {
+            let message = format!("`{key}` cannot listen on {}: {written} has {}", address.value, other.value);
+            (message, Some("give each its own port".to_owned()))
+        });
+    }
+}
+
+/// Whether two listeners cannot both be bound. Port 0 is a different port each time.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() != 0
+        && a.port() == b.port()
+        && a.is_ipv4() == b.is_ipv4()
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// No origin may be one of our own listeners: each request would come back until the limit on connections is reached.
+fn loops(config: &Config, findings: &mut Findings<'_>) {
+    for origin in config.http.remap.iter().flat_map(|rule| &rule.to) {
+        if let Some(own) = config.http.listen.iter().find(|own| is_reached_by(own.address.value, origin)) {
+            findings.error(origin.place, || {
+                let message = format!(
+                    "this origin is the proxy itself, which listens on {} (line {})",
+                    own.address.value, own.address.place.line
+                );
+                (message, Some("requests would go round in a loop; name the origin behind the proxy".to_owned()))
+            });
+        }
+    }
+}
+
+/// Whether a connection to `origin` from this machine surely ends at the listener `own`.
+fn is_reached_by(own: SocketAddr, origin: &OriginUrl) -> bool {
+    if own.port() != origin.port {
+        return false;
+    }
+    let reaches = |ip: IpAddr| {
+        // Connecting to the unspecified address connects to this machine.
+        let here = ip.is_loopback() || ip.is_unspecified();
+        own.ip() == ip
+            || (here && own.ip().is_unspecified() && own.is_ipv4() == ip.is_ipv4())
+            || (ip.is_unspecified() && own.ip().is_loopback() && own.is_ipv4() == ip.is_ipv4())
+    };
+    match &origin.host {
+        OriginHost::Ip(ip) => reaches(*ip),
+        OriginHost::Name(name) if name == "localhost" => {
+            reaches(Ipv4Addr::LOCALHOST.into()) || reaches(Ipv6Addr::LOCALHOST.into())
+        }
+        OriginHost::Name(_) => false,
+    }
+}
+
+/// A rule behind one that is for all its requests never has its turn.
+fn covered_rules(config: &Config, findings: &mut Findings<'_>) {
+    let rules = &config.http.remap;
+    for (i, rule) in rules.iter().enumerate() {
+        if let Some(earlier) = rules[..i].iter().find(|earlier| earlier.from.covers(&rule.from)) {
+            findings.warning(rule.from.place, || {
+                let message = format!(
+                    "this rule never matches: `{}` on line {} takes all its requests",
+                    earlier.from.value, earlier.from.place.line
+                );
+                (
+                    message,
+                    Some("the first rule that matches is taken: put the narrower one before the wider".to_owned()),
+                )
+            });
+        }
+    }
+}
+
+/// A server that drains must not be killed for it.
+fn stop_before_drained(config: &Config, findings: &mut Findings<'_>) {
+    let (stop, drain) = (config.supervise.stop_timeout, config.server.drain_timeout);
+    if stop > drain {
+        return;
+    }
+    let places = ["supervise.stop_timeout", "server.drain_timeout"].map(|path| config.settings.place(path));
+    let place = if places[0].is_written() { places[0] } else { places[1] };
+    findings.error(place, || {
+        let message = format!(
+            "`supervise.stop_timeout` ({}) must be longer than `server.drain_timeout` ({})",
+            show_duration(stop),
+            show_duration(drain)
+        );
+        (message, Some("a draining server would be killed before it is done".to_owned()))
+    });
+}
+
+/// A configuration that serves nobody is allowed, and hardly meant.
+fn nothing_to_do(config: &Config, findings: &mut Findings<'_>) {
+    let http = &config.http;
+    let hint = |text: &str| Some(text.to_owned());
+    if http.listen.is_empty() {
+        findings.warning(config.settings.place("http.listen"), || {
+            ("no listener: clients cannot connect".to_owned(), hint("write `http: {listen: [\"0.0.0.0:8080\"]}`"))
+        });
+    } else if http.remap.is_empty() {
+        findings.warning(config.settings.place("http.remap"), || {
+            let message = "no remap rule: every request will be answered with 404".to_owned();
+            (message, hint("write `remap: [{from: \"/\", to: \"http://10.0.0.5:8000/\"}]` in `http`"))
+        });
+    }
+}

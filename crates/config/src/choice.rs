@@ -1,0 +1,105 @@
+//! Settings that are one of a few words. The words in the file and the variants in the code are one list.
+
+/// Declares an enum together with the words that stand for its variants in the file.
+macro_rules! choice {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl $name {
+            /// The words that stand for the variants in the file, in the same order.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            /// The word that stands for this variant in the file.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// The variant that `word` stands for.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+choice! {
+    /// How an event thread does its I/O.
+    Io {
+        /// The best there is on this machine; today always epoll.
+        Auto = "auto",
+        /// `epoll(7)`.
+        Epoll = "epoll",
+    }
+}
+
+choice! {
+    /// How much the log tells. Ordered: a level includes those before it.
+    Level {
+        /// Only what needs somebody to act.
+        Error = "error",
+        /// What may need somebody to act.
+        Warn = "warn",
+        /// What happened, rarely: starts, stops, reloads, deaths.
+        Info = "info",
+        /// What is needed to find a fault.
+        Debug = "debug",
+    }
+}
+
+choice! {
+    /// How a rule chooses among several origins.
+    Balance {
+        /// One after the other.
+        RoundRobin = "round_robin",
+        /// By the request's URL, so that a URL stays with its origin while others come and go.
+        ConsistentHash = "consistent_hash",
+    }
+}
+
+choice! {
+    /// The `Host` an origin receives.
+    HostHeader {
+        /// The client's own.
+        Preserve = "preserve",
+        /// The authority of the origin's URL.
+        Origin = "origin",
+    }
+}
+
+choice! {
+    /// The shape of an access log line.
+    LogFormat {
+        /// Squid's native format.
+        Squid = "squid",
+        /// The NCSA common format.
+        Common = "common",
+        /// The common format with referrer and user agent.
+        Combined = "combined",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// How an origin is told who the client is.
+    Forwarded {
+        /// `X-Forwarded-For` and `Forwarded`.
+        Both = "both",
+        /// `X-Forwarded-For` alone.
+        XForwardedFor = "x_forwarded_for",
+        /// `Forwarded` (RFC 7239) alone.
+        Forwarded = "forwarded",
+        /// Not at all; what the client sent passes unchanged.
+        Off = "off",
+    }
+}
