@@ -4,7 +4,7 @@
 //! characters) that a word found by [`words`] is a word the compiler sees.
 
 /// Every identifier or keyword of `source` with its line, counted from 1.
-pub fn words(source: &str) -> Vec<(usize, String)> {
+pub(crate) fn words(source: &str) -> Vec<(usize, String)> {
     let code = code_only(source);
     let mut found = Vec::new();
     for (index, line) in code.lines().enumerate() {
