@@ -48,8 +48,10 @@ impl Ready {
 /// What to be told of, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interest {
-    /// A connection: reads and writes, at each change (edge-triggered), registered once for its whole life.
+    /// A connection: reads, at each change (edge-triggered).
     Stream,
+    /// A connection: reads and writes, at each change.
+    StreamWrites,
     /// A listener shared by several threads: reads, as long as they last, waking one of the waiting threads.
     SharedListener,
     /// A wake-up descriptor: reads, at each change.
@@ -60,7 +62,8 @@ impl Interest {
     fn flags(self) -> epoll::EventFlags {
         use epoll::EventFlags as Flags;
         match self {
-            Self::Stream => Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET,
+            Self::Stream => Flags::IN | Flags::RDHUP | Flags::ET,
+            Self::StreamWrites => Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET,
             Self::SharedListener => Flags::IN | Flags::EXCLUSIVE,
             Self::Wake => Flags::IN | Flags::ET,
         }
@@ -97,6 +100,14 @@ impl Epoll {
     /// What `epoll_ctl(2)` says.
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(token), interest.flags())?)
+    }
+
+    /// Changes what is reported of `fd`. What is ready now is reported once more.
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` says.
+    pub fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, fd, epoll::EventData::new_u64(token), interest.flags())?)
     }
 
     /// Forgets `fd`. Needed before it is closed whenever another process or duplicate keeps the socket open, for the

@@ -1,0 +1,601 @@
+//! One stream connection on an event thread.
+//!
+//! Shaped by completion: bytes arrive in a [`Block`] only when they are there, so that an idle connection holds none;
+//! what is sent is a chain of chunks, gathered into one system call at the end of the turn, however many responses
+//! it holds. Readiness is remembered, so that no call is made that could only say "not yet".
+//!
+//! The order of use: [`Tcp::set_deadline`] before a wait; [`Tcp::recv`] and [`Tcp::send`] as often as wanted, with
+//! [`Tcp::room`] between sends; drop it to close (what is queued is still sent, within a bound). At most one task
+//! waits for reading and one for writing at a time; instead of a task, a handler may wait ([`Tcp::set_handler`]).
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use base::Instant;
+use buf::{Block, Chain, Chunk, SLICES_MAX};
+use sys::epoll::Ready;
+
+use crate::continuation::{Cont, Event, deliver};
+use crate::driver::Socket;
+use crate::listener::Share;
+use crate::thread::{FLUSH_AFTER_CLOSE_MAX, Source, Thread, TimerTarget};
+use crate::timer::TimerKey;
+
+/// Gathered sends one connection may make at the end of one turn; the rest goes out in the next.
+const SENDS_PER_TURN_MAX: usize = 4;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    /// The end of our direction follows what is queued.
+    Ending,
+    Ended,
+    /// Nobody holds it any more: it closes once what is queued is sent.
+    Closing,
+    Closed,
+}
+
+pub(crate) struct Stream {
+    thread: Thread,
+    socket: Socket,
+    token: usize,
+    ready: Cell<Ready>,
+    phase: Cell<Phase>,
+    dirty: Cell<bool>,
+    /// Told of writability: from the first send that the kernel did not take whole.
+    watches_writes: Cell<bool>,
+    error: Cell<Option<i32>>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+    /// The writer is woken when no more than this is queued.
+    wanted_room: Cell<usize>,
+    handler: Cell<Option<Cont>>,
+    out: RefCell<Chain>,
+    deadline: Cell<Instant>,
+    /// The wheel's entry, at or before the deadline: moving a deadline back costs nothing until the entry fires.
+    timer: Cell<Option<(TimerKey, Instant)>>,
+    peer: Option<SocketAddr>,
+    share: Option<Share>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+const READABLE: Ready = Ready::READ.with(Ready::READ_CLOSED).with(Ready::HANG_UP).with(Ready::ERROR);
+const WRITABLE: Ready = Ready::WRITE.with(Ready::HANG_UP).with(Ready::ERROR);
+
+fn timed_out() -> io::Error {
+    io::Error::from(io::ErrorKind::TimedOut)
+}
+
+impl Stream {
+    pub(crate) fn became_ready(&self, ready: Ready, thread: &Thread) {
+        self.ready.set(self.ready.get().with(ready));
+        if ready.has(WRITABLE) {
+            if !self.out.borrow().is_empty() {
+                self.mark_dirty();
+            } else if let Some(waker) = self.writer.take() {
+                waker.wake();
+            }
+        }
+        if ready.has(READABLE) {
+            if let Some(waker) = self.reader.take() {
+                waker.wake();
+            }
+            if let Some(handler) = self.handler.take() {
+                self.handler.set(Some(Rc::clone(&handler)));
+                deliver(&handler, Event::Io(ready), thread);
+            }
+        }
+    }
+
+    fn mark_dirty(&self) {
+        if self.dirty.replace(true) {
+            return;
+        }
+        let core = self.thread.core();
+        let me = match core.sources.borrow().get(self.token) {
+            Some(Source::Stream(me)) if std::ptr::eq(Rc::as_ptr(me), self) => Rc::clone(me),
+            _ => return,
+        };
+        core.dirty.borrow_mut().push(me);
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    pub(crate) fn flush(self: &Rc<Self>, thread: &Thread) {
+        self.dirty.set(false);
+        if self.phase.get() == Phase::Closed {
+            return;
+        }
+        let mut out = self.out.borrow_mut();
+        let mut sends = 0;
+        while !out.is_empty() && self.ready.get().has(Ready::WRITE) && self.error.get().is_none() {
+            if sends == SENDS_PER_TURN_MAX {
+                drop(out);
+                self.mark_dirty();
+                return;
+            }
+            sends += 1;
+            let result = if let Some(bytes) = out.single() {
+                self.socket.send(bytes)
+            } else {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let used = out.gather(&mut slices);
+                self.socket.send_gathered(&slices[..used])
+            };
+            match result {
+                Ok(n) => {
+                    self.sent.set(self.sent.get() + n as u64);
+                    out.consume(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ready.set(self.ready.get().without(Ready::WRITE));
+                    if !self.watches_writes.replace(true)
+                        && let Err(error) = thread.core().driver.watch_writes(&self.socket, self.token as u64)
+                    {
+                        self.fail(&error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.fail(&error),
+            }
+        }
+        if self.error.get().is_some() {
+            out.clear();
+        }
+        let left = out.len();
+        if left == 0 {
+            thread.core().give_chain(std::mem::take(&mut *out));
+        }
+        drop(out);
+        if left <= self.wanted_room.get()
+            && let Some(waker) = self.writer.take()
+        {
+            waker.wake();
+        }
+        if left == 0 {
+            match self.phase.get() {
+                Phase::Ending => {
+                    self.phase.set(Phase::Ended);
+                    // The only error is that the connection is gone, which the next read says too.
+                    let _ = self.socket.shutdown_write();
+                }
+                Phase::Closing => self.close(),
+                Phase::Open | Phase::Ended | Phase::Closed => {}
+            }
+        }
+    }
+
+    fn fail(&self, error: &io::Error) {
+        self.error.set(Some(error.raw_os_error().unwrap_or(0)));
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.error.get().map(|errno| match errno {
+            0 => io::Error::from(io::ErrorKind::ConnectionAborted),
+            errno => io::Error::from_raw_os_error(errno),
+        })
+    }
+
+    /// The wheel's entry fired: the deadline has passed, or it was moved back meanwhile and the entry follows it.
+    pub(crate) fn deadline_fired(self: &Rc<Self>, thread: &Thread) {
+        self.timer.set(None);
+        let deadline = self.deadline.get();
+        if thread.now() < deadline {
+            if deadline != Instant::FAR_FUTURE {
+                self.arm(deadline);
+            }
+            return;
+        }
+        if self.phase.get() == Phase::Closing {
+            self.error.set(Some(0));
+            self.close();
+            return;
+        }
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+        if let Some(handler) = self.handler.take() {
+            self.handler.set(Some(Rc::clone(&handler)));
+            deliver(&handler, Event::Interval, thread);
+        }
+    }
+
+    fn arm(self: &Rc<Self>, at: Instant) {
+        let key = self.thread.core().wheel.borrow_mut().insert(at, TimerTarget::Stream(Rc::clone(self)));
+        self.timer.set(Some((key, at)));
+    }
+
+    fn set_deadline(self: &Rc<Self>, at: Instant) {
+        self.deadline.set(at);
+        match self.timer.get() {
+            Some((_, armed)) if armed <= at => {}
+            None if at == Instant::FAR_FUTURE => {}
+            Some((key, _)) => {
+                drop(self.thread.core().cancel_timer(key));
+                self.arm(at);
+            }
+            None => self.arm(at),
+        }
+    }
+
+    fn expired(&self) -> bool {
+        self.thread.now() >= self.deadline.get()
+    }
+
+    fn close(&self) {
+        if self.phase.replace(Phase::Closed) == Phase::Closed {
+            return;
+        }
+        let core = self.thread.core();
+        if let Some((key, _)) = self.timer.take() {
+            drop(core.cancel_timer(key));
+        }
+        self.handler.take();
+        // The table's hold goes; the descriptor closes with the last one, at the latest when the turn's lists are done.
+        let source = core.sources.borrow_mut().try_remove(self.token);
+        drop(source);
+    }
+
+    /// Breaks the circle connection → handler → connection.
+    pub(crate) fn release_handler(&self) {
+        drop(self.handler.take());
+        self.phase.set(Phase::Closed);
+    }
+}
+
+/// A connection, owned. See the module for the order of calls.
+pub struct Tcp(Rc<Stream>);
+
+/// A connection between two threads: registered nowhere, nothing queued, nobody waiting. Send.
+#[derive(Debug)]
+pub struct Detached {
+    pub(crate) socket: Socket,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Detached {
+    /// Whether it is still open and silent, as an idle connection should be. One system call.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.socket.is_quiet()
+    }
+
+    /// A connected socket from elsewhere: accepted, or handed over by another process.
+    #[must_use]
+    pub fn from_fd(fd: std::os::fd::OwnedFd, peer: Option<SocketAddr>) -> Self {
+        Self { socket: Socket::Kernel(fd), peer }
+    }
+}
+
+impl Tcp {
+    pub(crate) fn register(
+        thread: &Thread,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        share: Option<Share>,
+        connecting: bool,
+    ) -> io::Result<Self> {
+        let core = thread.core();
+        let mut sources = core.sources.borrow_mut();
+        let entry = sources.vacant_entry();
+        let token = entry.key();
+        core.driver.register(&socket, token as u64, connecting)?;
+        let stream = Rc::new(Stream {
+            thread: thread.clone(),
+            socket,
+            token,
+            ready: Cell::new(if connecting { Ready::default() } else { Ready::WRITE }),
+            phase: Cell::new(Phase::Open),
+            dirty: Cell::new(false),
+            watches_writes: Cell::new(connecting),
+            error: Cell::new(None),
+            reader: Cell::new(None),
+            writer: Cell::new(None),
+            wanted_room: Cell::new(0),
+            handler: Cell::new(None),
+            out: RefCell::new(Chain::new()),
+            deadline: Cell::new(Instant::FAR_FUTURE),
+            timer: Cell::new(None),
+            peer,
+            share,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        });
+        entry.insert(Source::Stream(Rc::clone(&stream)));
+        Ok(Self(stream))
+    }
+
+    /// Connects to `address`, until `deadline`.
+    ///
+    /// # Errors
+    /// `TimedOut` when the deadline came first; else what `connect(2)` says.
+    pub async fn connect(thread: &Thread, address: SocketAddr, deadline: Instant) -> io::Result<Self> {
+        let socket = thread.core().driver.connect(address)?;
+        let tcp = Self::register(thread, socket, Some(address), None, true)?;
+        tcp.set_deadline(deadline);
+        poll_fn(|context| {
+            if tcp.0.ready.get().has(WRITABLE) {
+                return Poll::Ready(Ok(()));
+            }
+            if tcp.0.expired() {
+                return Poll::Ready(Err(timed_out()));
+            }
+            tcp.0.writer.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await?;
+        tcp.0.socket.take_error()?;
+        tcp.set_deadline(Instant::FAR_FUTURE);
+        Ok(tcp)
+    }
+
+    /// Takes over a connection that another thread, or another process, let go.
+    ///
+    /// # Errors
+    /// When it cannot be registered: no memory, or too many watches.
+    pub fn attach(thread: &Thread, detached: Detached) -> io::Result<Self> {
+        let tcp = Self::register(thread, detached.socket, detached.peer, None, false)?;
+        // What arrived before the registration is reported by it; nothing to read is not known, so try.
+        tcp.0.ready.set(tcp.0.ready.get().with(Ready::READ));
+        Ok(tcp)
+    }
+
+    /// Lets go of the connection, so that another thread may take it. `None`, and it closes, when something is still
+    /// queued or it has failed.
+    #[must_use]
+    pub fn detach(self) -> Option<Detached> {
+        let stream = &self.0;
+        let whole = stream.phase.get() == Phase::Open
+            && stream.error.get().is_none()
+            && stream.out.borrow().is_empty()
+            && stream.share.is_none()
+            && stream.thread.core().driver.unregister(&stream.socket).is_ok();
+        if !whole {
+            return None;
+        }
+        let socket = stream.socket.duplicate().ok()?;
+        Some(Detached { socket, peer: stream.peer })
+    }
+
+    /// Its thread.
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
+        &self.0.thread
+    }
+
+    /// The other end; `None` when it has no IP address.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    /// This end. One system call.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.0.socket.local_address().ok().flatten()
+    }
+
+    /// From `at` on, waits answer `TimedOut`. [`Instant::FAR_FUTURE`]: wait as long as it takes.
+    pub fn set_deadline(&self, at: Instant) {
+        self.0.set_deadline(at);
+    }
+
+    /// Gives readability and the deadline's passing to `handler`, as events, instead of to a task.
+    pub fn set_handler(&self, handler: Cont) {
+        self.0.handler.set(Some(handler));
+    }
+
+    /// Takes the handler back. It must not be kept both in the connection and own the connection for ever.
+    #[must_use]
+    pub fn take_handler(&self) -> Option<Cont> {
+        self.0.handler.take()
+    }
+
+    /// Whether a receive may find something: bytes, the end, or an error.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.0.ready.get().has(READABLE)
+    }
+
+    /// Receives once into the room that `block` has left (there must be some) and says how much; 0 is the end of the
+    /// stream. Pending, without a system call, while nothing is there.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline, or how the connection died.
+    #[inline]
+    pub fn poll_recv(&self, context: &mut Context<'_>, block: &mut Block) -> Poll<io::Result<usize>> {
+        let stream = &*self.0;
+        let ready = stream.ready.get();
+        if ready.has(READABLE) {
+            let spare = block.spare();
+            let room = spare.len();
+            if room == 0 {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, "no room to receive into")));
+            }
+            match stream.socket.receive(spare) {
+                Ok(n) => {
+                    // SAFETY: the socket says that it wrote the first `n` bytes of the spare part.
+                    unsafe { block.advance(n) };
+                    stream.received.set(stream.received.get() + n as u64);
+                    // Less than there was room for: drained, unless the end or an error is to be read yet.
+                    let over = Ready::READ_CLOSED.with(Ready::HANG_UP).with(Ready::ERROR);
+                    if n < room && !ready.has(over) {
+                        stream.ready.set(ready.without(Ready::READ));
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.ready.set(ready.without(READABLE)),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Err(match self.poll_failure(context) {
+            Poll::Ready(error) => error,
+            Poll::Pending => return Poll::Pending,
+        }))
+    }
+
+    /// Pending until the connection failed or its deadline passed; the reader is woken for it.
+    fn poll_failure(&self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let stream = &*self.0;
+        if let Some(error) = stream.failure() {
+            return Poll::Ready(error);
+        }
+        if stream.expired() {
+            return Poll::Ready(timed_out());
+        }
+        stream.reader.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+
+    /// As [`Tcp::poll_recv`], as a future.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv(&self, block: &mut Block) -> io::Result<usize> {
+        poll_fn(|context| self.poll_recv(context, block)).await
+    }
+
+    /// Waits, holding no memory, until a receive may find something.
+    ///
+    /// # Errors
+    /// As [`Tcp::poll_recv`].
+    pub fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_readable() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Err(ready!(self.poll_failure(context))))
+    }
+
+    /// Queues a chunk. It leaves at the end of the turn, together with all else that is queued here.
+    #[inline]
+    pub fn send(&self, chunk: Chunk) {
+        let stream = &*self.0;
+        if stream.error.get().is_some() || stream.phase.get() != Phase::Open {
+            return;
+        }
+        let mut out = stream.out.borrow_mut();
+        if out.is_empty() {
+            // An emptied chain's memory is the thread's, so that an idle connection has none.
+            *out = stream.thread.core().take_chain();
+        }
+        out.push(chunk);
+        drop(out);
+        if stream.ready.get().has(Ready::WRITE) {
+            stream.mark_dirty();
+        }
+    }
+
+    /// Bytes queued and not yet taken by the kernel.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.0.out.borrow().len()
+    }
+
+    /// Ready when at most `limit` bytes are queued.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline, or how the connection died.
+    pub fn poll_room(&self, context: &mut Context<'_>, limit: usize) -> Poll<io::Result<()>> {
+        let stream = &*self.0;
+        if let Some(error) = stream.failure() {
+            return Poll::Ready(Err(error));
+        }
+        if stream.out.borrow().len() <= limit {
+            return Poll::Ready(Ok(()));
+        }
+        if stream.expired() {
+            return Poll::Ready(Err(timed_out()));
+        }
+        stream.wanted_room.set(limit);
+        stream.writer.set(Some(context.waker().clone()));
+        Poll::Pending
+    }
+
+    /// As [`Tcp::poll_room`], as a future.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn room(&self, limit: usize) -> io::Result<()> {
+        poll_fn(|context| self.poll_room(context, limit)).await
+    }
+
+    /// Ends our direction after what is queued: the peer reads the end of the stream.
+    pub fn end(&self) {
+        if self.0.phase.get() == Phase::Open {
+            self.0.phase.set(Phase::Ending);
+            self.0.mark_dirty();
+        }
+    }
+
+    /// Drops what is queued and makes the close an abort, so that the peer cannot take what it has for whole.
+    pub fn abort(&self) {
+        self.0.out.borrow_mut().clear();
+        // Fails only when the connection is gone, and then the peer has its error already.
+        let _ = self.0.socket.abort_on_close();
+    }
+
+    /// Why it failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<io::Error> {
+        self.0.failure()
+    }
+
+    /// Whether it is still open and silent, as an idle connection should be: one system call, and none when the loop
+    /// has been told otherwise.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.0.error.get().is_none()
+            && !self.0.ready.get().has(Ready::READ_CLOSED.with(Ready::HANG_UP).with(Ready::ERROR))
+            && (!self.is_readable() || self.0.socket.is_quiet())
+    }
+
+    /// Bytes received so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.0.received.get()
+    }
+
+    /// Bytes that the kernel took so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.0.sent.get()
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        let stream = &self.0;
+        stream.reader.take();
+        stream.writer.take();
+        let handler = stream.handler.take();
+        let unsent = !stream.out.borrow().is_empty() && stream.error.get().is_none();
+        if unsent && stream.phase.get() != Phase::Closed {
+            stream.phase.set(Phase::Closing);
+            let latest = stream.thread.now() + FLUSH_AFTER_CLOSE_MAX;
+            stream.set_deadline(stream.deadline.get().min(latest).max(stream.thread.now()));
+        } else {
+            stream.close();
+        }
+        drop(handler);
+    }
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tcp").field("peer", &self.0.peer).field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,585 @@
+//! The event thread: its queues, its loop, and what continuations ask of it.
+//!
+//! ```text
+//! one turn: external queue → due timers → local queue → poll I/O → deliver → tail (flush what this turn wrote)
+//! ```
+//!
+//! The local queue is run twice a turn, each time only as far as it reached at that moment: before the poll (what was
+//! queued before this turn) and after it (what the I/O woke). What is queued meanwhile waits for the next turn, so
+//! that nobody starves the sockets. The poll sleeps only when nothing is queued and nothing is unsent.
+//!
+//! A [`Thread`] is a shared hold on one loop, not Send: state belongs to a thread, others send it messages through a
+//! [`Handle`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use base::{Clock, Instant, Rng, SystemClock, WallTime};
+use buf::Chain;
+use slab::Slab;
+
+use crate::continuation::{Action, ActionKey, Actions, Cont, Event, Scheduled, deliver};
+use crate::driver::{Driver, WAKE_TOKEN};
+use crate::external::{External, Message};
+use crate::listener::ListenerState;
+use crate::registry;
+use crate::sleep::Sleep;
+use crate::task::{Task, TaskId, Tasks};
+use crate::tcp::Stream;
+use crate::timer::{TimerKey, Wheel};
+use crate::turn::TurnStats;
+
+/// Messages from other threads that one turn takes; the rest wait for the next.
+const EXTERNAL_MAX: usize = 1_024;
+/// Empty chains a thread keeps ready for the next response.
+const CHAINS_MAX: usize = 256;
+/// How long a closed connection may take to accept what was sent before it is cut.
+pub(crate) const FLUSH_AFTER_CLOSE_MAX: Duration = Duration::from_secs(30);
+
+/// What a pending timer is for.
+pub(crate) enum TimerTarget {
+    Waker(Waker),
+    Action(ActionKey),
+    /// The deadline of a connection.
+    Stream(Rc<Stream>),
+    /// A listener that paused looks again.
+    Listener(usize),
+}
+
+type AtTail = Rc<dyn Fn(&Thread)>;
+
+/// What waits in the local queue.
+enum Local {
+    Task(TaskId),
+    Action(ActionKey),
+}
+
+/// What a loop's token means.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Stream(Rc<Stream>),
+    Listener(Rc<ListenerState>),
+}
+
+pub(crate) enum ThreadClock {
+    System(SystemClock),
+    #[cfg(test)]
+    Manual(base::ManualClock),
+}
+
+impl ThreadClock {
+    #[inline]
+    fn now(&self) -> Instant {
+        match self {
+            Self::System(clock) => clock.now(),
+            #[cfg(test)]
+            Self::Manual(clock) => clock.now(),
+        }
+    }
+
+    fn wall(&self) -> WallTime {
+        match self {
+            Self::System(clock) => clock.wall(),
+            #[cfg(test)]
+            Self::Manual(clock) => clock.wall(),
+        }
+    }
+}
+
+pub(crate) struct Core {
+    pub(crate) id: u16,
+    name: Box<str>,
+    index: usize,
+    clock: ThreadClock,
+    now: Cell<Instant>,
+    rng: RefCell<Rng>,
+    pub(crate) tasks: Tasks,
+    pub(crate) actions: RefCell<Actions>,
+    local: RefCell<VecDeque<Local>>,
+    pub(crate) wheel: RefCell<Wheel<TimerTarget>>,
+    pub(crate) driver: Driver,
+    pub(crate) sources: RefCell<Slab<Source>>,
+    pub(crate) dirty: RefCell<Vec<Rc<Stream>>>,
+    pub(crate) chains: RefCell<Vec<Chain>>,
+    external: Arc<External>,
+    pub(crate) running: Cell<&'static str>,
+    pub(crate) stats: TurnStats,
+    stop: Cell<bool>,
+    tail: RefCell<Vec<AtTail>>,
+}
+
+/// One event thread, from the inside. Clones share it.
+#[derive(Clone)]
+pub struct Thread(Rc<Core>);
+
+/// One event thread, from the outside: Send, Sync, cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    external: Arc<External>,
+}
+
+impl Handle {
+    /// Runs `f` on that thread's loop, soon, after what was sent before. Nothing happens when the thread has ended.
+    pub fn run(&self, f: impl FnOnce(&Thread) + Send + 'static) {
+        self.external.push(Message::Run(Box::new(f)));
+    }
+
+    /// Messages that wait to be taken.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.external.len()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({} queued)", self.external.len())
+    }
+}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Thread({})", self.0.name)
+    }
+}
+
+/// What a thread is called, its number within its group, and the seed of its chance.
+#[derive(Clone, Debug)]
+pub struct ThreadOptions {
+    /// As `ps` shows it: `[ET_NET 0]`.
+    pub name: String,
+    /// From 0, within its group.
+    pub index: usize,
+    /// Of [`Thread::random`].
+    pub seed: u64,
+}
+
+impl Thread {
+    /// An event thread for the calling OS thread, on epoll and the system's clocks. Nothing runs before
+    /// [`Thread::run`] or [`Thread::turn`].
+    ///
+    /// # Errors
+    /// When descriptors or memory ran out, or there are 1,024 event threads already.
+    pub fn new(options: ThreadOptions) -> io::Result<Self> {
+        let external = Arc::new(External::new()?);
+        let driver = Driver::epoll(external.wake())?;
+        Self::with(options, external, driver, ThreadClock::System(SystemClock))
+    }
+
+    pub(crate) fn with(
+        options: ThreadOptions,
+        external: Arc<External>,
+        driver: Driver,
+        clock: ThreadClock,
+    ) -> io::Result<Self> {
+        let id = registry::register(&external)?;
+        let now = clock.now();
+        Ok(Self(Rc::new(Core {
+            id,
+            name: options.name.into_boxed_str(),
+            index: options.index,
+            now: Cell::new(now),
+            clock,
+            rng: RefCell::new(Rng::new(options.seed)),
+            tasks: Tasks::default(),
+            actions: RefCell::default(),
+            local: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(now)),
+            driver,
+            sources: RefCell::default(),
+            dirty: RefCell::default(),
+            chains: RefCell::default(),
+            external,
+            running: Cell::new("idle"),
+            stats: TurnStats::default(),
+            stop: Cell::new(false),
+            tail: RefCell::default(),
+        })))
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.0
+    }
+
+    /// The name given at its creation.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its number within its group.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.0.index
+    }
+
+    /// The face for other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { external: Arc::clone(&self.0.external) }
+    }
+
+    /// The moment this turn's events are of. Read once a turn: within a turn it stands still.
+    #[inline]
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.0.now.get()
+    }
+
+    /// The monotonic clock itself, for measuring within a turn.
+    #[must_use]
+    pub fn precise_now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// Civil time, read now.
+    #[must_use]
+    pub fn wall(&self) -> WallTime {
+        self.0.clock.wall()
+    }
+
+    /// 64 random bits of this thread's own seed.
+    #[must_use]
+    pub fn random(&self) -> u64 {
+        self.0.rng.borrow_mut().next_u64()
+    }
+
+    /// Numbers about this loop.
+    #[must_use]
+    pub fn stats(&self) -> &TurnStats {
+        &self.0.stats
+    }
+
+    /// Futures that have not ended.
+    #[must_use]
+    pub fn tasks_live(&self) -> usize {
+        self.0.tasks.live()
+    }
+
+    /// Starts a future; it is polled for the first time when its turn in the local queue comes.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
+        let id = self.0.tasks.insert(self.0.id, name, future);
+        self.0.local.borrow_mut().push_back(Local::Task(id));
+        Task { thread: self.clone(), id }
+    }
+
+    /// Starts a future and polls it at once: for an event handler whose work must not wait for another turn.
+    pub fn spawn_now(&self, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
+        let id = self.0.tasks.insert(self.0.id, name, future);
+        let before = self.0.running.get();
+        self.0.run_task(id);
+        self.0.running.set(before);
+        Task { thread: self.clone(), id }
+    }
+
+    /// A future that ends `after` from now.
+    #[must_use]
+    pub fn sleep(&self, after: Duration) -> Sleep {
+        self.sleep_until(self.now() + after)
+    }
+
+    /// A future that ends at `at`, or at its first poll when that is past.
+    #[must_use]
+    pub fn sleep_until(&self, at: Instant) -> Sleep {
+        Sleep::new(self.clone(), at)
+    }
+
+    fn schedule(&self, cont: Cont, at: Option<Instant>, every: Option<Duration>) -> Action {
+        let event = if at.is_some() { Event::Interval } else { Event::Immediate };
+        let every = every.zip(at).map(|(period, at)| (at, period));
+        let key = self.0.actions.borrow_mut().insert(Scheduled { cont, event, timer: None, every });
+        match at {
+            None => self.0.local.borrow_mut().push_back(Local::Action(key)),
+            Some(at) => self.0.arm(key, at),
+        }
+        Action { thread: self.clone(), key: Some(key) }
+    }
+
+    /// Delivers [`Event::Immediate`] at the next run of the local queue.
+    pub fn schedule_imm(&self, cont: Cont) -> Action {
+        self.schedule(cont, None, None)
+    }
+
+    /// Delivers [`Event::Interval`] at `at`.
+    pub fn schedule_at(&self, cont: Cont, at: Instant) -> Action {
+        self.schedule(cont, Some(at), None)
+    }
+
+    /// Delivers [`Event::Interval`] `after` from now.
+    pub fn schedule_in(&self, cont: Cont, after: Duration) -> Action {
+        self.schedule(cont, Some(self.now() + after), None)
+    }
+
+    /// Delivers [`Event::Interval`] every `period` (at least 1 ms), the first time one period from now. Moments are
+    /// counted from the first: lateness does not add up, and periods missed altogether are skipped.
+    pub fn schedule_every(&self, cont: Cont, period: Duration) -> Action {
+        let period = period.max(Duration::from_millis(1));
+        self.schedule(cont, Some(self.now() + period), Some(period))
+    }
+
+    /// Calls `f` at the end of each turn, before what the turn wrote is flushed.
+    pub fn at_tail(&self, f: impl Fn(&Self) + 'static) {
+        self.0.tail.borrow_mut().push(Rc::new(f));
+    }
+
+    /// Makes [`Thread::run`] return after this turn.
+    pub fn stop(&self) {
+        self.0.stop.set(true);
+    }
+
+    /// Runs `setup` as if within the loop: futures it spawns start with the first turn.
+    pub(crate) fn prepare(&self, setup: impl Fn(&Self) -> io::Result<()>) -> io::Result<()> {
+        let _entered = registry::enter(self);
+        setup(self)
+    }
+
+    /// Runs turn after turn until [`Thread::stop`], then ends all that is left on this thread.
+    ///
+    /// # Errors
+    /// When the poll itself fails: the loop cannot go on.
+    pub fn run(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        while !self.0.stop.get() && result.is_ok() {
+            result = self.turn(true);
+        }
+        self.clear();
+        result
+    }
+
+    /// One turn. Sleeps in the poll only when `may_sleep` and nothing waits.
+    ///
+    /// # Errors
+    /// When the poll itself fails.
+    pub fn turn(&self, may_sleep: bool) -> io::Result<()> {
+        let _entered = registry::enter(self);
+        let core = &self.0;
+        let started = core.clock.now();
+        core.now.set(started);
+        for _ in 0..EXTERNAL_MAX {
+            match core.external.pop() {
+                Some(Message::Wake(id)) => core.wake_local(id),
+                Some(Message::Run(f)) => core.contain("message", || f(self)),
+                None => break,
+            }
+        }
+        self.fire_timers();
+        self.run_local();
+        let slept = self.poll(may_sleep, started)?;
+        core.now.set(slept);
+        self.run_local();
+        for tail in 0..core.tail.borrow().len() {
+            let f = core.tail.borrow().get(tail).cloned();
+            if let Some(f) = f {
+                core.contain("tail", || f(self));
+            }
+        }
+        self.flush();
+        core.running.set("idle");
+        core.stats.turn_ended(core.clock.now() - slept);
+        Ok(())
+    }
+
+    fn fire_timers(&self) {
+        let core = &self.0;
+        if core.wheel.borrow().is_empty() {
+            return;
+        }
+        let mut due = Vec::new();
+        core.wheel.borrow_mut().expire(core.now.get(), &mut due);
+        for target in due {
+            match target {
+                TimerTarget::Waker(waker) => waker.wake(),
+                TimerTarget::Action(key) => self.deliver_action(key),
+                TimerTarget::Stream(stream) => core.contain("deadline", || stream.deadline_fired(self)),
+                TimerTarget::Listener(source) => {
+                    let listener = match core.sources.borrow().get(source) {
+                        Some(Source::Listener(listener)) => Some(Rc::clone(listener)),
+                        _ => None,
+                    };
+                    if let Some(listener) = listener {
+                        listener.look_again(self);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver_action(&self, key: ActionKey) {
+        let core = &self.0;
+        let (cont, event) = {
+            let mut actions = core.actions.borrow_mut();
+            let Some(scheduled) = actions.entry(key) else { return };
+            let event = scheduled.event;
+            if let Some((at, period)) = scheduled.every {
+                let cont = Rc::clone(&scheduled.cont);
+                let mut next = at + period;
+                if next <= core.now.get() {
+                    // Whole periods were missed (suspended, or a long turn): go on with the grid, not with a burst.
+                    let missed = (core.now.get() - at).as_nanos() / period.as_nanos();
+                    next = at + period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
+                }
+                scheduled.every = Some((next, period));
+                drop(actions);
+                core.arm(key, next);
+                (cont, event)
+            } else {
+                match actions.remove(key) {
+                    Some(scheduled) => (scheduled.cont, event),
+                    None => return,
+                }
+            }
+        };
+        core.contain("event", || {
+            deliver(&cont, event, self);
+        });
+    }
+
+    /// Runs what is in the local queue now; what is queued meanwhile waits.
+    fn run_local(&self) {
+        let core = &self.0;
+        let queued = core.local.borrow().len();
+        core.stats.queue_seen(queued);
+        for _ in 0..queued {
+            let next = core.local.borrow_mut().pop_front();
+            match next {
+                Some(Local::Task(id)) => core.run_task(id),
+                Some(Local::Action(key)) => self.deliver_action(key),
+                None => return,
+            }
+        }
+    }
+
+    /// Polls and delivers readiness. Says when the poll returned.
+    fn poll(&self, may_sleep: bool, started: Instant) -> io::Result<Instant> {
+        let core = &self.0;
+        let busy = !core.local.borrow().is_empty() || !core.dirty.borrow().is_empty() || core.stop.get();
+        let sleep = may_sleep && !busy && core.external.park();
+        let mut before = started;
+        let timeout = if sleep {
+            before = core.clock.now();
+            let next = core.wheel.borrow().next_expiry();
+            next.map(|at| u64::try_from((at - before).as_nanos()).unwrap_or(u64::MAX))
+        } else {
+            Some(0)
+        };
+        core.running.set("poll");
+        let result = core.driver.wait(timeout, |token, ready| {
+            if token == WAKE_TOKEN {
+                return;
+            }
+            // A token is the source's place in the table; one that was closed in this very poll is gone from there.
+            let source = usize::try_from(token).ok().and_then(|token| core.sources.borrow().get(token).cloned());
+            match source {
+                Some(Source::Stream(stream)) => core.contain("io", || stream.became_ready(ready, self)),
+                Some(Source::Listener(listener)) => core.contain("accept", || listener.became_ready(self)),
+                None => {}
+            }
+        });
+        if sleep {
+            core.external.unpark();
+        }
+        let events = result?;
+        let after = core.clock.now();
+        core.stats.polled(before - started, if sleep { after - before } else { Duration::ZERO }, events);
+        Ok(after)
+    }
+
+    /// Sends what this turn wrote: one system call a connection.
+    fn flush(&self) {
+        let core = &self.0;
+        let mut dirty = core.dirty.take();
+        for stream in dirty.drain(..) {
+            stream.flush(self);
+        }
+        // Give the list's memory back, unless a flush has put something into a new one.
+        let mut now = core.dirty.borrow_mut();
+        if now.is_empty() {
+            *now = dirty;
+        }
+    }
+
+    /// Ends every future, action, timer and connection of this thread.
+    fn clear(&self) {
+        let _entered = registry::enter(self);
+        let core = &self.0;
+        core.tasks.clear();
+        let actions = core.actions.borrow_mut().clear();
+        drop(actions);
+        self.flush();
+        let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
+        drop(timers);
+        core.tail.borrow_mut().clear();
+        let sources: Vec<Source> = core.sources.borrow_mut().drain().collect();
+        for source in &sources {
+            match source {
+                Source::Stream(stream) => stream.release_handler(),
+                Source::Listener(listener) => listener.close(self),
+            }
+        }
+        drop(sources);
+        while core.external.pop().is_some() {}
+    }
+}
+
+impl Core {
+    pub(crate) fn wake_local(&self, id: TaskId) {
+        if self.tasks.wake(id) {
+            self.local.borrow_mut().push_back(Local::Task(id));
+        }
+    }
+
+    fn run_task(&self, id: TaskId) {
+        self.contain("task", || {
+            if self.tasks.poll(id, &self.running) {
+                self.local.borrow_mut().push_back(Local::Task(id));
+            }
+        });
+    }
+
+    /// Runs one piece of work; a panic in it ends that piece alone and is counted.
+    fn contain(&self, _kind: &'static str, work: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            self.stats.panicked(self.running.get());
+        }
+    }
+
+    fn arm(&self, key: ActionKey, at: Instant) {
+        let timer = self.wheel.borrow_mut().insert(at, TimerTarget::Action(key));
+        if let Some(scheduled) = self.actions.borrow_mut().entry(key) {
+            scheduled.timer = Some(timer);
+        }
+    }
+
+    pub(crate) fn cancel(&self, key: ActionKey) {
+        let scheduled = self.actions.borrow_mut().remove(key);
+        if let Some(timer) = scheduled.as_ref().and_then(|scheduled| scheduled.timer) {
+            drop(self.cancel_timer(timer));
+        }
+        drop(scheduled);
+    }
+
+    pub(crate) fn cancel_timer(&self, key: TimerKey) -> Option<TimerTarget> {
+        self.wheel.borrow_mut().cancel(key)
+    }
+
+    /// An empty chain, with memory if a used one is at hand.
+    pub(crate) fn take_chain(&self) -> Chain {
+        self.chains.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an emptied chain back.
+    pub(crate) fn give_chain(&self, chain: Chain) {
+        let mut chains = self.chains.borrow_mut();
+        if chains.len() < CHAINS_MAX {
+            chains.push(chain);
+        }
+    }
+}
