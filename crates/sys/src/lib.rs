@@ -8,6 +8,7 @@ pub mod ancillary;
 pub mod daemon;
 pub mod epoll;
 pub mod lock;
+pub mod output;
 pub mod process;
 pub mod shm;
 pub mod signal;
