@@ -1,10 +1,11 @@
 //! What can only be judged when all values are known: values that contradict each other.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::diagnostic::{Findings, Spanned};
-use crate::model::Config;
-use crate::remap::{OriginHost, OriginUrl};
+use crate::model::{Config, RemapRule};
+use crate::remap::{HostPattern, OriginHost, OriginUrl, RemapFrom};
 use crate::value::show_duration;
 
 /// Looks at the whole configuration.
@@ -89,22 +90,55 @@ fn is_reached_by(own: SocketAddr, origin: &OriginUrl) -> bool {
 }
 
 /// A rule behind one that is for all its requests never has its turn.
+///
+/// Every rule that could cover another is looked up by what it would have to be, so that ten thousand rules take
+/// milliseconds; whether it does is [`RemapFrom::covers`] to say.
 fn covered_rules(config: &Config, findings: &mut Findings<'_>) {
-    let rules = &config.http.remap;
-    for (i, rule) in rules.iter().enumerate() {
-        if let Some(earlier) = rules[..i].iter().find(|earlier| earlier.from.covers(&rule.from)) {
+    let mut earlier: HashMap<&str, HashMap<&str, Vec<&RemapRule>>> = HashMap::new();
+    for rule in &config.http.remap {
+        let from = &rule.from.value;
+        let covering = wider_hosts(from)
+            .filter_map(|host| earlier.get(host))
+            .flat_map(|of_host| wider_paths(&from.path).filter_map(|path| of_host.get(path)))
+            .flatten()
+            .filter(|other| other.from.covers(from))
+            .min_by_key(|other| other.place);
+        if let Some(other) = covering {
             findings.warning(rule.from.place, || {
                 let message = format!(
                     "this rule never matches: `{}` on line {} takes all its requests",
-                    earlier.from.value, earlier.from.place.line
+                    other.from.value, other.from.place.line
                 );
-                (
-                    message,
-                    Some("the first rule that matches is taken: put the narrower one before the wider".to_owned()),
-                )
+                let hint = "the first rule that matches is taken: put the narrower one before the wider";
+                (message, Some(hint.to_owned()))
             });
+            // It takes nothing that the other does not take, so it need not be remembered.
+            continue;
         }
+        earlier.entry(host_text(from)).or_default().entry(&from.path).or_default().push(rule);
     }
+}
+
+/// What stands for a rule's hosts: a name, a suffix with its dot, or nothing for any.
+fn host_text(from: &RemapFrom) -> &str {
+    match &from.host {
+        None => "",
+        Some(HostPattern::Exact(text) | HostPattern::Suffix(text)) => text,
+    }
+}
+
+/// The hosts of all rules that could cover `from`: its own, every suffix of it, any.
+fn wider_hosts(from: &RemapFrom) -> impl Iterator<Item = &str> {
+    let text = host_text(from);
+    let suffixes = text.match_indices('.').map(|(dot, _)| &text[dot..]).filter(move |suffix| suffix.len() < text.len());
+    let any = (!text.is_empty()).then_some("");
+    std::iter::once(text).chain(suffixes).chain(any)
+}
+
+/// The paths of all rules that could cover one of `path`: itself, and what ends before or after a `/` in it.
+fn wider_paths(path: &str) -> impl Iterator<Item = &str> {
+    let cuts = path.match_indices('/').flat_map(|(slash, _)| [&path[..slash], &path[..=slash]]);
+    cuts.filter(move |cut| !cut.is_empty() && cut.len() < path.len()).chain(std::iter::once(path))
 }
 
 /// A server that drains must not be killed for it.
@@ -138,5 +172,45 @@ fn nothing_to_do(config: &Config, findings: &mut Findings<'_>) {
             let message = "no remap rule: every request will be answered with 404".to_owned();
             (message, hint("write `remap: [{from: \"/\", to: \"http://10.0.0.5:8000/\"}]` in `http`"))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_covers_a_rule_is_among_the_wider_ones() {
+        let patterns = [
+            "*",
+            "/",
+            "/a",
+            "/a/",
+            "/a/b",
+            "/ab",
+            "http://x.y.z/",
+            "http://*.y.z/",
+            "http://*.z/a",
+            "http://y.z/a/b",
+            "http://*:80/",
+            "http://x.y.z:80/a/",
+            "http://[::1]/",
+        ];
+        let patterns = patterns.map(|text| RemapFrom::parse(text).expect("a pattern"));
+        for wide in &patterns {
+            for narrow in patterns.iter().filter(|narrow| wide.covers(narrow)) {
+                assert!(wider_hosts(narrow).any(|host| host == host_text(wide)), "{wide} covers {narrow}");
+                assert!(wider_paths(&narrow.path).any(|path| path == wide.path), "{wide} covers {narrow}");
+            }
+        }
+    }
+
+    #[test]
+    fn listeners_collide_on_one_port_of_one_address_or_of_all() {
+        let collide = |a: &str, b: &str| collide(a.parse().unwrap(), b.parse().unwrap());
+        assert!(collide("127.0.0.1:80", "127.0.0.1:80") && collide("0.0.0.0:80", "127.0.0.1:80"));
+        assert!(collide("[::1]:80", "[::]:80"));
+        assert!(!collide("127.0.0.1:80", "127.0.0.1:81") && !collide("127.0.0.1:80", "127.0.0.2:80"));
+        assert!(!collide("0.0.0.0:80", "[::]:80") && !collide("127.0.0.1:0", "127.0.0.1:0"));
     }
 }

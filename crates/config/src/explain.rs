@@ -105,9 +105,12 @@ fn rows(page: &mut String, parent: &str) {
             let _ = writeln!(page, "| `{}` | section | | | {} |", key.name(), cell(key.meaning));
             continue;
         }
-        let takes = match key.kind.bounds() {
-            Some(bounds) => format!("{}: {bounds}", key.kind.name()),
-            None => key.kind.name().to_owned(),
+        let takes = match (key.kind, key.kind.bounds()) {
+            (Kind::Choice { .. } | Kind::Path { .. } | Kind::Address { .. } | Kind::Switch { .. }, Some(bounds)) => {
+                bounds
+            }
+            (kind, Some(bounds)) => format!("{}: {bounds}", kind.name()),
+            (kind, None) => kind.name().to_owned(),
         };
         let default = key.default.map_or_else(|| "must be written".to_owned(), |default| format!("`{default}`"));
         let _ = writeln!(

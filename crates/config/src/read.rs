@@ -9,7 +9,7 @@ use crate::build;
 use crate::diagnostic::{Findings, Place, Spanned, quoted};
 use crate::nearest::nearest;
 use crate::remap::OriginUrl;
-use crate::table::{Key, Kind, TABLE, below, find};
+use crate::table::{Key, Kind, TABLE, below, find, one_of};
 use crate::tree::{Content, Entry, Node};
 use crate::value::{Fault, Value, scalar, unavailable};
 
@@ -262,7 +262,9 @@ fn missing(key: &Key) -> (String, Option<String>) {
 fn wrong_shape(key: &Key, node: &Node) -> Fault {
     let takes = match key.kind {
         Kind::Section { .. } => "keys below it".to_owned(),
-        kind => format!("{} {}", if matches!(kind, Kind::Address { .. }) { "an" } else { "a" }, kind.name()),
+        Kind::Address { .. } => "an address".to_owned(),
+        Kind::Choice { words, .. } => one_of(words),
+        kind => format!("a {}", kind.name()),
     };
     let hint = match (key.kind, key.default) {
         (Kind::Section { .. }, _) => {

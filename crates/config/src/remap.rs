@@ -283,6 +283,9 @@ fn name(text: &str) -> Result<String, Fault> {
     if plain.len() > HOST_MAX {
         return bad(&format!("a host name has at most {HOST_MAX} characters"));
     }
+    if plain.is_empty() {
+        return bad("name the host");
+    }
     if plain.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return bad("an IPv4 address is four numbers from 0 to 255: 10.0.0.5");
     }

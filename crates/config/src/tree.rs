@@ -229,16 +229,25 @@ fn syntax(source: &Source, marker: Marker, info: &str) -> Diagnostic {
         .chars()
         .take_while(|c| c.is_whitespace())
         .collect();
-    found.hint = if indent.contains('\t') {
-        Some("indent with spaces; YAML does not take tabs".to_owned())
+    let hint = if indent.contains('\t') {
+        "indent with spaces; YAML does not take tabs"
     } else if line.contains("[::") || line.contains("]:") {
-        Some("an IPv6 address needs quotes: \"[::1]:8080\"".to_owned())
-    } else if line.contains('"') || line.contains('\'') {
-        Some("does a quote not close?".to_owned())
-    } else if line.contains('{') || line.contains('[') {
-        Some("does a brace or bracket not close, or is a comma missing?".to_owned())
+        "an IPv6 address needs quotes: \"[::1]:8080\""
+    } else if info.contains("quote") {
+        "does a quote not close?"
+    } else if info.contains("mapping values") {
+        "a value with a colon and a space in it needs quotes; keys of one section are equally far indented"
+    } else if info.contains("block mapping") || info.contains("block collection") {
+        "keys and dashes of one section are equally far indented"
+    } else if info.contains("recursion") {
+        "no key is more than a few levels deep"
+    } else if info.contains("anchor") {
+        "name the value first, with `&name` before it"
+    } else if line.contains(['{', '[', '}', ']']) {
+        "does a brace or bracket not close, or is a comma missing?"
     } else {
-        None
+        return found;
     };
+    found.hint = Some(hint.to_owned());
     found
 }

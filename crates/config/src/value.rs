@@ -195,15 +195,16 @@ fn address(path: &str, text: &str) -> Result<SocketAddr, Fault> {
     let hint = if is_port(text) || text.strip_prefix(':').is_some_and(is_port) {
         let port = text.trim_start_matches(':');
         format!("write the address too: 0.0.0.0:{port} for all of IPv4, 127.0.0.1:{port} for this machine alone")
-    } else if text.parse::<std::net::IpAddr>().is_ok() {
-        let shown = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
-        format!("write the port too: \"{shown}:8080\"")
+    } else if text.parse::<std::net::Ipv4Addr>().is_ok() {
+        format!("write the port too: {text}:8080")
     } else if let Some(port) = text.strip_prefix("*:") {
         format!("write 0.0.0.0:{port} for all of IPv4")
+    } else if let Some(port) = text.strip_prefix("localhost:") {
+        format!("an IP address, not a name: 127.0.0.1:{port}")
     } else if text.contains("://") {
         "an IP address and a port, such as 127.0.0.1:8080, not a URL".to_owned()
     } else if text.matches(':').count() > 1 {
-        "an IPv6 address stands in brackets: \"[::1]:8080\"".to_owned()
+        "an IPv6 address stands in brackets, and the port behind them: \"[::1]:8080\"".to_owned()
     } else if text.bytes().any(|b| b.is_ascii_alphabetic()) {
         "an IP address, not a name: 127.0.0.1:8080".to_owned()
     } else {

@@ -172,6 +172,12 @@ fn the_built_in_default_is_right_and_has_nothing_to_be_warned_of() {
 }
 
 #[test]
+fn a_configuration_can_be_shared_among_threads() {
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    shared(&builtin_default());
+}
+
+#[test]
 fn a_changed_key_is_named_with_what_it_needs() {
     let old = good("threads: 2\nlog: {level: warn}\nhttp: {listen: [127.0.0.1:1]}\n");
     let new = good("# moved\nhttp: {listen: [127.0.0.1:2], via: x}\nthreads: 3\n");
