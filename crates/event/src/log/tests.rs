@@ -59,6 +59,7 @@ fn lines_of_several_threads_arrive_whole_and_in_each_threads_order() {
                         std::thread::yield_now();
                     }
                 }
+                wait_until("everything is handed over", || writer.flush());
             });
         }
     });

@@ -73,20 +73,22 @@ impl LogWriter {
         pending.lines += 1;
     }
 
-    /// Hands over what there is. Lines that the log thread has no room for stay, up to a bound.
-    pub fn flush(&self) {
-        let Ok(mut pending) = self.pending.try_borrow_mut() else { return };
+    /// Hands over what there is and says whether that was everything: lines that the log thread has no room for stay,
+    /// up to a bound. Before the writer goes, ask again for a while; what it still has when it is dropped is lost.
+    pub fn flush(&self) -> bool {
+        let Ok(mut pending) = self.pending.try_borrow_mut() else { return false };
         // A sink that was idle since the last flush is let go, so that a closed one can end.
         pending.retain(|pending| pending.lines > 0);
         for pending in pending.iter_mut() {
             self.shared.hand_over(pending);
         }
+        pending.iter().all(|pending| pending.lines == 0)
     }
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.flush();
+        let _ = self.flush();
         for pending in self.pending.get_mut() {
             pending.sink.drop_lines(pending.lines);
         }
