@@ -162,6 +162,20 @@ pub struct OriginUrl {
 }
 
 impl OriginUrl {
+    /// What to ask this origin for when a request of `path` (a query may follow) came through a rule of `from`: two
+    /// pieces, to be written one after the other. They join in exactly one `/`, however prefixes end. A `path` that
+    /// `from` does not match stays whole.
+    #[must_use]
+    pub fn path_for<'a>(&'a self, from: &RemapFrom, path: &'a str) -> (&'a str, &'a str) {
+        if !path_has_prefix(path, &from.path) {
+            return ("", path);
+        }
+        let kept = from.path.strip_suffix('/').unwrap_or(&from.path);
+        let rest = path.get(kept.len()..).unwrap_or("");
+        let base = if rest.starts_with('/') { self.path.strip_suffix('/').unwrap_or(&self.path) } else { &self.path };
+        (base, rest)
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         let (authority, path) = split_url(text, "http://10.0.0.5:8000/")?;
         let (host, port) = split_port(authority)?;
@@ -349,6 +363,30 @@ mod tests {
         let url = OriginUrl::parse("http://[::1]:8000/x/").unwrap();
         assert_eq!((url.authority.as_str(), url.path.as_str()), ("[::1]:8000", "/x/"));
         assert_eq!(OriginUrl::parse("http://10.0.0.5:80/").unwrap().authority, "10.0.0.5");
+    }
+
+    #[test]
+    fn one_prefix_replaces_the_other_and_they_join_in_one_slash() {
+        let cases = [
+            ("/", "http://o/", "/x?q", "/x?q"),
+            ("/", "http://o/", "/", "/"),
+            ("/", "http://o/base", "/x", "/base/x"),
+            ("/", "http://o/base/", "/x", "/base/x"),
+            ("/api", "http://o/", "/api/x", "/x"),
+            ("/api", "http://o/", "/api", "/"),
+            ("/api", "http://o/", "/api?q", "/?q"),
+            ("/api/", "http://o/", "/api/", "/"),
+            ("/api/", "http://o/v1", "/api/x", "/v1/x"),
+            ("/api", "http://o/v1", "/api?q", "/v1?q"),
+            ("/api", "http://o/v1/", "/api/", "/v1/"),
+            ("/api", "http://o/v1/", "/other", "/other"),
+            ("/", "http://o/v1", "*", "*"),
+        ];
+        for (rule, to, path, expected) in cases {
+            let to = OriginUrl::parse(to).unwrap();
+            let (base, rest) = to.path_for(&from(rule), path);
+            assert_eq!(format!("{base}{rest}"), expected, "{rule} to {to} for {path}");
+        }
     }
 
     #[test]

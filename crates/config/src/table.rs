@@ -369,7 +369,7 @@ pub(crate) static TABLE: &[Key] = &[
         "http.remap[].to",
         Kind::Origins { max: 256 },
         Reload,
-        "The origin, or several: http://HOST[:PORT]/PREFIX. The prefix replaces that of `from`.",
+        "The origin, or several: http://HOST[:PORT]/PREFIX. The prefix replaces that of `from`; they join in one `/`.",
     ),
     key(
         "http.remap[].balance",
