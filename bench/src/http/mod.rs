@@ -1,0 +1,198 @@
+//! The suite `http`: throughput and cost of proxying and caching, against floors and peers, interleaved.
+//!
+//! ```text
+//! core 0: the target whose turn it is (the others are up, idle)        core 1: wrk, origin, this program
+//! ```
+//!
+//! Every target takes one turn in every round, and each round begins with another target. Read [`run`], then
+//! [`workload`] for what is asked and [`turn`] for what one turn measures.
+
+mod idle;
+mod report;
+mod turn;
+mod workload;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Doing, Outcome, Trouble};
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::origin::Origin;
+use crate::target::{self, Caching, Kind, Surroundings, Target};
+
+use report::{Report, WorkloadReport};
+use workload::Workload;
+
+/// What the command line says.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Peers to compare with: nginx, haproxy, varnish, ats; `none` for none. One that is not installed is skipped
+    #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,varnish,ats")]
+    against: Vec<String>,
+    /// Workloads, see docs/benchmarks.md: pass1k, passclose, idle, hit1k, hit16k, hit1m, rand4k, miss, close1k; `all` for all
+    #[arg(long, value_delimiter = ',', default_value = "pass1k,passclose,idle")]
+    workloads: Vec<String>,
+    /// Rounds; every target takes one turn in each
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of load in one turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    seconds: u64,
+    /// Connections held open by `idle`
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=15000))]
+    connections: u32,
+    /// Also writes everything measured to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Beltway's binary; default: the one beside this program, brought up to date by cargo
+    #[arg(long)]
+    beltway: Option<PathBuf>,
+    /// Leaves Beltway out: floors and peers only
+    #[arg(long)]
+    no_beltway: bool,
+    /// Does not count system calls (needs perf and the right to use it)
+    #[arg(long)]
+    no_syscalls: bool,
+    /// The core for whatever is measured
+    #[arg(long, default_value_t = 0)]
+    proxy_core: usize,
+    /// The core for load, origin and this program
+    #[arg(long, default_value_t = 1)]
+    load_core: usize,
+    /// Keeps the directory with configurations and logs
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Options {
+    fn length(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// Runs the suite and prints its tables. True when every check held.
+pub(crate) fn run(options: &Options) -> Outcome<bool> {
+    let workloads = workload::chosen(&options.workloads)?;
+    let mut kinds = Vec::new();
+    for name in options.against.iter().filter(|name| *name != "none") {
+        kinds.push(Kind::peer(name)?);
+    }
+    let beltway = find_beltway(options);
+    if !options.no_beltway {
+        kinds.insert(0, Kind::Beltway);
+    }
+    let lab = Lab::open(options.proxy_core, options.load_core, options.keep)?;
+    let origin = Origin::start(&lab)?;
+    let around = Surroundings { lab: &lab, origin: origin.port, beltway };
+
+    let mut report = Report::new(Machine::look(), options);
+    let mut field = Field { around: &around, kinds, running: Vec::new(), skipped: Vec::new() };
+    for workload in &workloads {
+        let measured = if workload.is_idle() {
+            idle::measure(workload, options, &field)?
+        } else {
+            measure(workload, options, &mut field, &origin)?
+        };
+        print!("{measured}");
+        report.add(measured);
+    }
+    for target in &field.running {
+        report.name_version(target.kind, &target.version);
+    }
+    print!("{}", report.closing());
+    if let Some(path) = &options.json {
+        fs::write(path, report.json()?).doing(path.display())?;
+    }
+    Ok(report.all_checks_held())
+}
+
+fn find_beltway(options: &Options) -> Option<PathBuf> {
+    if options.no_beltway {
+        return None;
+    }
+    if let Some(path) = &options.beltway {
+        return Some(fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
+    }
+    target::build_beltway().inspect_err(|trouble| eprintln!("bench: beltway: {trouble}")).ok()
+}
+
+/// The programs that take part, started when a workload first needs them and kept up until the end.
+struct Field<'a> {
+    around: &'a Surroundings<'a>,
+    kinds: Vec<Kind>,
+    running: Vec<Target>,
+    skipped: Vec<(Kind, Caching, String)>,
+}
+
+impl Field<'_> {
+    /// One instance serves all workloads, but Beltway's pass-through is measured without a cache configured.
+    fn ensure(&mut self, kind: Kind, caching: Caching) -> Result<usize, String> {
+        let serves = |target: &Target| target.kind == kind && (kind != Kind::Beltway || target.caching == caching);
+        if let Some(index) = self.running.iter().position(serves) {
+            return if self.running[index].has_ended() { Err("has ended".to_owned()) } else { Ok(index) };
+        }
+        if let Some((_, _, why)) = self.skipped.iter().find(|(of, with, _)| *of == kind && *with == caching) {
+            return Err(why.clone());
+        }
+        match Target::start(kind, caching, self.around) {
+            Ok(target) => {
+                self.running.push(target);
+                Ok(self.running.len() - 1)
+            }
+            Err(trouble) => {
+                self.skipped.push((kind, caching, trouble.to_string()));
+                Err(trouble.to_string())
+            }
+        }
+    }
+}
+
+/// One workload that wrk loads: floor and all targets, interleaved.
+fn measure(workload: &Workload, options: &Options, field: &mut Field<'_>, origin: &Origin) -> Outcome<WorkloadReport> {
+    let mut measured = WorkloadReport::new(workload, options);
+    let floor = Target::start_floor(&workload.floor(origin.port)?, &workload.paths.sample(), field.around)?;
+    let mut indices = Vec::new();
+    for kind in field.kinds.clone() {
+        match field.ensure(kind, workload.caching) {
+            Ok(index) => indices.push(index),
+            Err(why) => measured.skip(kind, why),
+        }
+    }
+    let mut entrants: Vec<&Target> = vec![&floor];
+    entrants.extend(indices.iter().map(|&index| &field.running[index]));
+    // Checks and warm-up: caches filled, origin connections made; whoever is wrong here does not take part.
+    entrants.retain(|target| match turn::prepare(workload, target, field.around, origin) {
+        Ok(()) => true,
+        Err(Trouble::NotBuilt(what)) => {
+            measured.skip(target.kind, format!("not built yet: {what}"));
+            false
+        }
+        Err(trouble) => {
+            measured.fail(target.kind, trouble.to_string());
+            false
+        }
+    });
+    for round in 0..options.rounds {
+        for place in 0..entrants.len() {
+            let target = entrants[(place + round as usize) % entrants.len()];
+            match turn::take(workload, target, round, options.length(), field.around, origin) {
+                Ok(turn) => measured.add_turn(target.kind, turn),
+                Err(trouble) => measured.fail(target.kind, trouble.to_string()),
+            }
+        }
+    }
+    for target in entrants {
+        if !options.no_syscalls {
+            match turn::count_syscalls(workload, target, field.around) {
+                Ok(counts) => measured.add_counts(target.kind, counts),
+                Err(trouble) => measured.note(format!("{}: system calls not counted: {trouble}", target.kind)),
+            }
+        }
+        if let Err(trouble) = turn::check_answer(workload, target) {
+            measured.fail(target.kind, format!("after the load: {trouble}"));
+        }
+    }
+    Ok(measured)
+}

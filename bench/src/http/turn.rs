@@ -1,0 +1,196 @@
+//! One turn of one target: check, load, account.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use base::{Clock, SystemClock};
+use serde::Serialize;
+
+use super::workload::{OriginUse, Workload};
+use crate::account::{self, CpuTime};
+use crate::error::{Outcome, Trouble};
+use crate::load::wrk::{Load, Paths, Seen};
+use crate::origin::{self, Origin, RANDOM_OBJECTS};
+use crate::probe;
+use crate::syscalls::{self, Counts};
+use crate::target::{Kind, Surroundings, Target};
+
+/// Load before the first turn: connections to the origin are made, allocators have grown.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Load while system calls are counted.
+const COUNTING: Duration = Duration::from_secs(1);
+/// The share of requests by which the origin's count may miss what the workload says: wrk drops what is under way at
+/// its end, and a cache may revalidate.
+const ORIGIN_TOLERANCE: f64 = 0.005;
+
+/// What one turn measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Turn {
+    /// Which round, from 0.
+    pub(crate) round: u32,
+    /// wrk's side.
+    pub(crate) seen: Seen,
+    /// CPU of all the target's processes, per request.
+    pub(crate) cpu_us: f64,
+    /// The part of it in user mode.
+    pub(crate) user_us: f64,
+    /// How busy the target kept its core, 0 to 1.
+    pub(crate) core_share: f64,
+    /// How much of the core others used meanwhile, 0 to 1: near zero on a quiet machine.
+    pub(crate) foreign_share: f64,
+    /// How much the host took from the core, 0 to 1.
+    pub(crate) stolen_share: f64,
+    /// The sum of the processes' peaks of resident memory during the turn.
+    pub(crate) peak_rss_kib: u64,
+    /// Requests that reached the origin.
+    pub(crate) origin_requests: u64,
+    /// Whatever was not as it must be.
+    pub(crate) faults: Vec<String>,
+}
+
+/// Checks the answer, fills the cache, warms up.
+pub(super) fn prepare(workload: &Workload, target: &Target, around: &Surroundings<'_>, origin: &Origin) -> Outcome<()> {
+    check_answer(workload, target)?;
+    if let (Paths::Random(prefix, count), true) = (workload.paths, target.kind != Kind::Floor) {
+        fill(target, prefix, count)?;
+    }
+    load(workload, target, WARM_UP).run(around.lab)?;
+    if workload.origin_use == OriginUse::Never && target.kind != Kind::Floor {
+        // Now it must be in the cache: a second look must not reach the origin.
+        let before = origin.requests()?;
+        check_answer(workload, target)?;
+        let asked = origin.requests()?.saturating_sub(before + 1);
+        if asked > 0 {
+            return Err(match target.kind {
+                Kind::Beltway => Trouble::NotBuilt("it does not cache".to_owned()),
+                _ => Trouble::Wrong("it does not serve this from its cache".to_owned()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One turn.
+pub(super) fn take(
+    workload: &Workload,
+    target: &Target,
+    round: u32,
+    length: Duration,
+    around: &Surroundings<'_>,
+    origin: &Origin,
+) -> Outcome<Turn> {
+    let clock = SystemClock;
+    let core = around.lab.proxy_core;
+    let pids = target.processes();
+    if pids.is_empty() {
+        return Err(Trouble::Wrong("it has ended".to_owned()));
+    }
+    account::forget_peak_rss(&pids);
+    let asked_before = origin.requests()?;
+    let busy_before = account::core_busy_and_stolen_nanos(core);
+    let cpu_before = CpuTime::of(&pids);
+    let begun = clock.now();
+    let seen = load(workload, target, length).run(around.lab)?;
+    let passed = (clock.now() - begun).as_secs_f64() * 1e9;
+    let used = CpuTime::of(&pids).since(cpu_before);
+    let busy_after = account::core_busy_and_stolen_nanos(core);
+    // The question itself is counted by the origin.
+    let origin_requests = origin.requests()?.saturating_sub(asked_before + 1);
+
+    let nanos = used.nanos() as f64;
+    let requests = seen.requests as f64;
+    let busy = busy_after.0.saturating_sub(busy_before.0) as f64;
+    let mut faults = Vec::new();
+    if seen.errors > 0 {
+        faults.push(format!("{} errors in {} requests", seen.errors, seen.requests));
+    }
+    let mean_body = seen.bytes / seen.requests;
+    if mean_body < workload.body as u64 {
+        faults.push(format!("only {mean_body} bytes an answer"));
+    }
+    if target.kind != Kind::Floor || workload.origin_use == OriginUse::EveryRequest {
+        let asked = origin_requests as f64 / requests;
+        let slack = ORIGIN_TOLERANCE + f64::from(workload.connections) / requests;
+        match workload.origin_use {
+            OriginUse::EveryRequest if (asked - 1.0).abs() > slack => {
+                faults.push(format!("the origin saw {asked:.3} requests for each"));
+            }
+            OriginUse::Never if asked > slack => {
+                faults.push(format!("not hits: the origin saw {origin_requests} requests"))
+            }
+            _ => {}
+        }
+    }
+    let now: HashSet<u32> = target.processes().into_iter().collect();
+    if pids.iter().any(|pid| !now.contains(pid)) {
+        faults.push("a process of it ended during the load".to_owned());
+    }
+    Ok(Turn {
+        round,
+        seen,
+        cpu_us: nanos / requests / 1e3,
+        user_us: nanos * used.user_share() / requests / 1e3,
+        core_share: nanos / passed,
+        foreign_share: ((busy - nanos) / passed).max(0.0),
+        stolen_share: busy_after.1.saturating_sub(busy_before.1) as f64 / passed,
+        peak_rss_kib: account::peak_rss_kib(&pids),
+        origin_requests,
+        faults,
+    })
+}
+
+/// System calls per request, in a run of their own.
+pub(super) fn count_syscalls(workload: &Workload, target: &Target, around: &Surroundings<'_>) -> Outcome<Counts> {
+    let pids = target.processes();
+    syscalls::count(around.lab, &pids, || Ok(load(workload, target, COUNTING).run(around.lab)?.requests))
+}
+
+/// Whether the target answers what the origin said.
+pub(super) fn check_answer(workload: &Workload, target: &Target) -> Outcome<()> {
+    check_path(target, &workload.paths.sample(), workload.close)
+}
+
+fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
+    let fields: &[(&str, &str)] = if close { &[("Connection", "close")] } else { &[] };
+    let answer = probe::get(target.port, path, fields)?;
+    if answer.status != 200 {
+        return Err(Trouble::Wrong(format!("{path}: status {}", answer.status)));
+    }
+    let expected = match target.kind {
+        // A floor has one body for all paths.
+        Kind::Floor => origin::expected_body(path).map(|body| body.len()),
+        _ => {
+            if let Some(body) = origin::expected_body(path) {
+                if body != answer.body {
+                    return Err(Trouble::Wrong(format!("{path}: not the origin's {} bytes", body.len())));
+                }
+            }
+            None
+        }
+    };
+    match expected {
+        Some(length) if length != answer.body.len() => {
+            Err(Trouble::Wrong(format!("{path}: {} bytes instead of {length}", answer.body.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks for every object once, so that it is in the cache, and compares it.
+fn fill(target: &Target, prefix: &str, count: usize) -> Outcome<()> {
+    for number in 0..count.min(RANDOM_OBJECTS) {
+        check_path(target, &format!("{prefix}{number}"), true)?;
+    }
+    Ok(())
+}
+
+fn load(workload: &Workload, target: &Target, length: Duration) -> Load {
+    Load {
+        port: target.port,
+        paths: workload.paths,
+        connections: workload.connections,
+        close: workload.close,
+        length,
+        salt: SystemClock.now().as_nanos(),
+    }
+}

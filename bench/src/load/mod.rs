@@ -1,0 +1,4 @@
+//! What asks: wrk for throughput, an own client for held connections, an own paced client for faults.
+
+pub(crate) mod held;
+pub(crate) mod wrk;

@@ -1,0 +1,208 @@
+//! What is measured: Beltway, the peers Debian has, and the floors; each started alike and pinned alike.
+//!
+//! A target is configured to serve two kinds of path from one origin: `/pass/…` is forwarded and never stored,
+//! `/c/…` and `/miss/…` are cached. All have one event thread or worker, no access log, kept connections to the origin.
+
+mod ats;
+mod beltway;
+mod haproxy;
+mod nginx;
+mod varnish;
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) use beltway::build as build_beltway;
+pub(crate) use beltway::supervised_configuration;
+
+use crate::error::{Outcome, Trouble};
+use crate::floors::Floor;
+use crate::lab::{self, Lab};
+use crate::leash::{Leash, LeashedCommand};
+use crate::probe;
+
+/// How long a target may take from its start to its first answer.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Idle origin connections a peer may keep: more than any workload has clients.
+const ORIGIN_IDLE_MAX: u32 = 256;
+/// Client connections a peer must bear at once: those of `idle`, and some.
+const CONNECTIONS_MAX: u32 = 8192;
+
+/// A program that can be a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// The minimal server for the workload.
+    Floor,
+    /// Beltway's server role alone.
+    Beltway,
+    /// nginx, one worker.
+    Nginx,
+    /// HAProxy, one thread.
+    Haproxy,
+    /// Varnish, one thread pool.
+    Varnish,
+    /// Apache Traffic Server, one event thread.
+    Ats,
+}
+
+impl Kind {
+    /// Those that are neither floor nor ours.
+    pub(crate) const PEERS: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Varnish, Self::Ats];
+
+    /// The peer of that name, as given on the command line.
+    pub(crate) fn peer(name: &str) -> Outcome<Self> {
+        Self::PEERS.into_iter().find(|kind| kind.to_string() == name).ok_or_else(|| {
+            let known: Vec<String> = Self::PEERS.iter().map(ToString::to_string).collect();
+            Trouble::Wrong(format!("no peer is named {name:?}; known: {}", known.join(", ")))
+        })
+    }
+
+    /// True for those that Beltway is compared with.
+    pub(crate) fn is_peer(self) -> bool {
+        Self::PEERS.contains(&self)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Floor => "floor",
+            Self::Beltway => "beltway",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Varnish => "varnish",
+            Self::Ats => "ats",
+        })
+    }
+}
+
+/// Whether the target has to cache for a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Caching {
+    /// Only `/pass/…` will be asked.
+    No,
+    /// `/c/…` and `/miss/…` will be asked.
+    Yes,
+}
+
+/// What every start needs to know.
+pub(crate) struct Surroundings<'a> {
+    /// Directory and cores.
+    pub(crate) lab: &'a Lab,
+    /// The origin's port.
+    pub(crate) origin: u16,
+    /// Beltway's binary, if there is one.
+    pub(crate) beltway: Option<PathBuf>,
+}
+
+/// A running target.
+pub(crate) struct Target {
+    /// Which program.
+    pub(crate) kind: Kind,
+    /// What it was configured for.
+    pub(crate) caching: Caching,
+    /// Its port on 127.0.0.1.
+    pub(crate) port: u16,
+    /// Its own word on its version.
+    pub(crate) version: String,
+    leash: Leash,
+}
+
+impl Target {
+    /// Starts a program, not a floor, and waits until `/pass/1k` is answered with 200.
+    pub(crate) fn start(kind: Kind, caching: Caching, around: &Surroundings<'_>) -> Outcome<Self> {
+        let port = lab::free_port()?;
+        let room = around.lab.room(&kind.to_string())?;
+        let prepared = match kind {
+            Kind::Floor => return Err(Trouble::Wrong("a floor is started by its own arguments".to_owned())),
+            Kind::Beltway => beltway::prepare(around, caching, &room, port)?,
+            Kind::Nginx => nginx::prepare(around, &room, port)?,
+            Kind::Haproxy => haproxy::prepare(around, &room, port)?,
+            Kind::Varnish => varnish::prepare(around, &room, port)?,
+            Kind::Ats => ats::prepare(around, &room, port)?,
+        };
+        let log = room.join("output");
+        let leash = Leash::spawn(&prepared.command, &log, &log)?;
+        Self { kind, caching, port, version: prepared.version, leash }.ready("/pass/1k", &log)
+    }
+
+    /// Starts a floor.
+    pub(crate) fn start_floor(floor: &Floor, path: &str, around: &Surroundings<'_>) -> Outcome<Self> {
+        let (port, words) = floor_words(floor);
+        let room = around.lab.room("floor")?;
+        let me = std::env::current_exe().map_err(|error| Trouble::Io("this program".to_owned(), error))?;
+        let command = LeashedCommand::new(me.display().to_string(), around.lab.proxy_core).arg("floor").args(words);
+        let log = room.join("output");
+        let leash = Leash::spawn(&command, &log, &log)?;
+        Self { kind: Kind::Floor, caching: Caching::No, port, version: String::new(), leash }.ready(path, &log)
+    }
+
+    /// All its processes.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.leash.processes()
+    }
+
+    /// True when it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.leash.has_ended()
+    }
+
+    fn ready(mut self, path: &str, log: &Path) -> Outcome<Self> {
+        let kind = self.kind;
+        let port = self.port;
+        let mut last = String::from("no answer");
+        let waited = lab::wait_until(&format!("{kind}'s first answer"), START_PATIENCE, || {
+            match probe::get(port, path, &[("Connection", "close")]) {
+                Ok(answer) if answer.status == 200 => return true,
+                Ok(answer) => last = format!("status {}", answer.status),
+                Err(trouble) => last = trouble.to_string(),
+            }
+            self.has_ended()
+        });
+        if waited.is_ok() && !self.has_ended() {
+            return Ok(self);
+        }
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let tail: Vec<&str> = text.lines().rev().take(15).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        Err(Trouble::Wrong(format!("{kind} does not answer ({last}); its last words:\n{}", tail.join("\n"))))
+    }
+}
+
+fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
+    let words = |name: &str, port: &u16, rest: &[(&str, String)]| {
+        let mut words = vec![name.to_owned(), "--port".to_owned(), port.to_string()];
+        for (flag, value) in rest {
+            words.push((*flag).to_owned());
+            words.push(value.clone());
+        }
+        (*port, words)
+    };
+    match floor {
+        Floor::Ready { port, body } => words("ready", port, &[("--body", body.to_string())]),
+        Floor::Copy { port, origin } => words("copy", port, &[("--origin", origin.to_string())]),
+        Floor::Close { port, body } => words("close", port, &[("--body", body.to_string())]),
+        Floor::Relay { port, origin, path } => {
+            words("relay", port, &[("--origin", origin.to_string()), ("--path", path.clone())])
+        }
+    }
+}
+
+/// A command that will be a target, and its version.
+struct Prepared {
+    command: LeashedCommand,
+    version: String,
+}
+
+/// The first line of what a program says about its version.
+fn version(lab: &Lab, program: &Path, flag: &str) -> Outcome<String> {
+    let command = LeashedCommand::new(program.display().to_string(), lab.load_core).arg(flag);
+    let text = lab.tool(&command, Duration::from_secs(10))?;
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+fn write(path: &Path, text: &str) -> Outcome<()> {
+    fs::write(path, text).map_err(|error| Trouble::Io(path.display().to_string(), error))
+}
