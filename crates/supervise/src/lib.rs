@@ -3,4 +3,25 @@
 //! Everything here serves plain poll loops of one thread: the stub, cop, manager and the server's main thread. Who
 //! decides what (which process is started, adopted, killed) is the business of those four; this room holds what they
 //! share.
+//!
+//! ```text
+//! runtime_dir/  beltway.lock  cop.lock  manager.lock  server.N.lock     who lives       -> lease
+//!               cop.sock      manager.sock            server.N.sock     how it is asked -> control, heartbeat
+//!               generation    committed.yaml          server.N.numbers  what outlives it
+//! ```
+//!
+//! Read [`directory`] for the files, [`lease`] for how a process is found and never mistaken for another,
+//! [`control`] for what processes say to each other, [`role`] for how one starts the next.
+
+pub mod backoff;
+pub mod configuration;
+pub mod control;
+pub mod directory;
+pub mod heartbeat;
+pub mod lease;
+pub mod listener;
+pub mod log;
+pub mod role;
 pub mod status;
+pub mod stop;
+pub mod wait;

@@ -72,6 +72,16 @@ pub fn send(socket: impl AsFd, packet: &[u8], descriptors: &[BorrowedFd<'_>]) ->
     Ok(())
 }
 
+/// The length of the packet that waits to be received; 0 at the end of the connection.
+///
+/// # Errors
+/// `WouldBlock` when there is none; how the connection died.
+pub fn waiting(socket: impl AsFd) -> io::Result<usize> {
+    let mut nothing = [0_u8; 0];
+    let flags = net::RecvFlags::PEEK | net::RecvFlags::TRUNC | net::RecvFlags::DONTWAIT;
+    Ok(net::recv(socket, &mut nothing[..], flags)?.1)
+}
+
 /// Receives one packet into `buffer`: its length, and its descriptors (close-on-exec). Length 0 without descriptors is
 /// the end of the connection.
 ///
@@ -139,6 +149,7 @@ mod tests {
         send(&client, b"two", &[]).unwrap();
         drop(writer);
         let mut buffer = [0; 16];
+        assert_eq!(waiting(&server).unwrap(), 3);
         let (length, mut fds) = receive(&server, &mut buffer).unwrap();
         assert_eq!((&buffer[..length], fds.len()), (&b"one"[..], 1));
         std::fs::File::from(fds.pop().unwrap()).write_all(b"through").unwrap();
@@ -147,7 +158,9 @@ mod tests {
         assert_eq!(text, "through");
         assert_eq!(receive(&server, &mut buffer).unwrap().0, 3);
         assert_eq!(receive(&server, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(waiting(&server).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(client);
+        assert_eq!(waiting(&server).unwrap(), 0);
         assert_eq!(receive(&server, &mut buffer).unwrap().0, 0);
         std::fs::remove_dir_all(home).unwrap();
     }

@@ -6,7 +6,7 @@
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
@@ -275,6 +275,33 @@ impl Drop for Attributes {
         // SAFETY: initialised in `new`, destroyed here once.
         let _ = unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
     }
+}
+
+/// Takes over a descriptor that the parent promised on the command line. It is close-on-exec from now on.
+///
+/// # Errors
+/// `EBADF` when no such descriptor is open; `AlreadyExists` when it was taken over before or is a standard one.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: std::sync::Mutex<Vec<RawFd>> = std::sync::Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if number <= libc::STDERR_FILENO || taken.contains(&number) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    // SAFETY: fcntl(2) with F_GETFD takes any number and only reads; a closed one is EBADF.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        // We opened it ourselves: what is inherited came through exec.
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    taken.push(number);
+    // SAFETY: it is open; it came through exec, so no object of this program owns it; and the list above sees to it
+    // that it is handed out once.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
 }
 
 /// Gives the calling thread its name; on the main thread this is the name of the process in `ps` and

@@ -1,0 +1,81 @@
+//! The words of the control protocol.
+
+use serde::{Deserialize, Serialize};
+
+use crate::listener::ListenerName;
+use crate::status::{ServerState, Status, ThreadBeat};
+
+/// Version of the protocol: grows when a word changes its meaning, not when one is added.
+pub const PROTOCOL: u16 = 1;
+
+/// Bytes of one packet at most: a status of some hundred threads and listeners.
+pub const PACKET_MAX: usize = 128 * 1024;
+
+/// What is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packet<T> {
+    /// [`PROTOCOL`] of the sender.
+    pub protocol: u16,
+    /// Chosen by who asks, repeated in the answer.
+    pub sequence: u64,
+    /// The question or answer.
+    pub body: T,
+}
+
+/// What may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// All: a sign of life. Answered by [`Reply::Pong`].
+    Ping,
+    /// Manager: the whole tree. Answered by [`Reply::Status`].
+    Status,
+    /// All: copies of the listeners it holds. Answered by [`Reply::Listeners`] with as many descriptors.
+    Listeners,
+    /// Manager and server: close and open the log files again. Answered by [`Reply::Done`].
+    ReopenLogs,
+}
+
+/// What may be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// I live.
+    Pong(Pong),
+    /// The whole tree.
+    Status(Box<Status>),
+    /// The listeners whose descriptors come with this, in the same order.
+    Listeners(Vec<ListenerName>),
+    /// It is done.
+    Done,
+    /// It is not done, and why.
+    Refused(String),
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pong {
+    /// The name of the process that answers.
+    pub name: String,
+    /// Its pid.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// How long it has lived.
+    pub age_ms: u64,
+    /// Digest of the configuration it runs.
+    pub configuration: String,
+    /// It is being stopped: its death will be no accident.
+    pub stopping: bool,
+    /// Manager: the generation that serves. Server: its own. 0: none.
+    pub generation: u64,
+    /// Grows when the set of listeners it holds changes. 0: none yet.
+    pub listeners_epoch: u64,
+    /// Server: what it does.
+    pub state: ServerState,
+    /// Server: client connections open.
+    pub open_connections: u64,
+    /// Server: its event threads.
+    pub threads: Vec<ThreadBeat>,
+}

@@ -1,0 +1,186 @@
+//! The runtime directory: which file in it is what.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The directory of leases, control sockets and shared numbers of one Beltway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeDir {
+    path: PathBuf,
+}
+
+impl RuntimeDir {
+    /// The directory at `path`, which need not exist yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Makes it, for its owner alone, when it is not there.
+    ///
+    /// # Errors
+    /// What `mkdir(2)` says.
+    pub fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lease of the top process.
+    #[must_use]
+    pub fn stub_lease(&self) -> PathBuf {
+        self.path.join("beltway.lock")
+    }
+
+    /// Cop's lease.
+    #[must_use]
+    pub fn cop_lease(&self) -> PathBuf {
+        self.path.join("cop.lock")
+    }
+
+    /// Manager's lease.
+    #[must_use]
+    pub fn manager_lease(&self) -> PathBuf {
+        self.path.join("manager.lock")
+    }
+
+    /// The lease of one generation of the server.
+    #[must_use]
+    pub fn server_lease(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("server.{generation}.lock"))
+    }
+
+    /// Cop's control socket.
+    #[must_use]
+    pub fn cop_socket(&self) -> PathBuf {
+        self.path.join("cop.sock")
+    }
+
+    /// Manager's control socket.
+    #[must_use]
+    pub fn manager_socket(&self) -> PathBuf {
+        self.path.join("manager.sock")
+    }
+
+    /// The control socket of one generation of the server.
+    #[must_use]
+    pub fn server_socket(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("server.{generation}.sock"))
+    }
+
+    /// The numbers of one generation of the server.
+    #[must_use]
+    pub fn server_numbers(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("server.{generation}.numbers"))
+    }
+
+    /// The text of the configuration in force, as it was when it was put in force.
+    #[must_use]
+    pub fn committed_configuration(&self) -> PathBuf {
+        self.path.join("committed.yaml")
+    }
+
+    /// Where a daemon writes its log when the configuration names no file.
+    #[must_use]
+    pub fn daemon_log(&self) -> PathBuf {
+        self.path.join("beltway.log")
+    }
+
+    /// The generations that have a lease file here, held or not, in ascending order.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn server_generations(&self) -> io::Result<Vec<u64>> {
+        self.numbered("server.", ".lock")
+    }
+
+    /// The generations that left numbers here, in ascending order.
+    ///
+    /// # Errors
+    /// What reading the directory says.
+    pub fn numbers_generations(&self) -> io::Result<Vec<u64>> {
+        self.numbered("server.", ".numbers")
+    }
+
+    /// The next generation's number, never given out before, and remembered before it is given.
+    ///
+    /// # Errors
+    /// What reading and writing the directory says.
+    pub fn next_generation(&self) -> io::Result<u64> {
+        let file = self.path.join("generation");
+        let remembered = match fs::read_to_string(&file) {
+            // A file that is not ours to read a number from does not stop anybody: leases and numbers tell as well.
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        let seen = self.server_generations()?.into_iter().chain(self.numbers_generations()?).max().unwrap_or(0);
+        let next = remembered.max(seen).saturating_add(1);
+        replace(&file, format!("{next}\n").as_bytes())?;
+        Ok(next)
+    }
+
+    fn numbered(&self, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|n| n.strip_prefix(prefix)).and_then(|n| n.strip_suffix(suffix));
+            found.extend(number.and_then(|n| n.parse::<u64>().ok()));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+}
+
+/// Replaces a file's content whole: a reader sees the old or the new.
+///
+/// # Errors
+/// What writing and renaming say; the old content is there then.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary); // it may not have come into being
+    }
+    written
+}
+
+/// Removes a file; that there is none is as good.
+///
+/// # Errors
+/// What `unlink(2)` says but that.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_only_grow_even_when_their_memory_is_lost() {
+        let home = std::env::temp_dir().join(format!("beltway-directory-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        let directory = RuntimeDir::new(&home);
+        directory.create().unwrap();
+        assert_eq!(directory.next_generation().unwrap(), 1);
+        assert_eq!(directory.next_generation().unwrap(), 2);
+        fs::write(home.join("generation"), "not a number").unwrap();
+        fs::write(directory.server_lease(7), "").unwrap();
+        fs::write(home.join("server.x.lock"), "").unwrap();
+        assert_eq!(directory.server_generations().unwrap(), [7]);
+        assert_eq!(directory.next_generation().unwrap(), 8);
+        fs::remove_dir_all(home).unwrap();
+    }
+}

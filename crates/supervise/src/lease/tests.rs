@@ -1,0 +1,152 @@
+use super::*;
+
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("beltway-lease-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn lease(&self) -> PathBuf {
+        self.0.join("x.lock")
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_second_who_wants_a_lease_learns_the_pid_of_the_first() {
+    let home = Home::new("two");
+    let first = Lease::take(&home.lease()).unwrap();
+    match Lease::take(&home.lease()) {
+        Err(LeaseError::Held { pid, .. }) => assert_eq!(pid, Some(std::process::id())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(Some(std::process::id())));
+    drop(first);
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Nobody);
+    drop(Lease::take(&home.lease()).unwrap());
+}
+
+#[test]
+fn a_file_left_by_the_dead_or_by_strangers_means_nothing() {
+    let home = Home::new("stale");
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Nobody, "no file");
+    for content in ["", "1\n", "garbage with no number\n", "99999999999999999999999999999999999999999999999999\n"] {
+        fs::write(home.lease(), content).unwrap();
+        assert_eq!(holder(&home.lease()).unwrap(), Holder::Nobody);
+        assert!(process(&home.lease()).unwrap().is_none());
+        let lease = Lease::take(&home.lease()).unwrap();
+        assert_eq!(fs::read_to_string(home.lease()).unwrap(), format!("{}\n", std::process::id()));
+        drop(lease);
+    }
+}
+
+#[test]
+fn a_reserved_lease_is_held_by_somebody_until_its_pid_is_told() {
+    let home = Home::new("reserve");
+    fs::write(home.lease(), "12345\n").unwrap();
+    let lease = Lease::reserve(&home.lease()).unwrap();
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(None), "the old pid is gone");
+    assert!(process(&home.lease()).unwrap().is_none());
+    lease.record(4242).unwrap();
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(Some(4242)));
+    lease.record(7).unwrap();
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(Some(7)), "a shorter pid leaves no digits behind");
+}
+
+#[test]
+fn a_scribbled_or_half_written_pid_is_no_pid() {
+    let home = Home::new("scribble");
+    let lease = Lease::take(&home.lease()).unwrap();
+    for content in ["12", "0\n", "-5\n", "12x\n", "\u{0}\n"] {
+        fs::write(home.lease(), content).unwrap();
+        assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(None), "{content:?}");
+    }
+    drop(lease);
+}
+
+#[test]
+fn a_lease_whose_file_was_removed_is_put_back() {
+    let home = Home::new("removed");
+    let mut lease = Lease::take(&home.lease()).unwrap();
+    assert!(!lease.restore().unwrap());
+    fs::remove_file(home.lease()).unwrap();
+    assert!(!lease.is_in_place());
+    assert!(lease.restore().unwrap());
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(Some(std::process::id())));
+
+    fs::remove_file(home.lease()).unwrap();
+    let _other = Lease::take(&home.lease()).unwrap();
+    assert!(matches!(lease.restore(), Err(LeaseError::Held { .. })), "another came in between: it is told");
+}
+
+#[test]
+fn an_inherited_copy_holds_the_lease_after_its_giver_let_go() {
+    let home = Home::new("inherit");
+    let reserved = Lease::reserve(&home.lease()).unwrap();
+    let copy = reserved.as_fd().try_clone_to_owned().unwrap();
+    let inherited = Lease::inherit(copy, &home.lease()).unwrap();
+    drop(reserved);
+    assert_eq!(holder(&home.lease()).unwrap(), Holder::Somebody(Some(std::process::id())));
+    let stranger = File::options().read(true).write(true).open(home.lease()).unwrap();
+    assert!(matches!(Lease::inherit(stranger.into(), &home.lease()), Err(LeaseError::Held { .. })));
+    inherited.remove().unwrap();
+    assert!(!home.lease().exists());
+}
+
+#[test]
+fn what_is_not_a_file_or_not_writable_is_an_error_that_names_it() {
+    let home = Home::new("odd");
+    fs::create_dir(home.lease()).unwrap();
+    let error = Lease::take(&home.lease()).unwrap_err();
+    assert!(error.to_string().ends_with("x.lock"), "{error}");
+    fs::remove_dir(home.lease()).unwrap();
+    std::os::unix::fs::symlink("elsewhere", home.lease()).unwrap();
+    assert!(matches!(Lease::take(&home.lease()), Err(LeaseError::Io { .. })), "a symbolic link is not followed");
+    let nowhere = home.0.join("missing").join("x.lock");
+    assert!(matches!(Lease::take(&nowhere), Err(LeaseError::Io { .. })));
+    assert_eq!(holder(&nowhere).unwrap(), Holder::Nobody);
+    // A directory nobody may write to, as far as that binds who runs this (not root): proc's own.
+    assert!(matches!(Lease::take(Path::new("/proc/self/x.lock")), Err(LeaseError::Io { .. })));
+}
+
+#[test]
+fn a_signal_is_sent_only_to_who_holds_the_lease_now() {
+    let home = Home::new("signal");
+    let sleeper = |seconds| {
+        sys::process::spawn(&sys::process::Spawn {
+            program: "/bin/sleep".as_ref(),
+            arguments: vec!["sleep".as_ref(), std::ffi::OsStr::new(seconds)],
+            descriptors: vec![],
+            standing: sys::process::Standing::OwnGroup,
+        })
+        .unwrap()
+    };
+    let (a, b) = (sleeper("30"), sleeper("31"));
+    let lease = Lease::reserve(&home.lease()).unwrap();
+    lease.record(a.pid()).unwrap();
+    let found = process(&home.lease()).unwrap().unwrap();
+    assert_eq!(found.pid(), a.pid());
+    assert!(!signal(&home.lease(), &b, Signal::KILL).unwrap(), "b does not hold it");
+    assert!(!b.is_dead());
+    lease.record(b.pid()).unwrap();
+    assert!(!signal(&home.lease(), &found, Signal::KILL).unwrap(), "a holds it no more");
+    assert!(signal(&home.lease(), &b, Signal::KILL).unwrap());
+    drop(lease);
+    assert!(!signal(&home.lease(), &a, Signal::KILL).unwrap(), "nobody holds it");
+    a.signal(Signal::KILL).unwrap();
+    for child in [&a, &b] {
+        let mut fds = [rustix::event::PollFd::new(child, rustix::event::PollFlags::IN)];
+        let bound = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut fds, Some(&bound)).unwrap(), 1);
+    }
+    while sys::process::reap_any().unwrap().is_some() {}
+}

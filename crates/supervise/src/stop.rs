@@ -1,0 +1,108 @@
+//! Orderly stop of whatever of a tree still lives: the topmost is asked, and asked again lower down when it is gone.
+//!
+//! The roles pass a stop on downwards themselves; this is for who stands above them (the stub) or outside (`stop` after
+//! the stub died), and it converges whoever dies or is respawned meanwhile. Past the deadline, what lives is killed.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use sys::process::{Pidfd, Signal};
+
+use crate::directory::RuntimeDir;
+use crate::{lease, wait};
+
+/// Between two looks when nobody's end can be waited for: a lease is held and its pid not told yet.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// How long after the kill the kernel may take to clear away.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How a stop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nobody was there.
+    NotRunning,
+    /// All went when they were asked.
+    Orderly,
+    /// Some had to be killed at the deadline.
+    Killed,
+    /// Some live even so: the kernel does not let go of them.
+    StillThere,
+}
+
+/// The leases of everybody below the stub, the topmost first.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn roles(directory: &RuntimeDir) -> io::Result<Vec<PathBuf>> {
+    let mut leases = vec![directory.cop_lease(), directory.manager_lease()];
+    match directory.server_generations() {
+        Ok(generations) => leases.extend(generations.into_iter().map(|g| directory.server_lease(g))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(leases)
+}
+
+/// Whether any of these leases is held.
+///
+/// # Errors
+/// One cannot be read.
+pub fn any_lives(leases: &[PathBuf]) -> io::Result<bool> {
+    for path in leases {
+        if lease::holder(path)? != lease::Holder::Nobody {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Stops everybody below the stub by `deadline`. `meanwhile` is called at each look, to reap what ended.
+///
+/// # Errors
+/// A lease cannot be read, or a process is not ours to signal.
+pub fn stop_roles(directory: &RuntimeDir, deadline: Instant, mut meanwhile: impl FnMut()) -> io::Result<Stopped> {
+    let mut asked = HashSet::new();
+    let mut outcome = Stopped::NotRunning;
+    loop {
+        meanwhile();
+        let now = SystemClock.now();
+        let mut topmost = None;
+        for path in roles(directory)? {
+            if let Some(process) = lease::process(&path)? {
+                topmost = Some((path, process));
+                break;
+            }
+        }
+        let Some((path, process)) = topmost else {
+            if any_lives(&roles(directory)?)? && now < deadline + KILLED_WITHIN {
+                wait::readable(&[], LOOK_INTERVAL)?;
+                continue;
+            }
+            return Ok(outcome);
+        };
+        if now >= deadline {
+            outcome = Stopped::Killed;
+            if now >= deadline + KILLED_WITHIN {
+                return Ok(Stopped::StillThere);
+            }
+            lease::signal(&path, &process, Signal::KILL)?;
+            wait_for(&process, LOOK_INTERVAL)?;
+            continue;
+        }
+        if outcome == Stopped::NotRunning {
+            outcome = Stopped::Orderly;
+        }
+        if asked.insert(process.pid()) {
+            lease::signal(&path, &process, Signal::TERM)?;
+        }
+        wait_for(&process, deadline.since(now).min(Duration::from_millis(200)))?;
+    }
+}
+
+fn wait_for(process: &Pidfd, bound: Duration) -> io::Result<()> {
+    wait::readable(&[process.as_fd()], bound)
+}
