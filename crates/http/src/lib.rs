@@ -8,4 +8,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod remap;
+pub mod rules;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! Comma-separated lists in field values (RFC 9110 §5.6.1).
+//! The grammar that field values share: lists (RFC 9110 §5.6.1), tokens (§5.6.2), numbers.
 
 /// The elements of a list without the whitespace around them. Empty elements are passed over, as §5.6.1.2 asks.
 ///
@@ -25,6 +25,19 @@ pub const fn is_token_byte(b: u8) -> bool {
         )
 }
 
+/// One or more digits and nothing else (`1*DIGIT`); `None` beyond 64 bits.
+#[inline]
+#[must_use]
+pub fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |n, &b| {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 { None } else { n.checked_mul(10)?.checked_add(u64::from(digit)) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +47,14 @@ mod tests {
         let found: Vec<&[u8]> = elements(b" close ,, \t keep-alive,").collect();
         assert_eq!(found, [b"close".as_slice(), b"keep-alive"]);
         assert_eq!(elements(b"").count(), 0);
+    }
+
+    #[test]
+    fn only_digits_make_a_number() {
+        assert_eq!(decimal(b"007"), Some(7));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        for text in ["", "+1", "-1", "1 ", "0x1", "1e3", "18446744073709551616"] {
+            assert_eq!(decimal(text.as_bytes()), None, "{text}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The authority of a target: what may follow `http://` or stand in `Host` (RFC 3986 §3.2, RFC 9110 §7.2).
 
+use super::super::list;
+
 /// `host [ ":" port ]` with a host that is not empty, without user information (RFC 9110 §4.2.4). A port may be empty,
 /// and is below 65536.
 #[must_use]
@@ -34,7 +36,7 @@ pub fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 fn is_port(port: &[u8]) -> bool {
-    port.is_empty() || super::facts::decimal(port).is_some_and(|n| n <= 65_535)
+    port.is_empty() || list::decimal(port).is_some_and(|n| n <= 65_535)
 }
 
 /// `reg-name` of RFC 3986, which IPv4 addresses are too: unreserved, sub-delims and percent-encoded bytes.

@@ -47,7 +47,7 @@ impl Facts {
         if memchr::memchr(b',', value).is_some() {
             return Err(Reason::RepeatedContentLength);
         }
-        self.length = Some(decimal(value).filter(|&n| n <= LENGTH_MAX).ok_or(Reason::BadContentLength)?);
+        self.length = Some(list::decimal(value).filter(|&n| n <= LENGTH_MAX).ok_or(Reason::BadContentLength)?);
         Ok(())
     }
 
@@ -109,15 +109,4 @@ impl Facts {
     pub(super) fn persists(&self, version: Version) -> bool {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
-}
-
-/// One or more digits and nothing else; `None` beyond 64 bits.
-pub(super) fn decimal(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |n, &b| {
-        let digit = b.wrapping_sub(b'0');
-        if digit > 9 { None } else { n.checked_mul(10)?.checked_add(u64::from(digit)) }
-    })
 }
