@@ -198,7 +198,8 @@ impl Formatter {
         line.push(b'.');
         append_padded(line, record.time.subsec_millis().unsigned_abs(), 3);
         line.extend_from_slice(b"Z\",\"elapsed_us\":");
-        append_number(line, u64::try_from(record.elapsed.as_micros()).unwrap_or(u64::MAX));
+        let subsec_us = u64::from(record.elapsed.subsec_micros());
+        append_number(line, record.elapsed.as_secs().saturating_mul(1_000_000).saturating_add(subsec_us));
         line.extend_from_slice(b",\"client\":\"");
         append_address(line, record.client);
         line.extend_from_slice(b"\",\"method\":\"");
@@ -260,7 +261,8 @@ fn squid(record: &Record<'_>, line: &mut Vec<u8>) {
     line.push(b'.');
     append_padded(line, record.time.subsec_millis().unsigned_abs(), 3);
     line.push(b' ');
-    let elapsed_ms = u64::try_from(record.elapsed.as_millis()).unwrap_or(u64::MAX);
+    let elapsed_ms =
+        record.elapsed.as_secs().saturating_mul(1_000).saturating_add(record.elapsed.subsec_millis().into());
     // Squid sets the elapsed time right in six columns.
     for column in [100_000, 10_000, 1_000, 100, 10] {
         if elapsed_ms < column {
