@@ -1,7 +1,7 @@
 //! The floor under hits with one client connection a request: accept, recv, send of one ready response, close.
 //!
-//! The request is often there when the connection is accepted (which is done last in a turn), and is then read at once;
-//! only when it is not, the connection is put into the epoll set.
+//! A connection is always put into the epoll set first: the request is rarely there when the connection is accepted, and
+//! a `recv` in vain costs as much as it would save.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ pub(super) fn run(port: u16, body: usize) -> io::Result<()> {
     super::add(&epoll, &listener, LISTENER, EventFlags::IN)?;
     let mut events = super::event_room();
     let mut buffer = vec![0; BUFFER_SIZE];
-    let mut late: Slots<OwnedFd> = Slots::new();
+    let mut connections: Slots<OwnedFd> = Slots::new();
     loop {
         let count = super::wait(&epoll, &mut events)?;
         let mut accepting = false;
@@ -25,17 +25,15 @@ pub(super) fn run(port: u16, body: usize) -> io::Result<()> {
             let mark = event.data.u64();
             accepting |= mark == LISTENER;
             let slot = super::slot_of(mark);
-            if late.at(slot).is_some_and(|fd| served(fd, &mut buffer, &response)) {
-                late.remove(slot);
+            if connections.at(slot).is_some_and(|fd| served(fd, &mut buffer, &response)) {
+                connections.remove(slot);
             }
         }
         if accepting {
             for fd in std::iter::from_fn(|| super::accept(&listener)).take(ACCEPT_MAX) {
-                if !served(&fd, &mut buffer, &response) {
-                    let slot = late.insert(fd);
-                    if let Some(fd) = late.at(slot) {
-                        super::add(&epoll, fd, slot as u64, EventFlags::IN)?;
-                    }
+                let slot = connections.insert(fd);
+                if let Some(fd) = connections.at(slot) {
+                    super::add(&epoll, fd, slot as u64, EventFlags::IN)?;
                 }
             }
         }

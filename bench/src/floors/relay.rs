@@ -52,7 +52,7 @@ pub(super) fn run(port: u16, origin: u16, path: &str) -> io::Result<()> {
         }
         if accepting {
             for client in std::iter::from_fn(|| super::accept(&listener)).take(ACCEPT_MAX) {
-                relay.accepted(client, &mut buffer)?;
+                relay.accepted(client)?;
             }
         }
     }
@@ -80,21 +80,13 @@ struct Relay {
 }
 
 impl Relay {
-    fn accepted(&mut self, client: OwnedFd, buffer: &mut [u8]) -> io::Result<()> {
-        match super::receive(&client, buffer) {
-            Received::Bytes(_) => self.ask(client),
-            Received::Ended => Ok(()),
-            Received::Later => {
-                let slot = self.ends.insert(End::Client(client));
-                match self.ends.at(slot) {
-                    Some(End::Client(fd)) => {
-                        // Once: after the request only the origin's answer matters, and closing removes it.
-                        super::add(&self.epoll, fd, slot as u64, EventFlags::IN | EventFlags::ONESHOT)
-                    }
-                    _ => Ok(()),
-                }
-            }
+    /// Waits for the client's request: once, since after it only the origin's answer matters, and closing removes it.
+    fn accepted(&mut self, client: OwnedFd) -> io::Result<()> {
+        let slot = self.ends.insert(End::Client(client));
+        if let Some(End::Client(fd)) = self.ends.at(slot) {
+            super::add(&self.epoll, fd, slot as u64, EventFlags::IN | EventFlags::ONESHOT)?;
         }
+        Ok(())
     }
 
     /// Sends the ready request on an idle origin connection, or on a new one.
