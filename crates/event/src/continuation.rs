@@ -18,6 +18,8 @@ pub enum Event {
     Interval,
     /// Your connection is ready for this.
     Io(Ready),
+    /// The thread drains: a connection that is idle should go.
+    Drain,
 }
 
 /// A passive state machine, owned by one event thread. It runs when an event is delivered, until it must wait.

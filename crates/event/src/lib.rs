@@ -6,6 +6,7 @@ mod continuation;
 mod driver;
 mod external;
 mod listener;
+pub mod log;
 mod memory;
 mod processor;
 mod registry;

@@ -4,7 +4,7 @@
 //! what is sent is a chain of chunks, gathered into one system call at the end of the turn, however many responses
 //! it holds. Readiness is remembered, so that no call is made that could only say "not yet".
 //!
-//! The order of use: [`Tcp::set_deadline`] before a wait; [`Tcp::recv`] and [`Tcp::send`] as often as wanted, with
+//! The order of use: [`Tcp::set_read_deadline`] or [`Tcp::set_write_deadline`] before a wait; [`Tcp::recv`] and [`Tcp::send`] as often as wanted, with
 //! [`Tcp::room`] between sends; drop it to close (what is queued is still sent, within a bound). At most one task
 //! waits for reading and one for writing at a time; instead of a task, a handler may wait ([`Tcp::set_handler`]).
 
@@ -56,8 +56,9 @@ pub(crate) struct Stream {
     wanted_room: Cell<usize>,
     handler: Cell<Option<Cont>>,
     out: RefCell<Chain>,
-    deadline: Cell<Instant>,
-    /// The wheel's entry, at or before the deadline: moving a deadline back costs nothing until the entry fires.
+    read_deadline: Cell<Instant>,
+    write_deadline: Cell<Instant>,
+    /// The wheel's entry, at or before both deadlines: moving one back costs nothing until the entry fires.
     timer: Cell<Option<(TimerKey, Instant)>>,
     peer: Option<SocketAddr>,
     share: Option<Share>,
@@ -190,11 +191,13 @@ impl Stream {
     /// The wheel's entry fired: the deadline has passed, or it was moved back meanwhile and the entry follows it.
     pub(crate) fn deadline_fired(self: &Rc<Self>, thread: &Thread) {
         self.timer.set(None);
-        let deadline = self.deadline.get();
-        if thread.now() < deadline {
-            if deadline != Instant::FAR_FUTURE {
-                self.arm(deadline);
-            }
+        let (now, read, write) = (thread.now(), self.read_deadline.get(), self.write_deadline.get());
+        // What has not passed yet must be looked at again; what has is over and needs no entry.
+        let next = [read, write].into_iter().filter(|&at| at > now).min().unwrap_or(Instant::FAR_FUTURE);
+        if next != Instant::FAR_FUTURE {
+            self.arm(next);
+        }
+        if now < read && now < write {
             return;
         }
         if self.phase.get() == Phase::Closing {
@@ -202,10 +205,14 @@ impl Stream {
             self.close();
             return;
         }
-        if let Some(waker) = self.reader.take() {
+        if now >= read
+            && let Some(waker) = self.reader.take()
+        {
             waker.wake();
         }
-        if let Some(waker) = self.writer.take() {
+        if now >= write
+            && let Some(waker) = self.writer.take()
+        {
             waker.wake();
         }
         if let Some(handler) = self.handler.take() {
@@ -219,8 +226,8 @@ impl Stream {
         self.timer.set(Some((key, at)));
     }
 
-    fn set_deadline(self: &Rc<Self>, at: Instant) {
-        self.deadline.set(at);
+    fn set_deadline(self: &Rc<Self>, which: &Cell<Instant>, at: Instant) {
+        which.set(at);
         match self.timer.get() {
             Some((_, armed)) if armed <= at => {}
             None if at == Instant::FAR_FUTURE => {}
@@ -232,8 +239,12 @@ impl Stream {
         }
     }
 
-    fn expired(&self) -> bool {
-        self.thread.now() >= self.deadline.get()
+    fn read_expired(&self) -> bool {
+        self.thread.now() >= self.read_deadline.get()
+    }
+
+    fn write_expired(&self) -> bool {
+        self.thread.now() >= self.write_deadline.get()
     }
 
     fn close(&self) {
@@ -248,6 +259,14 @@ impl Stream {
         // The table's hold goes; the descriptor closes with the last one, at the latest when the turn's lists are done.
         let source = core.sources.borrow_mut().try_remove(self.token);
         drop(source);
+    }
+
+    /// Tells the handler, if one waits, that the thread drains.
+    pub(crate) fn drain(&self, thread: &Thread) {
+        if let Some(handler) = self.handler.take() {
+            self.handler.set(Some(Rc::clone(&handler)));
+            deliver(&handler, Event::Drain, thread);
+        }
     }
 
     /// Breaks the circle connection → handler → connection.
@@ -308,7 +327,8 @@ impl Tcp {
             wanted_room: Cell::new(0),
             handler: Cell::new(None),
             out: RefCell::new(Chain::new()),
-            deadline: Cell::new(Instant::FAR_FUTURE),
+            read_deadline: Cell::new(Instant::FAR_FUTURE),
+            write_deadline: Cell::new(Instant::FAR_FUTURE),
             timer: Cell::new(None),
             peer,
             share,
@@ -326,12 +346,12 @@ impl Tcp {
     pub async fn connect(thread: &Thread, address: SocketAddr, deadline: Instant) -> io::Result<Self> {
         let socket = thread.core().driver.connect(address)?;
         let tcp = Self::register(thread, socket, Some(address), None, true)?;
-        tcp.set_deadline(deadline);
+        tcp.set_write_deadline(deadline);
         poll_fn(|context| {
             if tcp.0.ready.get().has(WRITABLE) {
                 return Poll::Ready(Ok(()));
             }
-            if tcp.0.expired() {
+            if tcp.0.write_expired() {
                 return Poll::Ready(Err(timed_out()));
             }
             tcp.0.writer.set(Some(context.waker().clone()));
@@ -339,7 +359,7 @@ impl Tcp {
         })
         .await?;
         tcp.0.socket.take_error()?;
-        tcp.set_deadline(Instant::FAR_FUTURE);
+        tcp.set_write_deadline(Instant::FAR_FUTURE);
         Ok(tcp)
     }
 
@@ -389,9 +409,16 @@ impl Tcp {
         self.0.socket.local_address().ok().flatten()
     }
 
-    /// From `at` on, waits answer `TimedOut`. [`Instant::FAR_FUTURE`]: wait as long as it takes.
-    pub fn set_deadline(&self, at: Instant) {
-        self.0.set_deadline(at);
+    /// From `at` on, waits for reading answer `TimedOut`. [`Instant::FAR_FUTURE`]: wait as long as it takes.
+    #[inline]
+    pub fn set_read_deadline(&self, at: Instant) {
+        self.0.set_deadline(&self.0.read_deadline, at);
+    }
+
+    /// From `at` on, waits for room to write answer `TimedOut`. A handler is told of both deadlines.
+    #[inline]
+    pub fn set_write_deadline(&self, at: Instant) {
+        self.0.set_deadline(&self.0.write_deadline, at);
     }
 
     /// Gives readability and the deadline's passing to `handler`, as events, instead of to a task.
@@ -454,7 +481,7 @@ impl Tcp {
         if let Some(error) = stream.failure() {
             return Poll::Ready(error);
         }
-        if stream.expired() {
+        if stream.read_expired() {
             return Poll::Ready(timed_out());
         }
         stream.reader.set(Some(context.waker().clone()));
@@ -467,6 +494,17 @@ impl Tcp {
     /// As there.
     pub async fn recv(&self, block: &mut Block) -> io::Result<usize> {
         poll_fn(|context| self.poll_recv(context, block)).await
+    }
+
+    /// Ready when the connection is dead in both directions: the peer reset it, or closed it and answered what we
+    /// sent with a reset. A peer that only ended its own direction still listens.
+    pub fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
+        let stream = &*self.0;
+        if stream.error.get().is_some() || stream.ready.get().has(Ready::HANG_UP.with(Ready::ERROR)) {
+            return Poll::Ready(());
+        }
+        stream.reader.set(Some(context.waker().clone()));
+        Poll::Pending
     }
 
     /// Waits, holding no memory, until a receive may find something.
@@ -517,7 +555,7 @@ impl Tcp {
         if stream.out.borrow().len() <= limit {
             return Poll::Ready(Ok(()));
         }
-        if stream.expired() {
+        if stream.write_expired() {
             return Poll::Ready(Err(timed_out()));
         }
         stream.wanted_room.set(limit);
@@ -586,7 +624,9 @@ impl Drop for Tcp {
         if unsent && stream.phase.get() != Phase::Closed {
             stream.phase.set(Phase::Closing);
             let latest = stream.thread.now() + FLUSH_AFTER_CLOSE_MAX;
-            stream.set_deadline(stream.deadline.get().min(latest).max(stream.thread.now()));
+            stream.read_deadline.set(Instant::FAR_FUTURE);
+            let at = stream.write_deadline.get().min(latest).max(stream.thread.now());
+            stream.set_deadline(&stream.write_deadline, at);
         } else {
             stream.close();
         }

@@ -305,7 +305,7 @@ fn a_deadline_ends_a_wait_and_what_was_sent_before_a_close_still_arrives() {
         let (thread, outcome) = (thread.clone(), Rc::clone(&outcome));
         async move {
             let tcp = Tcp::connect(&thread, address, thread.now() + Duration::from_secs(5)).await.unwrap();
-            tcp.set_deadline(thread.now() + Duration::from_millis(10));
+            tcp.set_read_deadline(thread.now() + Duration::from_millis(10));
             let mut block = Block::new(SizeClass::Small);
             let late = tcp.recv(&mut block).await;
             tcp.send(Chunk::from_static(b"good bye"));

@@ -330,6 +330,16 @@ impl Thread {
         self.0.tail.borrow_mut().push(Rc::new(f));
     }
 
+    /// Delivers [`Event::Drain`] to every handler of a connection: those that are idle.
+    pub fn drain(&self) {
+        let sources: Vec<Source> = self.0.sources.borrow().iter().map(|(_, source)| source.clone()).collect();
+        for source in sources {
+            if let Source::Stream(stream) = source {
+                self.0.contain("drain", || stream.drain(self));
+            }
+        }
+    }
+
     /// Makes [`Thread::run`] return after this turn.
     pub fn stop(&self) {
         self.0.stop.set(true);

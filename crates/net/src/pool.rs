@@ -298,7 +298,7 @@ impl Pool {
             }
             return;
         }
-        tcp.set_deadline(thread.now() + options.keep_alive);
+        tcp.set_read_deadline(thread.now() + options.keep_alive);
         let id = watch.borrow().id;
         let handler: Cont = Rc::clone(&watch) as Cont;
         tcp.set_handler(handler);
