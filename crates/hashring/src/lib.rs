@@ -1,7 +1,7 @@
 //! Which server a key belongs to: hashes, rings and rendezvous, all pure.
 //!
 //! Two families live here. The first is twemproxy's, bit for bit, with every oddity that data out in the field depends
-//! on: twelve hashes ([`Hash`]), three distributions ([`Distribution`]), hash tags ([`HashTag`]) and the ring they make
+//! on: twelve hashes ([`Hash`](enum@Hash)), three distributions ([`Distribution`]), hash tags ([`HashTag`]) and the ring they make
 //! ([`Continuum`]). The second is for what has no history to keep: [`Rendezvous`], which moves the fewest keys and has
 //! an order of preference for every key, and [`cluster_slot`], Redis Cluster's.
 //!
