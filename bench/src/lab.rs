@@ -14,6 +14,9 @@ use crate::leash::{Leash, LeashedCommand};
 /// Where caches and logs go when it exists: a memory file system, so that no disk is measured by accident.
 const MEMORY_DIR: &str = "/dev/shm";
 
+/// How the directories are named; the pid follows.
+const DIR_PREFIX: &str = "beltway-bench-";
+
 /// Directory and cores of one run of this program.
 pub(crate) struct Lab {
     /// Everything the run writes is below it; removed when the lab is dropped, unless it is to be kept.
@@ -29,7 +32,8 @@ impl Lab {
     /// Makes the directory and pins this process to the load core.
     pub(crate) fn open(proxy_core: usize, load_core: usize, keep: bool) -> Outcome<Self> {
         let parent = if Path::new(MEMORY_DIR).is_dir() { PathBuf::from(MEMORY_DIR) } else { std::env::temp_dir() };
-        let dir = parent.join(format!("beltway-bench-{}", std::process::id()));
+        remove_orphans(&parent);
+        let dir = parent.join(format!("{DIR_PREFIX}{}", std::process::id()));
         fs::create_dir_all(&dir).doing(dir.display())?;
         // Peers may drop to a user of their own and must still find their files.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).doing(dir.display())?;
@@ -77,6 +81,17 @@ impl Drop for Lab {
             eprintln!("bench: kept {}", self.dir.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Removes what runs left behind that were killed before they could.
+fn remove_orphans(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(DIR_PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

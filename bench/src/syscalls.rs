@@ -161,10 +161,10 @@ fn parse(text: &str, requests: u64) -> Outcome<Counts> {
         let each = value / requests as f64;
         if *event == ALL {
             all = Some(each);
-        } else if let Some(name) = event.strip_prefix("syscalls:sys_enter_") {
-            if each >= LISTED_MIN {
-                named.push((name.to_owned(), each));
-            }
+        } else if let Some(name) = event.strip_prefix("syscalls:sys_enter_")
+            && each >= LISTED_MIN
+        {
+            named.push((name.to_owned(), each));
         }
     }
     named.sort_by(|one, other| other.1.total_cmp(&one.1));

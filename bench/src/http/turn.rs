@@ -160,10 +160,10 @@ fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
         // A floor has one body for all paths.
         Kind::Floor => origin::expected_body(path).map(|body| body.len()),
         _ => {
-            if let Some(body) = origin::expected_body(path) {
-                if body != answer.body {
-                    return Err(Trouble::Wrong(format!("{path}: not the origin's {} bytes", body.len())));
-                }
+            if let Some(body) = origin::expected_body(path)
+                && body != answer.body
+            {
+                return Err(Trouble::Wrong(format!("{path}: not the origin's {} bytes", body.len())));
             }
             None
         }

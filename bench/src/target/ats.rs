@@ -53,10 +53,8 @@ pub(super) fn prepare(around: &Surroundings<'_>, room: &Path, port: u16) -> Outc
     super::write(&etc.join("remap.config"), &format!("map / http://127.0.0.1:{origin}/\n"))?;
     super::write(&etc.join("cache.config"), "url_regex=/pass/ action=never-cache\n")?;
     super::write(&etc.join("storage.config"), &format!("{dir}/cache 512M\n"))?;
-    // What it needs besides, as Debian ships it.
-    for name in ["ip_allow.yaml"] {
-        let _ = fs::copy(Path::new("/etc/trafficserver").join(name), etc.join(name));
-    }
+    // Who may ask, as Debian ships it; without the file it has a default of its own.
+    let _ = fs::copy("/etc/trafficserver/ip_allow.yaml", etc.join("ip_allow.yaml"));
     if rustix::process::geteuid().is_root() {
         give_to_user(room)?;
     }
