@@ -61,24 +61,15 @@ pub enum Level {
 }
 
 impl Level {
-    /// Every level, the gravest first.
-    pub const ALL: [Self; 4] = [Self::Error, Self::Warn, Self::Info, Self::Debug];
-
-    /// As it is written in the log and in the configuration.
+    /// As it is written in the log.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
-            Self::Warn => "warn",
+            Self::Warn => "warning",
             Self::Info => "info",
             Self::Debug => "debug",
         }
-    }
-
-    /// The level of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|level| level.as_str() == name)
     }
 }
 
@@ -119,6 +110,12 @@ impl LogSender {
     /// Sends the server's own messages to `sink` from now on. It is standard error before.
     pub fn report_to(&self, sink: Sink) {
         *self.0.report_sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
+    }
+
+    /// Signs messages from now on as those of `who`, once: `traffic_server[4711]`.
+    pub fn sign(&self, who: &str) {
+        // Who signs twice stays what he was.
+        let _ = self.0.who.set(who.to_owned());
     }
 
     /// Leaves out messages of less weight than `level` from now on. It is [`Level::Info`] before.
@@ -164,6 +161,7 @@ struct Shared {
     sinks: Mutex<Vec<Sink>>,
     standard_error: Sink,
     report_sink: Mutex<Sink>,
+    who: OnceLock<String>,
     level: AtomicU8,
     reopen: AtomicBool,
     stopping: AtomicBool,
@@ -200,6 +198,7 @@ impl Shared {
             sinks: Mutex::default(),
             report_sink: Mutex::new(standard_error.clone()),
             standard_error,
+            who: OnceLock::new(),
             level: AtomicU8::new(Level::Info as u8),
             reopen: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

@@ -198,6 +198,7 @@ fn a_message_is_one_line_whatever_it_holds() {
     let path = room.file("messages");
     let (thread, sender) = LogThread::start("[LOG]").unwrap();
     sender.report_to(sender.open(&path).unwrap());
+    sender.sign("traffic_server[1]");
     sender.report(Level::Warn, "first\nforged \u{1b}[31m line");
     sender.report(Level::Debug, "not asked for");
     sender.set_level(Level::Debug);
@@ -205,7 +206,7 @@ fn a_message_is_one_line_whatever_it_holds() {
     assert!(thread.stop(PATIENCE));
     let lines = lines_of(&path);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!(&lines[0][23..], "Z warn  first\\nforged \\u{1b}[31m line");
+    assert_eq!(&lines[0][23..], "Z traffic_server[1] warning: first\\nforged \\u{1b}[31m line");
     assert!(lines[1].len() < REPORT_BYTES_MAX + 100 && lines[1].ends_with('…'));
 }
 

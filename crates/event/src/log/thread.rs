@@ -122,7 +122,7 @@ fn drain(shared: &Shared, line: &mut String) {
     for done in 0..=waiting {
         while let Some(report) = shared.reports.pop() {
             let sink = shared.report_sink.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            compose(&report, line);
+            compose(&report, shared.who.get().map_or("beltway", String::as_str), line);
             sink.write(line.as_bytes());
         }
         if done == waiting {
@@ -168,14 +168,14 @@ fn tell_losses(shared: &Shared, told: &mut Instant, now: Instant) {
     }
 }
 
-/// `2026-11-22T00:11:22.123Z warn  message`, one line whatever the message holds.
-fn compose(report: &Report, line: &mut String) {
+/// `2026-11-22T00:11:22.123Z traffic_server[4711] warning: message`, one line whatever the message holds.
+fn compose(report: &Report, who: &str, line: &mut String) {
     let mut stamp = Vec::with_capacity(24);
     Civil::append_rfc3339(report.at, &mut stamp);
     line.clear();
     line.push_str(&String::from_utf8_lossy(&stamp));
     // Writing to a String cannot fail.
-    let _ = write!(line, " {:<5} ", report.level.as_str());
+    let _ = write!(line, " {who} {}: ", report.level.as_str());
     for c in report.message.chars() {
         if line.len() >= REPORT_BYTES_MAX {
             line.push('…');
