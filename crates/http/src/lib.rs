@@ -8,6 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod remap;
 pub mod rules;
+#[doc(hidden)]
+pub mod specimens;
 pub mod wire;

@@ -71,8 +71,8 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         508 => "Loop Detected",
-        400..=499 => "Client Error",
-        500..=599 => "Server Error",
+        _ if status / 100 == 4 => "Client Error",
+        _ if status / 100 == 5 => "Server Error",
         _ => "",
     }
 }

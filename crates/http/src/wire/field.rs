@@ -112,7 +112,7 @@ impl Known {
     /// How many ids there are, [`Known::Other`] included.
     pub const COUNT: usize = NAMES.len();
 
-    /// The id of `name`, in any case. One multiplication, one table look-up and one comparison.
+    /// The id of `name`, in any case; `name` is a token. One multiplication, one table look-up and one comparison.
     #[inline]
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
@@ -120,11 +120,7 @@ impl Known {
             return Self::Other;
         }
         let index = usize::from(SLOTS[slot(name)]);
-        if NAMES[index].len() == name.len() && name.eq_ignore_ascii_case(NAMES[index].as_bytes()) {
-            BY_INDEX[index]
-        } else {
-            Self::Other
-        }
+        if is_same(name, NAMES[index].as_bytes()) { BY_INDEX[index] } else { Self::Other }
     }
 
     /// The name in lower case; empty for [`Known::Other`].
@@ -194,7 +190,7 @@ const SLOT_BITS: u32 = 9;
 /// take another odd number.
 const MULTIPLIER: u32 = 0x6a10_7b75;
 
-const SLOTS: [u8; 1 << SLOT_BITS] = slots();
+static SLOTS: [u8; 1 << SLOT_BITS] = slots();
 
 const fn slots() -> [u8; 1 << SLOT_BITS] {
     assert!(NAMES.len() <= 128, "a field set is a word of 128 bits");
@@ -212,10 +208,45 @@ const fn slots() -> [u8; 1 << SLOT_BITS] {
 
 /// First, last and three-quarter byte and the length tell all known names apart.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "names that are looked up are at most NAME_LEN_MAX long")]
 const fn slot(name: &[u8]) -> usize {
     let n = name.len();
-    let word = u32::from_le_bytes([name[0] | 0x20, name[n - 1] | 0x20, name[n * 3 / 4] | 0x20, (n & 0xff) as u8]);
+    let word = u32::from_le_bytes([name[0] | 0x20, name[n - 1] | 0x20, name[n * 3 / 4] | 0x20, n as u8]);
     (word.wrapping_mul(MULTIPLIER) >> (32 - SLOT_BITS)) as usize
+}
+
+/// Is `name` the same as `known`, a name of the table, but for case? Compares words, which may overlap: names are short,
+/// and a loop over bytes would cost more than all the rest of parsing.
+///
+/// Setting bit 5 makes letters small and leaves `-` and digits alone. It makes the same of two different bytes only
+/// where one of them is no token byte, or neither is in the table.
+#[inline]
+fn is_same(name: &[u8], known: &[u8]) -> bool {
+    if name.len() != known.len() {
+        return false;
+    }
+    if let (Some(a), Some(b)) = (name.first_chunk::<8>(), known.first_chunk::<8>()) {
+        let (Some(y), Some(z)) = (name.last_chunk::<8>(), known.last_chunk::<8>()) else { return false };
+        let mut differences = word(a) ^ u64::from_le_bytes(*b) | word(y) ^ u64::from_le_bytes(*z);
+        if name.len() > 16 {
+            let inner = 8..name.len() - 8;
+            for (a, b) in name[inner.clone()].iter().zip(&known[inner]) {
+                differences |= u64::from((a | 0x20) ^ b);
+            }
+        }
+        return differences == 0;
+    }
+    if let (Some(a), Some(b)) = (name.first_chunk::<4>(), known.first_chunk::<4>()) {
+        let (Some(y), Some(z)) = (name.last_chunk::<4>(), known.last_chunk::<4>()) else { return false };
+        let half = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) | 0x2020_2020;
+        return half(a) ^ u32::from_le_bytes(*b) | half(y) ^ u32::from_le_bytes(*z) == 0;
+    }
+    name.iter().zip(known).all(|(a, b)| a | 0x20 == *b)
+}
+
+#[inline]
+fn word(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes) | 0x2020_2020_2020_2020
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl Trailers {
             }
             Ok(httparse::Status::Partial) => Err(BodyError::BadTrailers(Reason::Malformed)),
             Err(httparse::Error::TooManyHeaders) => Err(BodyError::BadTrailers(Reason::TooManyFields)),
-            Err(_) => Err(BodyError::BadTrailers(h1::fault_of_fields(&self.raw))),
+            Err(_) => Err(BodyError::BadTrailers(h1::fault_of_fields(&self.raw).unwrap_or(Reason::Malformed))),
         }
     }
 

@@ -22,9 +22,7 @@ impl Arrival {
     fn has_end_or_doubled(&mut self, head: &[u8]) -> bool {
         let from = self.searched.saturating_sub(2).min(head.len());
         self.searched = head.len();
-        head.len() >= self.tokenized.saturating_mul(2)
-            || memchr::memchr_iter(b'\n', &head[from..])
-                .any(|at| matches!(head[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
+        head.len() >= self.tokenized.saturating_mul(2) || has_end(head, from)
     }
 
     /// The tokenizer wants more. An error when it has had as much as may be.
@@ -34,6 +32,23 @@ impl Arrival {
         self.searched = head.len();
         if head.len() < size_max { Ok(()) } else { Err(too_large(head, size_max)) }
     }
+
+    /// The tokenizer refused `head`. An error as soon as the fault has a name; while more bytes decide which, as for
+    /// [`partial`](Self::partial). A head whose end is there is refused in any case.
+    #[cold]
+    pub(super) fn refused(&mut self, head: &[u8], size_max: usize, fault: Option<Reason>) -> Result<(), Reason> {
+        match fault {
+            Some(reason) => Err(reason),
+            None if has_end(head, 0) => Err(Reason::Malformed),
+            None => self.partial(head, size_max),
+        }
+    }
+}
+
+/// Is there an empty line at or behind `from`?
+fn has_end(head: &[u8], from: usize) -> bool {
+    memchr::memchr_iter(b'\n', &head[from..])
+        .any(|at| matches!(head[from + at + 1..], [b'\n', ..] | [b'\r', b'\n', ..]))
 }
 
 /// The configured size, or the largest there can be.

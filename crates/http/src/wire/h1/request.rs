@@ -69,7 +69,10 @@ impl RequestHead {
                 Ok(Status::Complete)
             }
             Ok(Status::Partial) => Ok(Status::Partial),
-            Err(reason) => Err(reason.into()),
+            Err(reason) => {
+                self.clear();
+                Err(reason.into())
+            }
         }
     }
 
@@ -92,14 +95,17 @@ impl RequestHead {
                 return Ok(Status::Partial);
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Reason::TooManyFields),
-            Err(_) => return Err(diagnose::request(head)),
+            Err(_) => {
+                self.arrival.refused(head, size_max, diagnose::request(head))?;
+                return Ok(Status::Partial);
+            }
         };
         let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
             return Err(Reason::Malformed);
         };
         self.head_len = start + len;
         self.fields.load(window, self.head_len, request.headers).map_err(|reason| match reason {
-            Reason::BareLf => diagnose::request(head),
+            Reason::BareLf => diagnose::request(head).unwrap_or(Reason::BareLf),
             other => other,
         })?;
         if method.len() > METHOD_LEN_MAX {

@@ -6,7 +6,7 @@ use super::super::body::Body;
 use super::super::field::{Field, FieldSet, Known};
 use super::super::method::Method;
 use super::arrival::{self, Arrival};
-use super::{Fields, HEAD_FIELDS_MAX, Limits, Reason, ResponseError, Span, Status, Version, diagnose};
+use super::{Fields, HEAD_FIELDS_MAX, Limits, Reason, ResponseError, Span, Status, Version, diagnose, narrow};
 
 /// A response head, as offsets into the buffer it was parsed in. Used like [`super::RequestHead`].
 #[derive(Debug)]
@@ -60,7 +60,10 @@ impl ResponseHead {
                 Ok(Status::Complete)
             }
             Ok(Status::Partial) => Ok(Status::Partial),
-            Err(reason) => Err(reason.into()),
+            Err(reason) => {
+                self.clear();
+                Err(reason.into())
+            }
         }
     }
 
@@ -90,16 +93,20 @@ impl ResponseHead {
                 return Ok(Status::Partial);
             }
             Err(httparse::Error::TooManyHeaders) => return Err(Reason::TooManyFields),
-            Err(_) => return Err(diagnose::response(head)),
+            Err(_) => {
+                let fault = diagnose::response(head);
+                self.arrival.refused(head, size_max, fault).map_err(|reason| fault.unwrap_or(reason))?;
+                return Ok(Status::Partial);
+            }
         };
         let (Some(status), Some(minor)) = (response.code, response.version) else { return Err(Reason::Malformed) };
         self.fields.load(head, len, response.headers).map_err(|reason| match reason {
-            Reason::BareLf => diagnose::response(head),
+            Reason::BareLf => diagnose::response(head).unwrap_or(Reason::BareLf),
             other => other,
         })?;
         // `HTTP/1.x NNN` are twelve bytes, then one space and the reason, up to the line end.
         let line_end = if response.headers.is_empty() { len - 4 } else { self.fields.extent().0 - 2 };
-        self.reason = Span::within(head, head.get(13..line_end).unwrap_or_default());
+        self.reason = Span { start: 13, len: narrow(line_end.saturating_sub(13)) };
         if status < 100 {
             return Err(Reason::BadStatusLine);
         }

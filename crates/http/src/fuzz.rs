@@ -1,0 +1,149 @@
+//! What holds for any bytes whatever, as plain functions: a fuzzer calls them, and tests replay `corpus/` through them.
+//!
+//! With cargo-fuzz a target is one line, `fuzz_target!(|bytes: &[u8]| http::fuzz::fuzz_request(bytes));`. A function
+//! returns when all is well and panics when a promise of this crate is broken.
+
+use crate::remap::{Balance, HostPattern, Lookup, Origin, Remap, RuleSource};
+use crate::rules::forward::{ClientContext, ConnectionField, ExpectRule, HostRule, OriginContext};
+use crate::rules::forwarded::{ClientAddress, ForwardedFields};
+use crate::rules::framing::{Framing, frame_response};
+use crate::rules::{date, hop, write_client_response, write_origin_request};
+use crate::wire::body::{Body, BodyError, Decoder};
+use crate::wire::field::{FieldSet, Known};
+use crate::wire::h1::{Limits, RequestHead, ResponseHead, Status, Version};
+use crate::wire::{Method, list};
+
+const LIMITS: Limits = Limits { head_size: 4096, head_fields: 32 };
+const FORWARDED_LIMITS: Limits = Limits { head_size: 16 * 1024, head_fields: 64 };
+
+/// A request head that parses can be rewritten; what is written parses, is framed the same, and has nothing of the hop.
+pub fn fuzz_request(bytes: &[u8]) {
+    let mut head = RequestHead::new();
+    if head.parse(bytes, &LIMITS) != Ok(Status::Complete) || head.method() == Method::Connect {
+        return;
+    }
+    assert!(head.head_len() <= bytes.len());
+    let client = ClientAddress::of(std::net::Ipv6Addr::LOCALHOST.into());
+    let context = OriginContext {
+        via: "beltway",
+        client: &client,
+        scheme: "http",
+        forwarded: ForwardedFields::Both,
+        path_strip: 0,
+        path_prefix: "",
+        host: HostRule::Preserve { fallback: "origin.example" },
+        body: head.body(),
+        expect: ExpectRule::Forward,
+        trailers: false,
+        close: false,
+    };
+    let mut out = Vec::new();
+    write_origin_request(&mut out, &head, bytes, &context);
+    let mut again = RequestHead::new();
+    assert_eq!(again.parse(&out, &FORWARDED_LIMITS), Ok(Status::Complete), "{:?}", String::from_utf8_lossy(&out));
+    assert_eq!(again.head_len(), out.len());
+    assert_eq!((again.body(), again.version()), (head.body(), Version::Http11));
+    assert_eq!(again.method_bytes(&out), head.method_bytes(bytes));
+    assert!(!again.present().meets(hop_fields(head.body())), "{:?}", String::from_utf8_lossy(&out));
+    for option in head.find(Known::Connection, bytes).flat_map(list::elements) {
+        let kept = |known| hop::NOT_NOMINABLE.has(known) || known == Known::TransferEncoding;
+        assert!(again.fields(&out).all(|f| kept(f.known) || !f.name.eq_ignore_ascii_case(option)));
+    }
+}
+
+/// The same for the answer to GET.
+pub fn fuzz_response(bytes: &[u8]) {
+    let mut head = ResponseHead::new();
+    if head.parse(bytes, &LIMITS, Method::Get) != Ok(Status::Complete) {
+        return;
+    }
+    for client in [Version::Http10, Version::Http11] {
+        let (framing, keep_alive) = frame_response(client, true, head.body());
+        let context = ClientContext {
+            via: "beltway",
+            framing,
+            connection: ConnectionField::of(client, keep_alive),
+            date: &date::format(0),
+            trailers: false,
+        };
+        let mut out = Vec::new();
+        write_client_response(&mut out, &head, bytes, &context);
+        let mut again = ResponseHead::new();
+        assert_eq!(again.parse(&out, &FORWARDED_LIMITS, Method::Get), Ok(Status::Complete));
+        assert_eq!((again.head_len(), again.status()), (out.len(), head.status()));
+        assert_eq!(again.reason(&out), head.reason(bytes));
+        let expected = match framing {
+            Framing::None => Body::None,
+            Framing::Length(len) => Body::Length(len),
+            Framing::Chunked => Body::Chunked,
+            Framing::UntilClose => Body::UntilClose,
+        };
+        assert_eq!(again.body(), expected);
+        assert!(framing == Framing::UntilClose || client == Version::Http10 || again.keep_alive());
+    }
+}
+
+/// The first byte cuts the rest into pieces: content and outcome are the same as for the whole.
+pub fn fuzz_body(bytes: &[u8]) {
+    let Some((&piece, bytes)) = bytes.split_first() else { return };
+    for body in [Body::Chunked, Body::Length(u64::from(piece)), Body::UntilClose] {
+        assert_eq!(decode(body, bytes, usize::from(piece).max(1)), decode(body, bytes, usize::MAX));
+    }
+}
+
+/// Authority and path, with a blank between: what is found fits, and no path leaves its rule.
+pub fn fuzz_remap(bytes: &[u8]) {
+    let (authority, path) = bytes.split_at(memchr::memchr(b' ', bytes).unwrap_or(bytes.len()));
+    let rule = |host: Option<HostPattern>, path: &str| RuleSource {
+        host,
+        port: None,
+        path: path.into(),
+        origins: vec![Origin { authority: "origin:1".into(), path: "/deep/".into() }],
+        balance: Balance::ConsistentHash,
+    };
+    let rules = vec![
+        rule(Some(HostPattern::Exact("a.example".into())), "/x/"),
+        rule(Some(HostPattern::Suffix("example".into())), "/y"),
+        rule(None, "/z"),
+        rule(None, "/"),
+    ];
+    let Ok(remap) = Remap::compile(rules) else { unreachable!("the rules are lawful") };
+    let path = path.get(1..).unwrap_or_default();
+    if let Lookup::Found(index) = remap.look_up(authority, 80, path) {
+        let Some(rule) = remap.rule(index) else { unreachable!("what is found exists") };
+        let (strip, prefix) = rule.rewrite(rule.order(1, 1), path);
+        assert!(strip <= path.len() && prefix.starts_with("/deep"));
+    }
+}
+
+/// Dates are read without surprises: what is read and written again reads the same.
+pub fn fuzz_date(bytes: &[u8]) {
+    if let Some(secs) = date::parse(bytes, 1_795_219_200) {
+        assert_eq!(date::parse(&date::format(secs), 0), Some(secs.clamp(0, 253_402_300_799)));
+    }
+}
+
+fn decode(body: Body, bytes: &[u8], piece: usize) -> (Vec<u8>, usize, Result<(), BodyError>) {
+    let mut decoder = Decoder::new(body, &LIMITS);
+    let (mut content, mut at, mut end) = (Vec::new(), 0, 0);
+    while end < bytes.len() {
+        end = end.saturating_add(piece).min(bytes.len());
+        while at < end && !decoder.is_done() {
+            match decoder.step(&bytes[at..end]) {
+                Ok(step) => {
+                    assert!(step.consumed > 0);
+                    content.extend_from_slice(&bytes[at..end][step.data]);
+                    at += step.consumed;
+                }
+                Err(error) => return (content, 0, Err(error)),
+            }
+        }
+    }
+    (content, at, decoder.feed_eof())
+}
+
+/// What may not be in a forwarded request; `Transfer-Encoding` may, when we wrote it.
+fn hop_fields(body: Body) -> FieldSet {
+    let ours = if body == Body::Chunked { Known::TransferEncoding } else { Known::Other };
+    Known::all().filter(|&k| hop::HOP_BY_HOP.has(k) && k != ours).fold(FieldSet::EMPTY, FieldSet::with)
+}
