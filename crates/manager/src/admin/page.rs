@@ -270,7 +270,7 @@ fn same<'a>(snapshot: &'a Snapshot, metric: &Metric) -> Option<&'a Metric> {
 
 /// Whether a counter above zero is worth a look.
 fn is_trouble(metric: &Metric) -> bool {
-    let words = ["error", "fail", "dropped", "panic", "refused", "timeout", "5xx"];
+    let words = ["error", "fail", "aborted", "dropped", "panic", "refused", "timeout", "5xx"];
     let says = |text: &str| words.iter().any(|word| text.contains(word));
     says(&metric.name) || metric.labels.iter().any(|(_, value)| says(value))
 }
