@@ -1,1 +1,21 @@
-//! manager
+//! The manager process: owns the listeners and the configuration, starts servers and replaces dead ones.
+//!
+//! ```text
+//! supervisor   the poll loop of the main thread: signals, control socket, deaths, heartbeats, orderly stop
+//! servers      one server process: start with inherited listeners, adoption of one that lives, its end
+//! listeners    where the listeners come from: a server or cop that holds them, else bound
+//! report       what is known of the tree, published whole for whoever asks
+//! admin        the control plane for operators, on a thread of its own; supervision never waits for it
+//! ```
+//!
+//! A healthy server is adopted, never killed, because its manager died. Start at [`run`].
+
+pub mod admin;
+mod listeners;
+mod options;
+mod report;
+mod servers;
+mod supervisor;
+
+pub use options::Options;
+pub use supervisor::run;

@@ -80,6 +80,12 @@ impl RuntimeDir {
         self.path.join(format!("server.{generation}.numbers"))
     }
 
+    /// The sum of the numbers of generations long dead.
+    #[must_use]
+    pub fn folded_numbers(&self) -> PathBuf {
+        self.path.join("dead.numbers")
+    }
+
     /// The text of the configuration in force, as it was when it was put in force.
     #[must_use]
     pub fn committed_configuration(&self) -> PathBuf {
@@ -124,6 +130,21 @@ impl RuntimeDir {
         let next = remembered.max(seen).saturating_add(1);
         replace(&file, format!("{next}\n").as_bytes())?;
         Ok(next)
+    }
+
+    /// Removes what belongs to one run of a tree and not to the next: the committed configuration and the numbers.
+    ///
+    /// # Errors
+    /// What cannot be removed; the rest is.
+    pub fn forget_run(&self) -> io::Result<()> {
+        let mut outcome = remove(&self.committed_configuration());
+        let removed = remove(&self.folded_numbers());
+        outcome = outcome.and(removed);
+        for generation in self.numbers_generations()? {
+            let removed = remove(&self.server_numbers(generation));
+            outcome = outcome.and(removed);
+        }
+        outcome
     }
 
     fn numbered(&self, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {

@@ -26,6 +26,8 @@ pub struct Link {
     asked_at: Option<Instant>,
     next_at: Instant,
     last_answer: Option<Instant>,
+    /// Silence counts from here: the last answer, or when it was last forgiven.
+    silent_since: Option<Instant>,
     counted: HeartbeatStatus,
     pong: Option<Pong>,
     refused: Option<String>,
@@ -43,6 +45,7 @@ impl Link {
             asked_at: None,
             next_at: Instant::ORIGIN,
             last_answer: None,
+            silent_since: None,
             counted: HeartbeatStatus::default(),
             pong: None,
             refused: None,
@@ -89,6 +92,12 @@ impl Link {
         self.counted.missed_in_a_row
     }
 
+    /// How long it has given no answer; `None` when it never gave one.
+    #[must_use]
+    pub fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.silent_since.map(|since| now.since(since))
+    }
+
     /// Why the last answer was of no use: another protocol, a refusal.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
@@ -98,6 +107,7 @@ impl Link {
     /// Our own clock stood still: what was missed meanwhile was nobody's fault.
     pub fn forgive(&mut self, now: Instant) {
         self.counted.missed_in_a_row = 0;
+        self.silent_since = self.silent_since.map(|_| now);
         self.asked_at = None;
         self.next_at = now;
     }
@@ -156,6 +166,7 @@ impl Link {
                             self.pong = Some(pong);
                             self.refused = None;
                             self.last_answer = Some(now);
+                            self.silent_since = Some(now);
                             self.counted.answered += 1;
                             self.counted.missed_in_a_row = 0;
                             let round_trip = now.since(asked_at).as_micros();
@@ -219,7 +230,8 @@ mod tests {
         now = now + INTERVAL;
         link.turn(now);
         assert_eq!(link.status(now).missed_in_a_row, 1, "a broken connection is made again, and missed meanwhile");
+        assert_eq!(link.silent_for(now), Some(INTERVAL - Duration::from_millis(1)));
         link.forgive(now);
-        assert_eq!(link.missed_in_a_row(), 0);
+        assert_eq!((link.missed_in_a_row(), link.silent_for(now)), (0, Some(Duration::ZERO)));
     }
 }

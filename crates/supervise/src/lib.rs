@@ -25,3 +25,4 @@ pub mod role;
 pub mod status;
 pub mod stop;
 pub mod wait;
+pub mod watch;

@@ -13,10 +13,13 @@ use base::{Clock, Instant, SystemClock};
 use sys::process::{Pidfd, Signal};
 
 use crate::directory::RuntimeDir;
+use crate::role::Role;
 use crate::{lease, wait};
 
 /// Between two looks when nobody's end can be waited for: a lease is held and its pid not told yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Between two looks while somebody's end is waited for.
+const PATIENCE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long after the kill the kernel may take to clear away.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -33,12 +36,16 @@ pub enum Stopped {
     StillThere,
 }
 
-/// The leases of everybody below the stub, the topmost first.
+/// The leases of everybody from `top` downwards, the topmost first.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn roles(directory: &RuntimeDir) -> io::Result<Vec<PathBuf>> {
-    let mut leases = vec![directory.cop_lease(), directory.manager_lease()];
+pub fn leases(directory: &RuntimeDir, top: Role) -> io::Result<Vec<PathBuf>> {
+    let mut leases = match top {
+        Role::Cop => vec![directory.cop_lease(), directory.manager_lease()],
+        Role::Manager => vec![directory.manager_lease()],
+        Role::Server => vec![],
+    };
     match directory.server_generations() {
         Ok(generations) => leases.extend(generations.into_iter().map(|g| directory.server_lease(g))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -60,36 +67,50 @@ pub fn any_lives(leases: &[PathBuf]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Stops everybody below the stub by `deadline`. `meanwhile` is called at each look, to reap what ended.
+/// Stops everybody from `top` downwards by `deadline`. `meanwhile` is called at each look, to reap what ended; `true`
+/// means that there is no more patience: what lives is killed now.
 ///
 /// # Errors
 /// A lease cannot be read, or a process is not ours to signal.
-pub fn stop_roles(directory: &RuntimeDir, deadline: Instant, mut meanwhile: impl FnMut()) -> io::Result<Stopped> {
+pub fn stop_from(
+    directory: &RuntimeDir,
+    top: Role,
+    mut deadline: Instant,
+    mut meanwhile: impl FnMut() -> bool,
+) -> io::Result<Stopped> {
     let mut asked = HashSet::new();
     let mut outcome = Stopped::NotRunning;
     loop {
-        meanwhile();
+        let impatient = meanwhile();
         let now = SystemClock.now();
+        if impatient {
+            deadline = deadline.min(now);
+        }
+        let held = leases(directory, top)?;
         let mut topmost = None;
-        for path in roles(directory)? {
-            if let Some(process) = lease::process(&path)? {
+        for path in &held {
+            if let Some(process) = lease::process(path)? {
                 topmost = Some((path, process));
                 break;
             }
         }
         let Some((path, process)) = topmost else {
-            if any_lives(&roles(directory)?)? && now < deadline + KILLED_WITHIN {
-                wait::readable(&[], LOOK_INTERVAL)?;
-                continue;
+            if !any_lives(&held)? {
+                return Ok(outcome);
             }
-            return Ok(outcome);
-        };
-        if now >= deadline {
-            outcome = Stopped::Killed;
+            // Held, and by whom is not told yet.
             if now >= deadline + KILLED_WITHIN {
                 return Ok(Stopped::StillThere);
             }
-            lease::signal(&path, &process, Signal::KILL)?;
+            wait::readable(&[], LOOK_INTERVAL)?;
+            continue;
+        };
+        if now >= deadline + KILLED_WITHIN {
+            return Ok(Stopped::StillThere);
+        }
+        if now >= deadline {
+            outcome = Stopped::Killed;
+            lease::signal(path, &process, Signal::KILL)?;
             wait_for(&process, LOOK_INTERVAL)?;
             continue;
         }
@@ -97,9 +118,9 @@ pub fn stop_roles(directory: &RuntimeDir, deadline: Instant, mut meanwhile: impl
             outcome = Stopped::Orderly;
         }
         if asked.insert(process.pid()) {
-            lease::signal(&path, &process, Signal::TERM)?;
+            lease::signal(path, &process, Signal::TERM)?;
         }
-        wait_for(&process, deadline.since(now).min(Duration::from_millis(200)))?;
+        wait_for(&process, deadline.since(now).min(PATIENCE_INTERVAL))?;
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
@@ -329,6 +330,21 @@ pub struct ProcessStat {
     pub state: char,
     /// Processor time of all its threads, in clock ticks.
     pub cpu_ticks: u64,
+    /// When it was started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl ProcessStat {
+    /// How long it has lived; `None` without `/proc`.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let uptime: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        // Ticks of some weeks are far below 2^52.
+        #[expect(clippy::cast_precision_loss, reason = "clock ticks are far below 2^52")]
+        let started = self.start_ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        Duration::try_from_secs_f64((uptime - started).max(0.0)).ok()
+    }
 }
 
 /// Reads `/proc/PID/stat`; `None` when there is no such process or `/proc` is not there.
@@ -344,7 +360,8 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     let state = fields.next()?.chars().next()?;
     let user: u64 = fields.nth(10)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(ProcessStat { state, cpu_ticks: user.saturating_add(system) })
+    let start_ticks: u64 = fields.nth(6)?.parse().ok()?;
+    Some(ProcessStat { state, cpu_ticks: user.saturating_add(system), start_ticks })
 }
 
 #[cfg(test)]
@@ -421,8 +438,9 @@ mod tests {
     #[test]
     fn the_state_of_a_process_is_read_past_a_name_with_parentheses() {
         let line = "42 (a) S (b) T 1 42 42 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 1 0 5 6";
-        assert_eq!(parse_stat(line), Some(ProcessStat { state: 'T', cpu_ticks: 42 }));
+        assert_eq!(parse_stat(line), Some(ProcessStat { state: 'T', cpu_ticks: 42, start_ticks: 5 }));
         assert_eq!(parse_stat("garbage"), None);
-        assert!(stat(std::process::id()).is_some());
+        let age = stat(std::process::id()).unwrap().age().unwrap();
+        assert!(age < Duration::from_secs(3600), "{age:?}");
     }
 }

@@ -4,19 +4,43 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// The signals that a process of Beltway takes from its poll loop.
-pub const TAKEN: [i32; 6] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGCHLD];
+/// A signal that a process of Beltway takes from its poll loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// SIGTERM: stop.
+    Terminate,
+    /// SIGINT: stop, from a terminal.
+    Interrupt,
+    /// SIGHUP: reload, or the terminal is gone.
+    HangUp,
+    /// SIGUSR1: reopen the logs.
+    User1,
+    /// SIGUSR2: restart on the binary now on disk.
+    User2,
+    /// SIGCHLD: a child has ended.
+    Child,
+}
+
+/// All of them, with their numbers.
+const TAKEN: [(Taken, i32); 6] = [
+    (Taken::Terminate, libc::SIGTERM),
+    (Taken::Interrupt, libc::SIGINT),
+    (Taken::HangUp, libc::SIGHUP),
+    (Taken::User1, libc::SIGUSR1),
+    (Taken::User2, libc::SIGUSR2),
+    (Taken::Child, libc::SIGCHLD),
+];
 
 /// A signal that has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrived {
-    /// Its number.
-    pub number: i32,
+    /// Which one.
+    pub signal: Taken,
     /// Who sent it; 0 for the kernel or a process outside our sight.
     pub sender: u32,
 }
 
-/// The signals of [`TAKEN`], readable in turn. They stay blocked when this is dropped.
+/// The signals of [`Taken`], readable in turn. They stay blocked when this is dropped.
 #[derive(Debug)]
 pub struct Signals {
     fd: OwnedFd,
@@ -32,9 +56,9 @@ impl Signals {
         let mut set = MaybeUninit::uninit();
         // SAFETY: `set` is writable memory of the right type, which the call initialises; it cannot fail.
         let _ = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        for signal in TAKEN {
+        for (_, number) in TAKEN {
             // SAFETY: the set was initialised above, and every number in TAKEN is a valid signal.
-            let _ = unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+            let _ = unsafe { libc::sigaddset(set.as_mut_ptr(), number) };
         }
         // SAFETY: the set is initialised and readable; no old mask is asked for.
         let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
@@ -60,7 +84,8 @@ impl Signals {
             Ok(read) if read == info.len() => {
                 // SAFETY: the kernel filled a whole `signalfd_siginfo`, plain old data; `info` need not be aligned.
                 let info = unsafe { info.as_ptr().cast::<libc::signalfd_siginfo>().read_unaligned() };
-                Ok(i32::try_from(info.ssi_signo).ok().map(|number| Arrived { number, sender: info.ssi_pid }))
+                let taken = TAKEN.iter().find(|(_, number)| number.unsigned_abs() == info.ssi_signo);
+                Ok(taken.map(|&(signal, _)| Arrived { signal, sender: info.ssi_pid }))
             }
             Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),

@@ -1,0 +1,203 @@
+//! What may be typed.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use supervise::listener::{Promised, parse_promised};
+
+/// Beltway: a caching HTTP proxy on one event system, supervised by three processes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "beltway",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done; 1 it could not; 2 wrong usage; 3 the configuration is wrong; 4 already running; \
+                  5 not running."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs all three processes in the foreground, logs on standard error
+    Run(Run),
+    /// Starts all three processes as a daemon and waits until they serve
+    Start(Place),
+    /// Stops everything, orderly, and waits for it
+    Stop(Place),
+    /// Shows the tree of processes
+    Status(Status),
+    /// Reads and validates the configuration, touches nothing
+    Check(Check),
+    /// Talks to the running manager
+    Ctl(Ctl),
+    /// Runs cop by itself, which starts manager
+    Cop(CopArguments),
+    /// Runs manager by itself, which starts server
+    Manager(RoleArguments),
+    /// Runs server by itself: it binds its listeners, and nobody watches it
+    Server(ServerArguments),
+    /// Makes links to this program under the names it answers to
+    InstallLinks {
+        /// Where to make them
+        directory: PathBuf,
+    },
+}
+
+/// Which Beltway is meant.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// The configuration file [default: /etc/beltway/beltway.yaml, else the built-in default]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Takes the built-in default, whatever files there are
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) built_in_default: bool,
+    /// Where leases and sockets are [default: as configured]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runtime_dir: Option<PathBuf>,
+}
+
+/// `run`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// As the daemon that `start` left behind: tells on this descriptor how the start went
+    #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
+    pub(crate) daemon: Option<RawFd>,
+}
+
+/// `status`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `check`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Explains one key instead: what it is, its default, unit and bounds
+    #[arg(long, value_name = "KEY")]
+    pub(crate) explain: Option<String>,
+}
+
+/// `ctl`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Ctl {
+    #[command(subcommand)]
+    pub(crate) command: CtlCommand,
+}
+
+/// What may be asked of the running manager.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CtlCommand {
+    /// Shows the tree of processes
+    Status(Status),
+    /// Closes and opens the log files
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+}
+
+/// What may be done to logs.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Closes and opens the log files, after they were renamed
+    Reopen(Place),
+}
+
+/// What every role is told.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RoleArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Standard error goes to this file, and to a new one after USR1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// One of a tree: reads the committed configuration, respawns its neighbour
+    #[arg(long, hide = true)]
+    pub(crate) in_tree: bool,
+}
+
+/// `cop`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CopArguments {
+    #[command(flatten)]
+    pub(crate) role: RoleArguments,
+    /// The first of its tree: ends when manager cannot start
+    #[arg(long, hide = true)]
+    pub(crate) first: bool,
+}
+
+/// `server`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArguments {
+    #[command(flatten)]
+    pub(crate) role: RoleArguments,
+    /// The generation that manager gave it
+    #[arg(long, hide = true)]
+    pub(crate) generation: Option<u64>,
+    /// Inherited listeners for HTTP clients, such as 8080:fd=9,8443:fd=10
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) httpport: Option<PromisedList>,
+    /// Inherited listener for the server's own page
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) serverport: Option<PromisedList>,
+    /// Inherited listener for the embedded origin
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) demoport: Option<PromisedList>,
+    /// Inherited descriptor of the lease
+    #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
+    pub(crate) lease: Option<RawFd>,
+    /// Inherited descriptor of the pipe that is told when it is ready
+    #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
+    pub(crate) ready: Option<RawFd>,
+}
+
+/// Promised listeners of one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct PromisedList(pub(crate) Vec<Promised>);
+
+fn promised(text: &str) -> Result<PromisedList, String> {
+    parse_promised(text).map(PromisedList).map_err(|error| error.to_string())
+}
+
+fn descriptor(text: &str) -> Result<RawFd, String> {
+    let number = text.strip_prefix("fd=").filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    number.and_then(|n| n.parse().ok()).ok_or_else(|| format!("`{text}` is not fd=NUMBER, such as fd=9"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_is_told_its_descriptors() {
+        let words = ["beltway", "server", "--generation", "3", "--httpport", "80:fd=9,81:fd=10", "--lease", "fd=11"];
+        let Command::Server(server) = Cli::try_parse_from(words).unwrap().command else { panic!("not server") };
+        assert_eq!(server.httpport.unwrap().0.len(), 2);
+        assert_eq!((server.generation, server.lease, server.ready), (Some(3), Some(11), None));
+        for wrong in [["beltway", "server", "--lease", "11"], ["beltway", "server", "--httpport", "80"]] {
+            assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2);
+        }
+        assert_eq!(Cli::try_parse_from(["beltway"]).unwrap_err().exit_code(), 2, "usage without a command");
+    }
+}

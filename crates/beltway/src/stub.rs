@@ -1,0 +1,321 @@
+//! The top process, fit to be PID 1: reaps, passes signals on, and starts cop again when both cop and manager are gone.
+//!
+//! It does as little as it can, because its death ends a container. Who of cop and manager dies alone is brought back by
+//! the other. When a tree starts, the stub also tells how that went: cop's exit code before anybody served is its own.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use config::Config;
+use supervise::configuration::{self, Source};
+use supervise::control::{Connection, Reply, Request};
+use supervise::directory::RuntimeDir;
+use supervise::heartbeat::Link;
+use supervise::lease::{Lease, LeaseError};
+use supervise::role::{self, Family, Role};
+use supervise::stop::{self, Stopped};
+use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::{error, info, log, wait, warn};
+use sys::process::{Exit, Signal};
+use sys::signal::{Arrived, Signals, Taken};
+
+use crate::banner;
+use crate::cli::Run;
+use crate::commands::{self, ALREADY_RUNNING, COULD_NOT};
+
+/// How often manager is asked, before the first server is ready.
+const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the leases are read while cop or manager is being brought back by the other.
+const ABSENCE_LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// More than cop has for manager and servers.
+const STOP_MARGIN: Duration = Duration::from_secs(4);
+/// How long manager may take to tell the addresses for the banner.
+const BANNER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Runs the tree until it is told to stop.
+pub(crate) fn run(run: &Run) -> u8 {
+    let mut report = match run.daemon.map(sys::process::inherited).transpose() {
+        Ok(pipe) => Report(pipe.map(std::fs::File::from)),
+        Err(error) => {
+            eprintln!("beltway: the descriptor to report on: {error}");
+            return commands::WRONG_USAGE;
+        }
+    };
+    let code = match Stub::start(run) {
+        Ok(mut stub) => stub.stand(&mut report),
+        Err(code) => code,
+    };
+    report.tell(&format!("exit {code}\n"));
+    code
+}
+
+/// Where `start` waits to hear how it went.
+struct Report(Option<std::fs::File>);
+
+impl Report {
+    /// The first call counts.
+    fn tell(&mut self, line: &str) {
+        if let Some(mut pipe) = self.0.take() {
+            // Who started us may have lost patience and gone.
+            let _ = pipe.write_all(line.as_bytes());
+        }
+    }
+}
+
+struct Stub {
+    family: Family,
+    config: Config,
+    lease: Option<Lease>,
+    signals: Signals,
+    cop: Watch,
+    manager: Watch,
+    /// Until the first server is ready: questions to manager.
+    first: Option<Link>,
+    daemon: bool,
+}
+
+impl Stub {
+    fn start(run: &Run) -> Result<Self, u8> {
+        let (source, config, directory) = commands::load(&run.place)?;
+        let directory = RuntimeDir::new(commands::absolute(directory.path()));
+        let failed = |why: String| {
+            eprintln!("beltway: {why}");
+            COULD_NOT
+        };
+        directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
+        let daemon = run.daemon.is_some();
+        let log_file = commands::log_file(&config, &directory, daemon);
+        let family = Family { directory: directory.clone(), source, log_file };
+        let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
+        let lease = Lease::take(&directory.stub_lease()).map_err(|error| match error {
+            LeaseError::Held { .. } => {
+                commands::complain_of_running(&directory);
+                ALREADY_RUNNING
+            }
+            LeaseError::Io { ref source, .. } => failed(format!("{error}: {source}")),
+            LeaseError::Contended { .. } => failed(error.to_string()),
+        })?;
+        if daemon {
+            // The directory that `start` was typed in may be unmounted some day.
+            sys::daemon::silence_input_and_output().map_err(|error| failed(error.to_string()))?;
+            std::env::set_current_dir("/").map_err(|error| failed(error.to_string()))?;
+        }
+        log::begin("beltway");
+        family.reopen_log();
+        for warning in config.warnings() {
+            warn!("{warning}");
+        }
+        if let Err(error) = sys::process::become_subreaper() {
+            warn!("orphans go elsewhere, and how they die with them: {error}");
+        }
+        let config = put_in_force(&family, config)?;
+        let backoff_max = config.supervise.respawn_backoff_max;
+        let cop = Watch::new(Role::Cop, directory.cop_lease(), directory.cop_socket(), None, backoff_max);
+        let manager =
+            Watch::new(Role::Manager, directory.manager_lease(), directory.manager_socket(), None, backoff_max);
+        let first = Some(Link::new(&directory.manager_socket(), READY_LOOK_INTERVAL));
+        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon })
+    }
+
+    fn stand(&mut self, report: &mut Report) -> u8 {
+        let mut housekeeping_at = Instant::ORIGIN;
+        loop {
+            let reaped = watch::reap();
+            let now = SystemClock.now();
+            while let Some(arrived) = self.next_signal() {
+                if self.heed(arrived) {
+                    return self.stop();
+                }
+            }
+            self.bring_back(now, &reaped);
+            if let Some(code) = self.await_ready(now, report) {
+                return code;
+            }
+            if now >= housekeeping_at {
+                housekeeping_at = now + self.config.supervise.heartbeat_interval;
+                self.look_after_lease();
+            }
+            if let Err(error) = self.wait(now, housekeeping_at) {
+                error!("poll: {error}");
+                return COULD_NOT;
+            }
+        }
+    }
+
+    /// Starts cop when nobody else can.
+    fn bring_back(&mut self, now: Instant, reaped: &Reaped) {
+        let cop = self.cop.look(now, reaped);
+        let manager = self.manager.look(now, reaped);
+        for (pid, exit) in reaped {
+            info!("process {pid} {exit}");
+        }
+        if cop != Sight::Gone || manager == Sight::Lives {
+            return;
+        }
+        let mut arguments = vec![OsString::from("--in-tree")];
+        if self.first.is_some() {
+            arguments.push("--first".into());
+        }
+        match role::start(Role::Cop, &self.family, &arguments, Vec::new()) {
+            Ok(child) => self.cop.started(child, now),
+            Err(error) => {
+                error!("{} cannot be started: {error}", Role::Cop.name());
+                self.cop.not_started(now);
+            }
+        }
+    }
+
+    /// Until the first server is ready. An exit code: it will never be.
+    fn await_ready(&mut self, now: Instant, report: &mut Report) -> Option<u8> {
+        let link = self.first.as_mut()?;
+        link.turn(now);
+        if link.pong().is_some_and(|pong| pong.generation != 0) {
+            self.first = None;
+            report.tell("ready\n");
+            self.show();
+            return None;
+        }
+        let code = match self.cop.last_exit()? {
+            Exit::Code(code) => u8::try_from(code).unwrap_or(COULD_NOT).max(1),
+            Exit::Signal { .. } => return None, // it is started again
+        };
+        error!("not started");
+        // A manager that did come up goes with it.
+        self.stop();
+        Some(code)
+    }
+
+    fn show(&self) {
+        let asked = Connection::open(&self.family.directory.manager_socket())
+            .and_then(|connection| connection.ask(Request::Status, BANNER_WITHIN));
+        match asked {
+            Ok((Reply::Status(status), _)) => {
+                let text = banner::banner(&status, self.family.source == Source::BuiltIn);
+                if self.daemon {
+                    text.lines().for_each(|line| info!("{line}"));
+                } else {
+                    // For the eyes of who typed it; a pipe that nobody reads must not stop anything.
+                    let stream = sys::daemon::ErrorStream::open();
+                    let _ = stream.write_line(text.as_bytes());
+                }
+            }
+            Ok((other, _)) => warn!("manager answered something else than its status: {other:?}"),
+            Err(error) => warn!("manager does not tell where it listens: {error}"),
+        }
+    }
+
+    fn wait(&self, now: Instant, housekeeping_at: Instant) -> std::io::Result<()> {
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
+        descriptors.extend(self.cop.descriptors());
+        descriptors.extend(self.manager.descriptors());
+        descriptors.extend(self.first.as_ref().and_then(Link::descriptor));
+        let absent = self.cop.pid().is_none() || self.manager.pid().is_none();
+        let moments = [
+            Some(self.cop.next_at()).filter(|&at| at > now),
+            Some(self.manager.next_at()).filter(|&at| at > now),
+            absent.then(|| now + ABSENCE_LOOK_INTERVAL),
+            self.first.as_ref().map(Link::next_at),
+            Some(housekeeping_at),
+        ];
+        wait::readable(&descriptors, wait::until_earliest(now, moments))
+    }
+
+    fn next_signal(&self) -> Option<Arrived> {
+        self.signals.next().unwrap_or_else(|error| {
+            error!("signals cannot be read: {error}");
+            None
+        })
+    }
+
+    /// Passes a signal on. `true`: stop.
+    fn heed(&self, arrived: Arrived) -> bool {
+        let pass_on = |signal, what: &str| {
+            if !self.manager.signal(signal) {
+                warn!("manager is just being brought back: {what} was not passed on, say it again");
+            }
+        };
+        match arrived.signal {
+            Taken::Terminate | Taken::Interrupt => {
+                info!("told to stop by process {}", arrived.sender);
+                return true;
+            }
+            Taken::HangUp if !self.daemon && sys::daemon::input_is_terminal() => {
+                info!("the terminal hung up: stop");
+                return true;
+            }
+            Taken::HangUp => pass_on(Signal::HUP, "HUP"),
+            Taken::User1 => {
+                self.family.reopen_log();
+                pass_on(Signal::USR1, "USR1");
+            }
+            Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+            Taken::Child => {}
+        }
+        false
+    }
+
+    fn stop(&mut self) -> u8 {
+        let deadline = SystemClock.now() + self.config.supervise.stop_timeout + STOP_MARGIN;
+        let signals = &self.signals;
+        let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, || {
+            let _ = watch::reap(); // how each one died, cop and manager have told
+            let stop = |arrived: Arrived| matches!(arrived.signal, Taken::Terminate | Taken::Interrupt);
+            signals.next().ok().flatten().is_some_and(stop)
+        });
+        let outcome = match stopped {
+            Ok(Stopped::NotRunning | Stopped::Orderly) => Ok(()),
+            Ok(Stopped::Killed) => {
+                warn!("not everybody went when asked: killed");
+                Ok(())
+            }
+            Ok(Stopped::StillThere) => Err("the kernel does not let go of a process".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let left = self.lease.take().map_or(Ok(()), Lease::remove).and(self.family.directory.forget_run());
+        match outcome.and(left.map_err(|error| format!("something is left behind: {error}"))) {
+            Ok(()) => {
+                info!("stopped");
+                0
+            }
+            Err(why) => {
+                error!("{why}");
+                COULD_NOT
+            }
+        }
+    }
+
+    fn look_after_lease(&mut self) {
+        match self.lease.as_mut().map(Lease::restore) {
+            Some(Ok(true)) => warn!("somebody removed our lease: it is back"),
+            Some(Err(error)) => error!("{error}"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+}
+
+/// Commits the configuration for the tree. When a tree lives already (its stub died), what it runs stays in force.
+fn put_in_force(family: &Family, config: Config) -> Result<Config, u8> {
+    let directory = &family.directory;
+    let failed = |error: std::io::Error| {
+        error!("{}: {error}", directory.path().display());
+        COULD_NOT
+    };
+    let lives = stop::leases(directory, Role::Cop).and_then(|leases| stop::any_lives(&leases)).map_err(failed)?;
+    if lives {
+        let running = configuration::in_force(directory, &family.source);
+        let running = running.map_or(config.clone(), |(running, _)| running);
+        if configuration::digest(&running) != configuration::digest(&config) {
+            warn!(
+                "a tree lives here and is adopted with the configuration it runs, which is not that of {}",
+                family.source
+            );
+        }
+        return Ok(running);
+    }
+    directory.forget_run().map_err(failed)?;
+    configuration::commit(directory, &config).map_err(failed)?;
+    Ok(config)
+}

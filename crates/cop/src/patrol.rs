@@ -1,0 +1,460 @@
+//! Cop's poll loop.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use config::Supervise;
+use supervise::configuration;
+use supervise::control::{Connection, ControlError, Endpoint, Pong, Reply, Request};
+use supervise::directory::RuntimeDir;
+use supervise::heartbeat::Link;
+use supervise::lease::{self, Lease, LeaseError};
+use supervise::listener::{self, Listener};
+use supervise::role::{self, Family, Role};
+use supervise::stop::{self, Stopped};
+use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::{error, info, wait, warn};
+use sys::process::{Exit, Pidfd, Signal};
+use sys::signal::{Signals, Taken};
+
+use crate::Options;
+use crate::verdict::{Observations, Sign, Verdict, Who, verdict};
+
+/// How long manager may take to hand over copies of its listeners.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
+/// Beyond a turn's own timeout: cop was not run, or the machine slept.
+const GAP_MIN: Duration = Duration::from_secs(1);
+/// More than manager has for its servers, so that it is not killed while it waits for them.
+const STOP_MARGIN: Duration = Duration::from_secs(2);
+/// Between two reports of the same thing.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why cop ends, as its exit code says it.
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+/// Runs cop until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 4 another cop runs here; at
+/// the start of a tree also what manager ended with.
+#[must_use]
+pub fn run(options: &Options) -> u8 {
+    match Patrol::start(options).and_then(Patrol::walk) {
+        Ok(code) => code,
+        Err(Failure { code, why }) => {
+            error!("{why}");
+            code
+        }
+    }
+}
+
+struct Patrol {
+    family: Family,
+    bounds: Supervise,
+    in_tree: bool,
+    /// Until manager has answered once.
+    first: bool,
+    lease: Lease,
+    signals: Signals,
+    endpoint: Endpoint,
+    manager: Watch,
+    server: Option<WatchedServer>,
+    /// Copies of manager's listeners, and whose they are: its pid and the epoch of the set.
+    listeners: Vec<Listener>,
+    listeners_of: (u32, u64),
+    manager_ticks: Ticks,
+    judge_at: Instant,
+    report_at: Instant,
+    /// When this turn should have begun at the latest.
+    expected_by: Instant,
+    started_at: Instant,
+}
+
+struct WatchedServer {
+    generation: u64,
+    process: Pidfd,
+    link: Link,
+    ticks: Ticks,
+}
+
+/// Processor time of a process at its last answer.
+#[derive(Clone, Copy, Default)]
+struct Ticks(u64);
+
+impl Patrol {
+    fn start(options: &Options) -> Result<Self, Failure> {
+        let started_at = SystemClock.now();
+        let failed = |why: String| Failure { code: 1, why };
+        let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
+        let (bounds, directory) = read_configuration(options)?;
+        let family =
+            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
+        directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
+        role::settle(Role::Cop, &family).map_err(|error| failed(error.to_string()))?;
+        let lease = Lease::take(&directory.cop_lease()).map_err(|error| lease_failure(&error))?;
+        if let Err(error) = sys::process::become_subreaper() {
+            warn!("orphans go elsewhere, and how they die with them: {error}");
+        }
+        let socket = directory.cop_socket();
+        let endpoint = Endpoint::bind(&socket).map_err(|error| failed(format!("{}: {error}", socket.display())))?;
+        let manager = Watch::new(
+            Role::Manager,
+            directory.manager_lease(),
+            directory.manager_socket(),
+            Some(bounds.heartbeat_interval),
+            bounds.respawn_backoff_max,
+        );
+        Ok(Self {
+            family,
+            bounds,
+            in_tree: options.in_tree,
+            first: options.first,
+            lease,
+            signals,
+            endpoint,
+            manager,
+            server: None,
+            listeners: Vec::new(),
+            listeners_of: (0, 0),
+            manager_ticks: Ticks::default(),
+            judge_at: started_at,
+            report_at: Instant::ORIGIN,
+            expected_by: started_at + GAP_MIN,
+            started_at,
+        })
+    }
+
+    fn walk(mut self) -> Result<u8, Failure> {
+        loop {
+            let reaped = watch::reap();
+            let now = SystemClock.now();
+            let own_gap = now > self.expected_by + GAP_MIN;
+            if self.take_signals()? {
+                return self.stop();
+            }
+            if let Some(code) = self.mind_manager(now, &reaped) {
+                return Ok(code);
+            }
+            self.mind_server(now, &reaped);
+            self.tell_of_orphans(&reaped);
+            self.hold_listeners();
+            self.answer(now);
+            if own_gap || now >= self.judge_at {
+                self.judge_at = now + self.bounds.heartbeat_interval;
+                self.judge(now, own_gap);
+                self.look_after_files();
+            }
+            self.wait()?;
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), Failure> {
+        let now = SystemClock.now();
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
+        descriptors.extend(self.endpoint.descriptors());
+        descriptors.extend(self.manager.descriptors());
+        let server = self.server.iter();
+        descriptors.extend(server.flat_map(|s| std::iter::once(s.process.as_fd()).chain(s.link.descriptor())));
+        let moments = [
+            Some(self.judge_at),
+            Some(self.manager.next_at()),
+            self.server.as_ref().map(|server| server.link.next_at()),
+        ];
+        let timeout = wait::until_earliest(now, moments);
+        self.expected_by = now + timeout;
+        wait::readable(&descriptors, timeout).map_err(|error| Failure { code: 1, why: format!("poll: {error}") })
+    }
+
+    /// Respawns manager. An exit code ends cop, too: at the first start manager's failure is everybody's.
+    fn mind_manager(&mut self, now: Instant, reaped: &Reaped) -> Option<u8> {
+        let before = self.manager.pid();
+        let sight = self.manager.look(now, reaped);
+        if self.manager.pid() != before {
+            self.manager_ticks = Ticks::default();
+        }
+        if self.manager.link().is_some_and(|link| link.pong().is_some()) {
+            self.first = false;
+        }
+        if let (true, Some(Exit::Code(code @ 1..))) = (self.first, self.manager.last_exit()) {
+            return u8::try_from(code).ok();
+        }
+        if sight == Sight::Gone {
+            let arguments: &[OsString] = if self.in_tree { &["--in-tree".into()] } else { &[] };
+            match role::start(Role::Manager, &self.family, arguments, Vec::new()) {
+                Ok(child) => {
+                    info!("{}[{}] started", Role::Manager.name(), child.pid());
+                    self.manager.started(child, now);
+                }
+                Err(error) => {
+                    error!("{} cannot be started: {error}", Role::Manager.name());
+                    self.manager.not_started(now);
+                }
+            }
+        }
+        None
+    }
+
+    /// Follows the server that manager names; while there is no manager, the last one it named.
+    fn mind_server(&mut self, now: Instant, reaped: &Reaped) {
+        if let Some(server) = &self.server
+            && server.process.is_dead()
+        {
+            let pid = server.process.pid();
+            info!("{}[{pid}] generation {} {}", Role::Server.name(), server.generation, watch::cause(reaped, pid));
+            self.server = None;
+        }
+        let named = self.manager.link().and_then(Link::pong).map_or(0, |pong| pong.generation);
+        if named != 0 && self.server.as_ref().is_none_or(|server| server.generation != named) {
+            match lease::process(&self.family.directory.server_lease(named)) {
+                Ok(Some(process)) => {
+                    let socket = self.family.directory.server_socket(named);
+                    let link = Link::new(&socket, self.bounds.heartbeat_interval);
+                    self.server = Some(WatchedServer { generation: named, process, link, ticks: Ticks::default() });
+                }
+                Ok(None) => {}
+                Err(error) => warn!("generation {named} cannot be watched: {error}"),
+            }
+        }
+        if let Some(server) = &mut self.server
+            && server.link.turn(now)
+        {
+            server.ticks = ticks(server.process.pid());
+        }
+    }
+
+    fn tell_of_orphans(&self, reaped: &Reaped) {
+        for (pid, exit) in reaped {
+            info!("process {pid} {exit}");
+        }
+    }
+
+    /// Keeps copies of manager's listeners.
+    fn hold_listeners(&mut self) {
+        let Some(pong) = self.manager.link().and_then(Link::pong) else { return };
+        let theirs = (pong.pid, pong.listeners_epoch);
+        if pong.listeners_epoch == 0 || theirs == self.listeners_of {
+            return;
+        }
+        self.listeners_of = theirs; // asked once: what fails is said, and the next manager is asked again
+        let asked = Connection::open(&self.family.directory.manager_socket())
+            .and_then(|connection| connection.ask(Request::Listeners, HAND_OVER_WITHIN));
+        let held = match asked {
+            Ok((Reply::Listeners(names), fds)) => listener::paired(names, fds).map_err(ControlError::Malformed),
+            Ok((other, _)) => Err(ControlError::Malformed(format!("{other:?}"))),
+            Err(error) => Err(error),
+        };
+        match held {
+            Ok(listeners) => {
+                info!("holds copies of {} listeners", listeners.len());
+                self.listeners = listeners;
+            }
+            Err(error) => {
+                warn!("no copies of manager's listeners: {error}");
+                self.listeners_of = (0, 0);
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant) {
+        for question in self.endpoint.questions() {
+            match question.request {
+                Request::Ping => {
+                    let pong = Pong {
+                        name: Role::Cop.name().to_owned(),
+                        pid: std::process::id(),
+                        version: base::VERSION.to_owned(),
+                        age_ms: u64::try_from((now - self.started_at).as_millis()).unwrap_or(u64::MAX),
+                        listeners_epoch: u64::from(!self.listeners.is_empty()),
+                        ..Pong::default()
+                    };
+                    self.endpoint.answer(&question, Reply::Pong(pong), &[]);
+                }
+                Request::Listeners => {
+                    let names = self.listeners.iter().map(|listener| listener.name.clone()).collect();
+                    let fds: Vec<_> = self.listeners.iter().map(|listener| listener.fd.as_fd()).collect();
+                    self.endpoint.answer(&question, Reply::Listeners(names), &fds);
+                }
+                Request::ReopenLogs => {
+                    self.family.reopen_log();
+                    self.endpoint.answer(&question, Reply::Done, &[]);
+                }
+                Request::Status => {
+                    let why = "cop keeps no account of the tree: ask manager".to_owned();
+                    self.endpoint.answer(&question, Reply::Refused(why), &[]);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, now: Instant, own_gap: bool) {
+        let manager = match (self.manager.pid(), self.manager.link()) {
+            (Some(pid), Some(link)) => {
+                if link.missed_in_a_row() == 0 {
+                    self.manager_ticks = ticks(pid);
+                }
+                sign(pid, link, self.manager_ticks, now)
+            }
+            _ => NOT_THERE,
+        };
+        let server = self.server.as_ref().map_or(NOT_THERE, |s| sign(s.process.pid(), &s.link, s.ticks, now));
+        let stopping = self.manager.link().and_then(Link::pong).is_some_and(|pong| pong.stopping);
+        let seen = Observations { own_gap, stopping, manager, server, hang_timeout: self.bounds.hang_timeout };
+        match verdict(&seen) {
+            Verdict::Fine => {}
+            Verdict::Forgive => {
+                warn!("cop itself was not run for a while: what was missed meanwhile is forgiven");
+                if let Some(link) = self.manager.link_mut() {
+                    link.forgive(now);
+                }
+                if let Some(server) = &mut self.server {
+                    server.link.forgive(now);
+                }
+            }
+            Verdict::Report(who, excuse) => {
+                if now >= self.report_at {
+                    self.report_at = now + REPORT_INTERVAL;
+                    warn!("{who:?} does not answer ({excuse:?}): {:?}; it is left alone", self.sign_of(who, &seen));
+                }
+            }
+            Verdict::Kill(who, proof) => {
+                error!("{who:?} hangs ({proof:?}): {:?}; it is killed", self.sign_of(who, &seen));
+                self.kill(who);
+            }
+        }
+    }
+
+    const fn sign_of(&self, who: Who, seen: &Observations) -> Sign {
+        match who {
+            Who::Manager => seen.manager,
+            Who::Server => seen.server,
+        }
+    }
+
+    fn kill(&self, who: Who) {
+        match who {
+            Who::Manager => {
+                self.manager.signal(Signal::KILL);
+            }
+            Who::Server => {
+                let Some(server) = &self.server else { return };
+                let path = self.family.directory.server_lease(server.generation);
+                if let Err(error) = lease::signal(&path, &server.process, Signal::KILL) {
+                    error!("{}[{}] cannot be killed: {error}", Role::Server.name(), server.process.pid());
+                }
+            }
+        }
+    }
+
+    /// Whether one of them says to stop.
+    fn take_signals(&mut self) -> Result<bool, Failure> {
+        let mut stop = false;
+        loop {
+            let arrived = self.signals.next().map_err(|error| Failure { code: 1, why: format!("signals: {error}") })?;
+            let Some(arrived) = arrived else { return Ok(stop) };
+            match arrived.signal {
+                Taken::Terminate | Taken::Interrupt => {
+                    info!("told to stop by process {}", arrived.sender);
+                    stop = true;
+                }
+                // Cop at the top of a tree of its own passes on what is meant for all.
+                Taken::HangUp => {
+                    self.manager.signal(Signal::HUP);
+                }
+                Taken::User1 => {
+                    self.family.reopen_log();
+                    info!("log reopened");
+                }
+                Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+                Taken::Child => {}
+            }
+        }
+    }
+
+    /// Stops manager and server, and ends.
+    fn stop(mut self) -> Result<u8, Failure> {
+        self.listeners.clear();
+        let deadline = SystemClock.now() + self.bounds.stop_timeout + STOP_MARGIN;
+        let signals = &self.signals;
+        let stopped = stop::stop_from(&self.family.directory, Role::Manager, deadline, || {
+            for (pid, exit) in watch::reap() {
+                info!("process {pid} {exit}");
+            }
+            let again = |arrived: sys::signal::Arrived| matches!(arrived.signal, Taken::Terminate | Taken::Interrupt);
+            signals.next().ok().flatten().is_some_and(again)
+        });
+        drop(self.endpoint);
+        let removed = self.lease.remove();
+        match stopped {
+            Ok(Stopped::NotRunning | Stopped::Orderly) => info!("stopped"),
+            Ok(Stopped::Killed) => warn!("stopped; not everybody went when asked"),
+            Ok(Stopped::StillThere) => {
+                return Err(Failure { code: 1, why: "the kernel does not let go of manager or server".to_owned() });
+            }
+            Err(error) => return Err(Failure { code: 1, why: format!("stop: {error}") }),
+        }
+        removed.map_err(|error| Failure { code: 1, why: format!("the lease cannot be removed: {error}") })?;
+        Ok(0)
+    }
+
+    fn look_after_files(&mut self) {
+        match self.lease.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our lease: it is back"),
+            Err(error) => error!("{error}"),
+        }
+        match self.endpoint.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our control socket: it is back"),
+            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
+        }
+    }
+}
+
+const NOT_THERE: Sign = Sign { silent_for: None, missed_in_a_row: 0, state: None, had_processor: false };
+
+fn ticks(pid: u32) -> Ticks {
+    Ticks(sys::process::stat(pid).map_or(0, |stat| stat.cpu_ticks))
+}
+
+fn sign(pid: u32, link: &Link, at_last_answer: Ticks, now: Instant) -> Sign {
+    let missed_in_a_row = link.missed_in_a_row();
+    // /proc is read only when there is something to explain.
+    let stat = (missed_in_a_row > 0).then(|| sys::process::stat(pid)).flatten();
+    Sign {
+        silent_for: link.silent_for(now),
+        missed_in_a_row,
+        state: stat.map(|stat| stat.state),
+        had_processor: stat.is_some_and(|stat| stat.cpu_ticks > at_last_answer.0),
+    }
+}
+
+fn read_configuration(options: &Options) -> Result<(Supervise, RuntimeDir), Failure> {
+    if let (true, Some(directory)) = (options.in_tree, &options.runtime_dir) {
+        let directory = RuntimeDir::new(directory);
+        let bounds = match configuration::in_force(&directory, &options.source) {
+            Ok((config, _)) => config.supervise,
+            Err(wrong) => {
+                // Cop has little to configure, and is needed most when things are not well.
+                warn!("the configuration is wrong, cop runs with the defaults:\n{wrong}");
+                config::builtin_default().supervise
+            }
+        };
+        return Ok((bounds, directory));
+    }
+    let config = options
+        .source
+        .load()
+        .map_err(|wrong| Failure { code: 3, why: format!("the configuration is wrong:\n{wrong}") })?;
+    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
+    Ok((config.supervise, directory))
+}
+
+fn lease_failure(error: &LeaseError) -> Failure {
+    match error {
+        LeaseError::Held { .. } => Failure { code: 4, why: format!("already running: {error}") },
+        LeaseError::Io { source, .. } => Failure { code: 1, why: format!("{error}: {source}") },
+        LeaseError::Contended { .. } => Failure { code: 1, why: error.to_string() },
+    }
+}

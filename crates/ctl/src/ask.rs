@@ -1,0 +1,149 @@
+//! Questions to the running processes.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use base::{Clock, SystemClock};
+use serde::Serialize;
+use supervise::control::{Connection, ControlError, Reply, Request};
+use supervise::directory::RuntimeDir;
+use supervise::lease::{self, Holder};
+use supervise::role::Role;
+use supervise::status::Status;
+use supervise::stop::{self, Stopped};
+use supervise::wait;
+use sys::process::Signal;
+
+/// How long manager may take for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long a manager that is just being respawned is waited for.
+const RESPAWN_WITHIN: Duration = Duration::from_secs(1);
+/// Between two tries meanwhile.
+const TRY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CtlError {
+    /// Nobody runs here.
+    #[error("not running: nobody holds a lease in {0}")]
+    NotRunning(String),
+    /// The processes or their files cannot be reached.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Manager did not answer.
+    #[error("manager: {0}")]
+    Manager(#[from] ControlError),
+    /// The stop is not complete.
+    #[error("{0}")]
+    Unfinished(String),
+}
+
+/// What is known of the tree.
+#[derive(Debug)]
+pub enum Known {
+    /// Manager's own account.
+    Whole(Box<Status>),
+    /// Manager does not answer; who lives, by their leases.
+    Census(Census),
+}
+
+/// Who lives, by their leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Census {
+    /// Why there is no more.
+    pub manager_silent_because: String,
+    /// Names and pids, the topmost first.
+    pub alive: Vec<(String, Option<u32>)>,
+}
+
+/// The tree in `directory`.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or the leases cannot be read.
+pub fn status(directory: &RuntimeDir) -> Result<Known, CtlError> {
+    let deadline = SystemClock.now() + RESPAWN_WITHIN;
+    loop {
+        let error = match ask(directory, Request::Status) {
+            Ok(Reply::Status(status)) => return Ok(Known::Whole(status)),
+            Ok(other) => ControlError::Malformed(format!("{other:?}")),
+            Err(error) => error,
+        };
+        let alive = alive(directory)?;
+        if alive.is_empty() {
+            return Err(CtlError::NotRunning(directory.path().display().to_string()));
+        }
+        // Servers by themselves have no manager; in a tree a manager that is gone comes back.
+        let coming = alive.iter().any(|(name, _)| name != Role::Server.name());
+        if !coming || SystemClock.now() >= deadline {
+            return Ok(Known::Census(Census { manager_silent_because: error.to_string(), alive }));
+        }
+        wait::readable(&[], TRY_INTERVAL)?;
+    }
+}
+
+/// Makes every process of the tree close and open its log files.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or manager does not answer.
+pub fn reopen_logs(directory: &RuntimeDir) -> Result<(), CtlError> {
+    if alive(directory)?.is_empty() {
+        return Err(CtlError::NotRunning(directory.path().display().to_string()));
+    }
+    ask(directory, Request::ReopenLogs)?;
+    Ok(())
+}
+
+/// Stops everything in `directory`, orderly, and waits for it, at most `bound`.
+///
+/// # Errors
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when somebody had to be killed or still lives.
+pub fn stop(directory: &RuntimeDir, bound: Duration) -> Result<(), CtlError> {
+    let deadline = SystemClock.now() + bound;
+    let lease = directory.stub_lease();
+    let stub = lease::process(&lease)?;
+    if let Some(stub) = &stub {
+        lease::signal(&lease, stub, Signal::TERM)?;
+        while !stub.is_dead() {
+            let left = deadline.since(SystemClock.now());
+            if left.is_zero() {
+                let pid = stub.pid();
+                return Err(CtlError::Unfinished(format!("process {pid} was told to stop and still runs")));
+            }
+            wait::readable(&[stub.as_fd()], left)?;
+        }
+    }
+    // Without a stub, or when it died before it was done: everybody else.
+    match stop::stop_from(directory, Role::Cop, deadline, || false)? {
+        Stopped::NotRunning if stub.is_none() => {
+            return Err(CtlError::NotRunning(directory.path().display().to_string()));
+        }
+        Stopped::NotRunning | Stopped::Orderly => {}
+        Stopped::Killed => return Err(CtlError::Unfinished("not everybody went when asked: killed".to_owned())),
+        Stopped::StillThere => {
+            return Err(CtlError::Unfinished("the kernel does not let go of a process".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn ask(directory: &RuntimeDir, request: Request) -> Result<Reply, ControlError> {
+    Ok(Connection::open(&directory.manager_socket())?.ask(request, ANSWER_WITHIN)?.0)
+}
+
+fn alive(directory: &RuntimeDir) -> io::Result<Vec<(String, Option<u32>)>> {
+    let mut leases = vec![
+        ("beltway".to_owned(), directory.stub_lease()),
+        (Role::Cop.name().to_owned(), directory.cop_lease()),
+        (Role::Manager.name().to_owned(), directory.manager_lease()),
+    ];
+    let servers = stop::leases(directory, Role::Server)?;
+    leases.extend(servers.into_iter().map(|path| (Role::Server.name().to_owned(), path)));
+    let mut alive = Vec::new();
+    for (name, path) in leases {
+        if let Holder::Somebody(pid) = lease::holder(&path)? {
+            alive.push((name, pid));
+        }
+    }
+    Ok(alive)
+}

@@ -1,0 +1,152 @@
+//! A status as a terminal shows it.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use supervise::status::{HeartbeatStatus, ProcessStatus, Status};
+
+use crate::ask::Census;
+
+/// The tree of processes with ages, heartbeats, restarts; below it the listeners.
+#[must_use]
+pub fn tree(status: &Status) -> String {
+    let mut text = String::new();
+    let state = match (status.stopping, status.servers.iter().any(|s| s.state.as_str() == "ready")) {
+        (true, _) => "stopping",
+        (false, true) => "serving",
+        (false, false) => "not serving",
+    };
+    let _ = writeln!(text, "Beltway {}: {state}", status.version);
+    let _ = writeln!(
+        text,
+        "configuration {} ({}), runtime directory {}",
+        status.configuration.source, status.configuration.digest, status.runtime_dir
+    );
+    text.push('\n');
+    match &status.stub {
+        Some(stub) => line(&mut text, 0, stub, ""),
+        None => text.push_str("(no top process: roles run by themselves)\n"),
+    }
+    match &status.cop {
+        Some(cop) => line(&mut text, 1, cop, ""),
+        None => text.push_str("  traffic_cop      is not there\n"),
+    }
+    line(&mut text, 2, &status.manager, "");
+    for server in &status.servers {
+        let mut note = format!(", generation {}, {}", server.generation, server.state.as_str());
+        let _ = write!(note, ", {} connections", server.open_connections);
+        if server.adopted {
+            note.push_str(", adopted");
+        }
+        if server.other_configuration {
+            note.push_str(", runs another configuration");
+        }
+        line(&mut text, 3, &server.process, &note);
+        for thread in &server.threads {
+            let _ = writeln!(text, "        {:<14} turned {} ago", thread.name, age(thread.age_ms));
+        }
+    }
+    if let Some(respawn) = &status.respawn {
+        let _ = writeln!(
+            text,
+            "      traffic_server   is not there: {}; {} failures, next try in {}",
+            if respawn.last_death.is_empty() { "first start" } else { &respawn.last_death },
+            respawn.failures,
+            age(respawn.next_try_in_ms)
+        );
+    }
+    let _ = writeln!(text, "deaths of servers since manager started: {}", status.server_deaths);
+    text.push('\n');
+    for listener in &status.listeners {
+        let _ = writeln!(text, "listens on {:<24} {:<8} backlog {}", listener.address, listener.kind, listener.backlog);
+    }
+    text
+}
+
+/// Who lives when manager does not answer.
+#[must_use]
+pub fn census(census: &Census) -> String {
+    let mut text = format!("manager does not answer: {}\nby their leases there live:\n", census.manager_silent_because);
+    for (name, pid) in &census.alive {
+        let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+        let _ = writeln!(text, "  {name:<16} {pid}");
+    }
+    text
+}
+
+fn line(text: &mut String, depth: usize, process: &ProcessStatus, note: &str) {
+    let indent = "  ".repeat(depth);
+    let _ = write!(text, "{indent}{:<16} {:>8}  up {}{note}", process.name, process.pid, age(process.age_ms));
+    if process.restarts > 0 {
+        let _ = write!(text, ", restarted {} times", process.restarts);
+    }
+    if let Some(heartbeat) = &process.heartbeat {
+        let _ = write!(text, ", {}", beats(heartbeat));
+    }
+    text.push('\n');
+}
+
+fn beats(heartbeat: &HeartbeatStatus) -> String {
+    let last = heartbeat.last_answer_age_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", age(ms)));
+    let mut text = format!("heartbeats {} of {}, last {last}", heartbeat.answered, heartbeat.sent);
+    if heartbeat.missed_in_a_row > 0 {
+        let _ = write!(text, ", {} missed in a row", heartbeat.missed_in_a_row);
+    }
+    text
+}
+
+fn age(ms: u64) -> String {
+    let age = Duration::from_millis(ms);
+    match age.as_secs() {
+        0 => format!("{ms} ms"),
+        s @ 1..=119 => format!("{s} s"),
+        s @ 120..=7_199 => format!("{} min", s / 60),
+        s @ 7_200..=172_799 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supervise::status::{ListenerStatus, RespawnStatus, ServerState, ServerStatus};
+
+    #[test]
+    fn a_status_is_drawn_with_everybody_in_it() {
+        let process =
+            |name: &str, pid| ProcessStatus { name: name.to_owned(), pid, age_ms: 61_000, ..Default::default() };
+        let status = Status {
+            version: "1.2.3".to_owned(),
+            stub: Some(process("beltway", 1)),
+            cop: Some(process("traffic_cop", 2)),
+            manager: process("traffic_manager", 3),
+            servers: vec![ServerStatus {
+                process: ProcessStatus {
+                    heartbeat: Some(HeartbeatStatus { sent: 5, answered: 4, missed_in_a_row: 1, ..Default::default() }),
+                    ..process("traffic_server", 4)
+                },
+                generation: 7,
+                state: ServerState::Ready,
+                adopted: true,
+                ..Default::default()
+            }],
+            respawn: Some(RespawnStatus { failures: 2, ..Default::default() }),
+            listeners: vec![ListenerStatus {
+                kind: "http".to_owned(),
+                address: "127.0.0.1:8080".to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let drawn = tree(&status);
+        for part in [
+            "Beltway 1.2.3: serving",
+            "    traffic_manager         3  up 61 s",
+            "generation 7, ready, 0 connections, adopted, heartbeats 4 of 5, last never, 1 missed in a row",
+            "2 failures",
+            "listens on 127.0.0.1:8080",
+        ] {
+            assert!(drawn.contains(part), "{part:?} in\n{drawn}");
+        }
+    }
+}

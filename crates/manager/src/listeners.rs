@@ -1,0 +1,65 @@
+//! Where manager's listeners come from: from whoever holds them, else they are bound.
+
+use std::time::Duration;
+
+use config::Config;
+use supervise::control::{Connection, ControlError, Reply, Request};
+use supervise::directory::RuntimeDir;
+use supervise::listener::{self, Listener, ListenerName};
+use supervise::{info, warn};
+
+/// How long a process that holds listeners may take to hand over copies.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
+
+/// Every listener the configuration asks for: copies of those that live in a server of one of `generations` or in cop,
+/// so that no connection that waits in a queue is lost; the rest is bound.
+///
+/// # Errors
+/// Which address cannot be listened on, and why.
+pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64]) -> Result<Vec<Listener>, String> {
+    let mut held = Vec::new();
+    for &generation in generations.iter().rev() {
+        held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
+    }
+    held.extend(hand_over(&directory.cop_socket(), "traffic_cop"));
+    let mut taken = 0_usize;
+    let listeners = listener::wanted(config).into_iter().map(|name| {
+        if let Some(listener) = take(&mut held, &name) {
+            taken += 1;
+            return Ok(listener);
+        }
+        let (kind, address) = (name.kind.as_str(), name.configured);
+        Listener::bind(name).map_err(|error| format!("cannot listen on {address} ({kind}): {error}"))
+    });
+    let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
+    if taken > 0 {
+        info!("{taken} of {} listeners were handed over by the living", listeners.len());
+    }
+    Ok(listeners)
+}
+
+fn take(held: &mut Vec<Listener>, name: &ListenerName) -> Option<Listener> {
+    let same =
+        |l: &Listener| (l.name.kind, l.name.index, l.name.configured) == (name.kind, name.index, name.configured);
+    let at = held.iter().position(same)?;
+    Some(Listener { name: name.clone(), fd: held.swap_remove(at).fd })
+}
+
+/// Copies of the listeners that the process behind `socket` holds; none when nobody is there.
+fn hand_over(socket: &std::path::Path, who: &str) -> Vec<Listener> {
+    let ask = || {
+        let (reply, fds) = Connection::open(socket)?.ask(Request::Listeners, HAND_OVER_WITHIN)?;
+        match reply {
+            Reply::Listeners(names) => listener::paired(names, fds).map_err(ControlError::Malformed),
+            other => Err(ControlError::Malformed(format!("{other:?}"))),
+        }
+    };
+    match ask() {
+        Ok(listeners) => listeners,
+        Err(ControlError::Absent(..)) => Vec::new(),
+        Err(error) => {
+            warn!("{who} hands over no listeners: {error}");
+            Vec::new()
+        }
+    }
+}

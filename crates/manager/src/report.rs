@@ -1,0 +1,115 @@
+//! What manager knows of the tree, published whole: who reads never waits for who writes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base::{Clock, Instant, SystemClock};
+use supervise::control::PROTOCOL;
+use supervise::directory::RuntimeDir;
+use supervise::lease::{self, Holder};
+use supervise::listener::Listener;
+use supervise::role::Role;
+use supervise::status::{
+    ConfigurationStatus, HeartbeatStatus, ListenerStatus, ProcessStatus, RespawnStatus, ServerStatus, Status,
+};
+use supervise::watch::Watch;
+
+use crate::admin::StatusSource;
+use crate::servers::Server;
+
+/// The newest report and where the numbers are. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Published {
+    status: Arc<ArcSwap<Status>>,
+    directory: RuntimeDir,
+}
+
+impl Published {
+    pub(crate) fn new(directory: RuntimeDir) -> Self {
+        Self { status: Arc::new(ArcSwap::from_pointee(Status::default())), directory }
+    }
+
+    pub(crate) fn publish(&self, status: Status) {
+        self.status.store(Arc::new(status));
+    }
+
+    pub(crate) fn newest(&self) -> Status {
+        Status::clone(&self.status.load())
+    }
+}
+
+impl StatusSource for Published {
+    fn status(&self) -> Status {
+        self.newest()
+    }
+
+    fn metrics_segments(&self) -> Vec<PathBuf> {
+        // A directory that cannot be read has no numbers in it for anybody.
+        let generations = self.directory.numbers_generations().unwrap_or_default();
+        let segments = generations.into_iter().map(|generation| self.directory.server_numbers(generation));
+        std::iter::once(self.directory.folded_numbers()).chain(segments).collect()
+    }
+}
+
+/// What a report is made of.
+pub(crate) struct Knowledge<'a> {
+    pub(crate) directory: &'a RuntimeDir,
+    pub(crate) configuration: &'a ConfigurationStatus,
+    pub(crate) stopping: bool,
+    pub(crate) cop: Option<&'a Watch>,
+    pub(crate) servers: &'a [Server],
+    pub(crate) respawn: Option<RespawnStatus>,
+    pub(crate) server_deaths: u64,
+    pub(crate) listeners: &'a [Listener],
+}
+
+/// Makes a report.
+pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
+    let server = |server: &Server| ServerStatus {
+        process: process(Role::Server.name(), server.process.pid(), known.server_deaths, Some(server.link.status(now))),
+        generation: server.generation,
+        state: server.state,
+        adopted: server.adopted,
+        other_configuration: server.pong().is_some_and(|pong| pong.configuration != known.configuration.digest),
+        open_connections: server.pong().map_or(0, |pong| pong.open_connections),
+        threads: server.pong().map(|pong| pong.threads.clone()).unwrap_or_default(),
+    };
+    let cop = known.cop.and_then(|watch| {
+        let heartbeat = watch.link().map(|link| link.status(now));
+        Some(process(Role::Cop.name(), watch.pid()?, watch.restarts(), heartbeat))
+    });
+    Status {
+        version: base::VERSION.to_owned(),
+        protocol: PROTOCOL,
+        as_of_us: SystemClock.wall().as_micros(),
+        runtime_dir: known.directory.path().display().to_string(),
+        configuration: known.configuration.clone(),
+        stopping: known.stopping,
+        stub: match lease::holder(&known.directory.stub_lease()) {
+            Ok(Holder::Somebody(Some(pid))) => Some(process("beltway", pid, 0, None)),
+            _ => None,
+        },
+        cop,
+        manager: process(Role::Manager.name(), std::process::id(), 0, None),
+        servers: known.servers.iter().map(server).collect(),
+        respawn: known.respawn.clone(),
+        server_deaths: known.server_deaths,
+        listeners: known.listeners.iter().map(listener).collect(),
+    }
+}
+
+fn process(name: &str, pid: u32, restarts: u64, heartbeat: Option<HeartbeatStatus>) -> ProcessStatus {
+    let age = sys::process::stat(pid).and_then(|stat| stat.age()).unwrap_or_default();
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    ProcessStatus { name: name.to_owned(), pid, age_ms, restarts, heartbeat }
+}
+
+fn listener(listener: &Listener) -> ListenerStatus {
+    ListenerStatus {
+        kind: listener.name.kind.as_str().to_owned(),
+        configured: listener.name.configured.to_string(),
+        address: listener.address().to_string(),
+        backlog: listener.name.backlog,
+    }
+}

@@ -1,0 +1,192 @@
+//! One server process, seen from manager: started with inherited listeners, or found alive and adopted.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use base::Instant;
+use supervise::control::Pong;
+use supervise::directory::{self, RuntimeDir};
+use supervise::heartbeat::Link;
+use supervise::lease::{self, Holder, Lease};
+use supervise::listener::{self, Listener};
+use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
+use supervise::status::ServerState;
+use supervise::{info, warn};
+use sys::process::{Pidfd, Signal};
+
+/// Files of dead generations' numbers, before they are added up into one.
+const UNFOLDED_MAX: usize = 8;
+
+/// A living server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Its generation.
+    pub(crate) generation: u64,
+    /// The process.
+    pub(crate) process: Pidfd,
+    /// Its heartbeats.
+    pub(crate) link: Link,
+    /// Another manager started it.
+    pub(crate) adopted: bool,
+    /// When this manager first knew of it.
+    pub(crate) since: Instant,
+    /// What it was last known to do.
+    pub(crate) state: ServerState,
+    /// Told to stop, and killed when it lives at this moment.
+    pub(crate) stop_by: Option<Instant>,
+    ready: Option<io::PipeReader>,
+}
+
+impl Server {
+    /// Starts the next generation on `listeners`. Its lease is held before it exists.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or the kernel cannot start it.
+    pub(crate) fn start(
+        family: &Family,
+        listeners: &[Listener],
+        heartbeat_interval: Duration,
+        now: Instant,
+    ) -> Result<Self, String> {
+        let directory = &family.directory;
+        let generation = directory.next_generation().map_err(|error| format!("no generation number: {error}"))?;
+        let lease = Lease::reserve(&directory.server_lease(generation)).map_err(|error| error.to_string())?;
+        let (ready, tell_ready) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;
+        rustix::io::ioctl_fionbio(&ready, true).map_err(|error| format!("no pipe: {error}"))?;
+
+        let mut arguments: Vec<OsString> = vec!["--generation".into(), generation.to_string().into()];
+        let (promised, mut descriptors) = listener::promise(listeners, FIRST_DESCRIPTOR);
+        arguments.extend(promised.into_iter().map(OsString::from));
+        let next = descriptors.last().map_or(FIRST_DESCRIPTOR, |(_, last)| last + 1);
+        for (number, (option, fd)) in (next..).zip([("--lease", lease.as_fd()), ("--ready", tell_ready.as_fd())]) {
+            arguments.extend([option.into(), format!("fd={number}").into()]);
+            descriptors.push((fd, number));
+        }
+        let process = role::start(Role::Server, family, &arguments, descriptors)
+            .map_err(|error| format!("{} cannot be started: {error}", Role::Server.name()))?;
+        if let Err(error) = lease.record(process.pid()) {
+            warn!("{error}: it writes its pid itself");
+        }
+        // Our copy of the lease goes with this function: from here on only the server holds it.
+        info!("{}[{}] started as generation {generation}", Role::Server.name(), process.pid());
+        Ok(Self {
+            generation,
+            process,
+            link: Link::new(&directory.server_socket(generation), heartbeat_interval),
+            adopted: false,
+            since: now,
+            state: ServerState::Starting,
+            stop_by: None,
+            ready: Some(ready),
+        })
+    }
+
+    /// Every server that lives, in ascending order of generations. What the dead left is cleared away.
+    pub(crate) fn adopt_all(directory: &RuntimeDir, heartbeat_interval: Duration, now: Instant) -> Vec<Self> {
+        let generations = match directory.server_generations() {
+            Ok(generations) => generations,
+            Err(error) => {
+                warn!("{}: {error}", directory.path().display());
+                return Vec::new();
+            }
+        };
+        let mut servers = Vec::new();
+        for generation in generations {
+            let path = directory.server_lease(generation);
+            match lease::holder(&path) {
+                Ok(Holder::Nobody) => clear_away(directory, generation),
+                Ok(Holder::Somebody(_)) => match lease::process(&path) {
+                    Ok(Some(process)) => {
+                        info!("{}[{}] lives as generation {generation}: adopted", Role::Server.name(), process.pid());
+                        servers.push(Self {
+                            generation,
+                            process,
+                            link: Link::new(&directory.server_socket(generation), heartbeat_interval),
+                            adopted: true,
+                            since: now,
+                            state: ServerState::Starting,
+                            stop_by: None,
+                            ready: None,
+                        });
+                    }
+                    Ok(None) => warn!("generation {generation} has a lease and no pid yet"),
+                    Err(error) => warn!("generation {generation} cannot be watched: {error}"),
+                },
+                Err(error) => warn!("{}: {error}", path.display()),
+            }
+        }
+        servers
+    }
+
+    /// What to wait for.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let ready = self.ready.as_ref().map(AsFd::as_fd);
+        std::iter::once(self.process.as_fd()).chain(ready).chain(self.link.descriptor())
+    }
+
+    /// Listens to it and asks it. `true`: it just became ready.
+    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+        let before = self.state;
+        if let Some(pipe) = &mut self.ready {
+            let mut line = [0; 16];
+            match pipe.read(&mut line) {
+                Ok(0) => self.ready = None, // it died, or closed it: its pidfd or its answers will tell
+                Ok(_) => {
+                    self.ready = None;
+                    self.state = ServerState::Ready;
+                    self.link.hurry(now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    warn!("the pipe of generation {}: {error}", self.generation);
+                    self.ready = None;
+                }
+            }
+        }
+        if self.link.turn(now)
+            && let Some(pong) = self.link.pong()
+        {
+            self.state = pong.state;
+        }
+        before == ServerState::Starting && self.state == ServerState::Ready
+    }
+
+    /// Its newest answer.
+    pub(crate) const fn pong(&self) -> Option<&Pong> {
+        self.link.pong()
+    }
+
+    /// Sends it a signal, its lease read again first.
+    pub(crate) fn signal(&self, directory: &RuntimeDir, signal: Signal) {
+        if let Err(error) = lease::signal(&directory.server_lease(self.generation), &self.process, signal) {
+            warn!("{}[{}] cannot be signalled: {error}", Role::Server.name(), self.process.pid());
+        }
+    }
+}
+
+/// Removes what a dead generation left, but its numbers.
+pub(crate) fn clear_away(directory: &RuntimeDir, generation: u64) {
+    let done = match Lease::reserve(&directory.server_lease(generation)) {
+        Ok(lease) => directory::remove(&directory.server_socket(generation)).and_then(|()| lease.remove()),
+        Err(error) => Err(io::Error::other(error.to_string())),
+    };
+    if let Err(error) = done {
+        warn!("what generation {generation} left cannot be cleared away: {error}");
+    }
+}
+
+/// Adds up the numbers of the dead when there are many of them, so that their files do not pile up.
+pub(crate) fn fold_numbers(directory: &RuntimeDir, oldest_living: Option<u64>) {
+    let Ok(mut dead) = directory.numbers_generations() else { return };
+    dead.retain(|&generation| oldest_living.is_none_or(|living| generation < living));
+    if dead.len() < UNFOLDED_MAX {
+        return;
+    }
+    let paths: Vec<_> = dead.into_iter().map(|generation| directory.server_numbers(generation)).collect();
+    match crate::admin::fold_dead(&paths, &directory.folded_numbers()) {
+        Ok(lost) => lost.iter().for_each(|lost| warn!("numbers are lost: {lost}")),
+        Err(error) => warn!("the numbers of {} dead servers cannot be added up: {error}", paths.len()),
+    }
+}

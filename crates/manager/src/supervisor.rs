@@ -1,0 +1,448 @@
+//! Manager's main thread: one poll loop that never waits for anything else.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use config::Config;
+use supervise::backoff::Backoff;
+use supervise::configuration;
+use supervise::control::{Endpoint, Pong, Reply, Request};
+use supervise::directory::RuntimeDir;
+use supervise::lease::{Lease, LeaseError};
+use supervise::listener::{Listener, ListenerKind};
+use supervise::role::{self, Family, Role};
+use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
+use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::{error, info, wait, warn};
+use sys::process::Signal;
+use sys::signal::{Signals, Taken};
+
+use crate::admin::{self, AdminHandle};
+use crate::listeners;
+use crate::options::Options;
+use crate::report::{self, Knowledge, Published};
+use crate::servers::{self, Server};
+
+/// The set of listeners does not change while a manager lives; cop asks again when manager's pid has changed.
+const LISTENERS_EPOCH: u64 = 1;
+
+/// How long supervision, about to stop, waits for the control plane.
+const ADMIN_STOPS_WITHIN: Duration = Duration::from_millis(100);
+
+/// Why manager ends, as its exit code says it.
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+/// Runs manager until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 3 the configuration is
+/// wrong, 4 another manager runs here.
+#[must_use]
+pub fn run(options: &Options) -> u8 {
+    let outcome = Supervisor::start(options).and_then(|supervisor| supervisor.supervise());
+    match outcome {
+        Ok(()) => 0,
+        Err(Failure { code, why }) => {
+            error!("{why}");
+            code
+        }
+    }
+}
+
+struct Supervisor {
+    family: Family,
+    config: Arc<Config>,
+    configuration: ConfigurationStatus,
+    lease: Lease,
+    signals: Signals,
+    endpoint: Endpoint,
+    listeners: Vec<Listener>,
+    servers: Vec<Server>,
+    server_deaths: u64,
+    backoff: Backoff,
+    /// No server is started before this.
+    not_before: Instant,
+    last_death: String,
+    cop: Option<Watch>,
+    /// An orderly stop has begun.
+    stopping: bool,
+    housekeeping_at: Instant,
+    started_at: Instant,
+    published: Published,
+    /// The control plane, while it runs.
+    admin: Option<AdminHandle>,
+}
+
+impl Supervisor {
+    fn start(options: &Options) -> Result<Self, Failure> {
+        let started_at = SystemClock.now();
+        let failed = |why: String| Failure { code: 1, why };
+        // Before any thread starts: all inherit the mask.
+        let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
+        let (config, directory) = read_configuration(options)?;
+        let family =
+            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
+        directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
+        role::settle(Role::Manager, &family).map_err(|error| failed(error.to_string()))?;
+        let lease = Lease::take(&directory.manager_lease()).map_err(|error| lease_failure(&error))?;
+
+        let interval = config.supervise.heartbeat_interval;
+        let servers = Server::adopt_all(&directory, interval, started_at);
+        let generations: Vec<_> = servers.iter().map(|server| server.generation).collect();
+        let listeners = listeners::gather(&config, &directory, &generations).map_err(failed)?;
+        configuration::commit(&directory, &config)
+            .map_err(|error| failed(format!("the configuration cannot be committed: {error}")))?;
+        let socket = directory.manager_socket();
+        let endpoint = Endpoint::bind(&socket).map_err(|error| failed(format!("{}: {error}", socket.display())))?;
+        let cop = options.in_tree.then(|| {
+            let (lease, socket) = (directory.cop_lease(), directory.cop_socket());
+            Watch::new(Role::Cop, lease, socket, Some(interval), config.supervise.respawn_backoff_max)
+        });
+        let configuration =
+            ConfigurationStatus { source: options.source.to_string(), digest: configuration::digest(&config) };
+        let supervisor = Self {
+            backoff: Backoff::new(config.supervise.respawn_backoff_max),
+            published: Published::new(directory),
+            family,
+            config: Arc::new(config),
+            configuration,
+            lease,
+            signals,
+            endpoint,
+            listeners,
+            servers,
+            server_deaths: 0,
+            not_before: Instant::ORIGIN,
+            last_death: String::new(),
+            cop,
+            stopping: false,
+            housekeeping_at: started_at,
+            started_at,
+            admin: None,
+        };
+        for listener in &supervisor.listeners {
+            info!("{} listens on {}", listener.name.kind.as_str(), listener.address());
+        }
+        Ok(supervisor)
+    }
+
+    fn supervise(mut self) -> Result<(), Failure> {
+        self.turn()?; // the server first: it is what others wait for
+        self.publish();
+        self.open_admin();
+        while !(self.stopping && self.servers.is_empty()) {
+            self.wait()?;
+            self.turn()?;
+            self.publish();
+        }
+        self.end()
+    }
+
+    fn turn(&mut self) -> Result<(), Failure> {
+        let reaped = watch::reap();
+        let now = SystemClock.now();
+        self.take_signals(now)?;
+        self.bury(now, &reaped);
+        for server in &mut self.servers {
+            if server.turn(now) {
+                let took = now - server.since;
+                info!("{}[{}] is ready after {took:.1?}", Role::Server.name(), server.process.pid());
+                self.backoff.succeeded();
+            }
+        }
+        self.start_server(now);
+        self.hasten(now);
+        self.mind_cop(now, &reaped);
+        self.answer(now);
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + self.config.supervise.heartbeat_interval;
+            self.look_after_files();
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Failure> {
+        let now = SystemClock.now();
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
+        descriptors.extend(self.endpoint.descriptors());
+        descriptors.extend(self.servers.iter().flat_map(Server::descriptors));
+        descriptors.extend(self.cop.iter().flat_map(Watch::descriptors));
+        let moments = self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server)]);
+        let moments = moments.chain([
+            Some(self.housekeeping_at),
+            self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
+            self.needs_server().then_some(self.not_before),
+        ]);
+        let timeout = wait::until_earliest(now, moments);
+        wait::readable(&descriptors, timeout).map_err(|error| Failure { code: 1, why: format!("poll: {error}") })
+    }
+
+    fn needs_server(&self) -> bool {
+        !self.stopping && !self.servers.iter().any(|server| server.state != ServerState::Draining)
+    }
+
+    fn start_server(&mut self, now: Instant) {
+        if !self.needs_server() || now < self.not_before {
+            return;
+        }
+        let interval = self.config.supervise.heartbeat_interval;
+        match Server::start(&self.family, &self.listeners, interval, now) {
+            Ok(server) => self.servers.push(server),
+            Err(why) => {
+                error!("{why}");
+                self.last_death = why;
+                self.not_before = now + self.backoff.failed();
+            }
+        }
+    }
+
+    /// Takes note of dead servers. One that was ready is replaced at once.
+    fn bury(&mut self, now: Instant, reaped: &Reaped) {
+        let (dead, living) = std::mem::take(&mut self.servers).into_iter().partition(|server| server.process.is_dead());
+        self.servers = living;
+        let dead: Vec<Server> = dead;
+        for server in dead {
+            let pid = server.process.pid();
+            let cause = watch::cause(reaped, pid);
+            let text = format!("{}[{pid}] generation {} {cause}", Role::Server.name(), server.generation);
+            if server.stop_by.is_some() {
+                info!("{text}");
+            } else {
+                warn!("{text}");
+                self.server_deaths += 1;
+                self.last_death = text;
+                if server.state == ServerState::Starting && !server.adopted {
+                    let pause = self.backoff.failed();
+                    self.not_before = now + pause;
+                    warn!("it was not ready; the next one is started in {pause:?}");
+                } else {
+                    self.not_before = now;
+                }
+            }
+            // Start the next one first: nobody waits for a broom.
+            self.start_server(now);
+            servers::clear_away(&self.family.directory, server.generation);
+        }
+    }
+
+    /// When a server that should have got ready or ended by then is killed.
+    fn patience_ends(&self, server: &Server) -> Option<Instant> {
+        let started_by = (server.state == ServerState::Starting && !server.adopted)
+            .then(|| server.since + self.config.supervise.start_timeout);
+        server.stop_by.or(started_by)
+    }
+
+    fn hasten(&mut self, now: Instant) {
+        for server in &self.servers {
+            if self.patience_ends(server).is_some_and(|end| now >= end) {
+                let pid = server.process.pid();
+                let what = if server.stop_by.is_some() { "has not stopped" } else { "is not ready" };
+                warn!("{}[{pid}] {what} in time: killed", Role::Server.name());
+                server.signal(&self.family.directory, Signal::KILL);
+            }
+        }
+    }
+
+    fn mind_cop(&mut self, now: Instant, reaped: &Reaped) {
+        let Some(cop) = &mut self.cop else { return };
+        if self.stopping || cop.look(now, reaped) != Sight::Gone {
+            return;
+        }
+        match role::start(Role::Cop, &self.family, &[OsString::from("--in-tree")], Vec::new()) {
+            Ok(child) => {
+                info!("{}[{}] started", Role::Cop.name(), child.pid());
+                cop.started(child, now);
+            }
+            Err(error) => {
+                error!("{} cannot be started: {error}", Role::Cop.name());
+                cop.not_started(now);
+            }
+        }
+    }
+
+    fn take_signals(&mut self, now: Instant) -> Result<(), Failure> {
+        loop {
+            let arrived = self.signals.next().map_err(|error| Failure { code: 1, why: format!("signals: {error}") })?;
+            let Some(arrived) = arrived else { return Ok(()) };
+            match arrived.signal {
+                Taken::Terminate | Taken::Interrupt => self.stop(now, arrived.sender),
+                Taken::HangUp => self.judge_file(),
+                Taken::User1 => self.reopen_logs(),
+                Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+                Taken::Child => {}
+            }
+        }
+    }
+
+    /// Begins an orderly stop: new connections are refused from now on, servers finish what runs.
+    fn stop(&mut self, now: Instant, sender: u32) {
+        if self.stopping {
+            warn!("told to stop again by process {sender}: servers are killed");
+            for server in &mut self.servers {
+                server.stop_by = Some(now);
+            }
+            return;
+        }
+        info!("told to stop by process {sender}");
+        self.stopping = true;
+        self.listeners.clear();
+        if let Some(admin) = self.admin.take()
+            && !admin.stop(ADMIN_STOPS_WITHIN)
+        {
+            warn!("the admin port is still busy; it ends with this process");
+        }
+        for server in &mut self.servers {
+            server.stop_by = Some(now + self.config.supervise.stop_timeout);
+            server.signal(&self.family.directory, Signal::TERM);
+        }
+    }
+
+    /// Says what a reload would find. The configuration stays as it is.
+    fn judge_file(&self) {
+        match self.family.source.load() {
+            Err(wrong) => error!("the configuration is wrong, the one in force stays:\n{wrong}"),
+            Ok(new) => {
+                let changed: Vec<_> = self.config.changed(&new).map(|(key, _)| key).collect();
+                if changed.is_empty() {
+                    info!("the configuration in {} says what is in force already", self.family.source);
+                } else {
+                    let keys = changed.join(", ");
+                    warn!("this version cannot reload: changes of {keys} take effect after a stop and a start");
+                }
+            }
+        }
+    }
+
+    fn reopen_logs(&self) {
+        self.family.reopen_log();
+        info!("logs reopened");
+        for server in &self.servers {
+            server.signal(&self.family.directory, Signal::USR1);
+        }
+        if let Some(cop) = &self.cop {
+            cop.signal(Signal::USR1);
+        }
+    }
+
+    fn answer(&mut self, now: Instant) {
+        for question in self.endpoint.questions() {
+            match question.request {
+                Request::Ping => {
+                    let pong = Reply::Pong(self.pong(now));
+                    self.endpoint.answer(&question, pong, &[]);
+                }
+                Request::Status => {
+                    self.publish();
+                    let status = Reply::Status(Box::new(self.published.newest()));
+                    self.endpoint.answer(&question, status, &[]);
+                }
+                Request::Listeners => {
+                    let names = self.listeners.iter().map(|listener| listener.name.clone()).collect();
+                    let fds: Vec<_> = self.listeners.iter().map(|listener| listener.fd.as_fd()).collect();
+                    self.endpoint.answer(&question, Reply::Listeners(names), &fds);
+                }
+                Request::ReopenLogs => {
+                    self.reopen_logs();
+                    self.endpoint.answer(&question, Reply::Done, &[]);
+                }
+            }
+        }
+    }
+
+    fn pong(&self, now: Instant) -> Pong {
+        let serving = self.servers.iter().rfind(|server| server.state == ServerState::Ready);
+        Pong {
+            name: Role::Manager.name().to_owned(),
+            pid: std::process::id(),
+            version: base::VERSION.to_owned(),
+            age_ms: u64::try_from((now - self.started_at).as_millis()).unwrap_or(u64::MAX),
+            configuration: self.configuration.digest.clone(),
+            stopping: self.stopping,
+            generation: serving.map_or(0, |server| server.generation),
+            listeners_epoch: if self.stopping { 0 } else { LISTENERS_EPOCH },
+            ..Pong::default()
+        }
+    }
+
+    fn publish(&self) {
+        let now = SystemClock.now();
+        let respawn = self.needs_server().then(|| RespawnStatus {
+            last_death: self.last_death.clone(),
+            failures: self.backoff.failures(),
+            next_try_in_ms: u64::try_from(self.not_before.since(now).as_millis()).unwrap_or(u64::MAX),
+        });
+        let known = Knowledge {
+            directory: &self.family.directory,
+            configuration: &self.configuration,
+            stopping: self.stopping,
+            cop: self.cop.as_ref(),
+            servers: &self.servers,
+            respawn,
+            server_deaths: self.server_deaths,
+            listeners: &self.listeners,
+        };
+        self.published.publish(report::report(&known, now));
+    }
+
+    /// Starts the control plane. Without it supervision goes on.
+    fn open_admin(&mut self) {
+        let Some(listener) = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Admin) else {
+            return;
+        };
+        let source = Arc::new(self.published.clone());
+        let opened = listener.fd.try_clone().and_then(|fd| admin::spawn(TcpListener::from(fd), source));
+        match opened {
+            Ok(handle) => self.admin = Some(handle),
+            Err(error) => error!("the admin port is not served, supervision goes on: {error}"),
+        }
+    }
+
+    fn look_after_files(&mut self) {
+        match self.lease.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our lease: it is back"),
+            Err(error) => error!("{error}"),
+        }
+        match self.endpoint.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our control socket: it is back"),
+            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
+        }
+        let oldest_living = self.servers.iter().map(|server| server.generation).min();
+        servers::fold_numbers(&self.family.directory, oldest_living);
+    }
+
+    /// Leaves nothing behind.
+    fn end(self) -> Result<(), Failure> {
+        let directory = &self.family.directory;
+        let removed = directory.forget_run();
+        drop(self.endpoint);
+        let removed = removed.and(self.lease.remove());
+        info!("stopped");
+        removed.map_err(|error| Failure { code: 1, why: format!("something is left behind: {error}") })
+    }
+}
+
+fn read_configuration(options: &Options) -> Result<(Config, RuntimeDir), Failure> {
+    let wrong = |wrong: config::Diagnostics| Failure { code: 3, why: format!("the configuration is wrong:\n{wrong}") };
+    if let (true, Some(directory)) = (options.in_tree, &options.runtime_dir) {
+        let directory = RuntimeDir::new(directory);
+        let (config, _) = configuration::in_force(&directory, &options.source).map_err(wrong)?;
+        return Ok((config, directory));
+    }
+    let config = options.source.load().map_err(wrong)?;
+    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
+    Ok((config, directory))
+}
+
+fn lease_failure(error: &LeaseError) -> Failure {
+    match error {
+        LeaseError::Held { .. } => Failure { code: 4, why: format!("already running: {error}") },
+        LeaseError::Io { source, .. } => Failure { code: 1, why: format!("{error}: {source}") },
+        LeaseError::Contended { .. } => Failure { code: 1, why: error.to_string() },
+    }
+}

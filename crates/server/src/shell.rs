@@ -1,0 +1,287 @@
+//! The server's main thread: takes the lease and the listeners, runs the engine, answers for it, ends it.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use config::Config;
+use supervise::configuration;
+use supervise::control::Endpoint;
+use supervise::directory::{self, RuntimeDir};
+use supervise::lease::{self, Holder, Lease, LeaseError};
+use supervise::listener::{Listener, ListenerKind};
+use supervise::role::{Family, Role};
+use supervise::status::ServerState;
+use supervise::{error, info, wait, warn};
+use sys::signal::{Signals, Taken};
+
+use crate::control::{self, Identity};
+use crate::engine::{self, Engine, EngineListeners};
+use crate::options::{self, Options};
+
+/// How often lease and socket are looked after.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a draining engine is asked what is still open.
+const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Why a server ends, as its exit code says it.
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+impl Failure {
+    fn new(code: u8, why: impl Into<String>) -> Self {
+        Self { code, why: why.into() }
+    }
+}
+
+/// Runs a server until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 3 the configuration
+/// is wrong, 4 another server already runs alone here.
+#[must_use]
+pub fn run(options: &Options) -> u8 {
+    match Shell::start(options) {
+        Ok(shell) => match shell.serve() {
+            Ok(()) => 0,
+            Err(failure) => complain(&failure),
+        },
+        Err(failure) => complain(&failure),
+    }
+}
+
+fn complain(failure: &Failure) -> u8 {
+    error!("{}", failure.why);
+    failure.code
+}
+
+struct Shell {
+    family: Family,
+    config: Arc<Config>,
+    identity: Identity,
+    lease: Lease,
+    endpoint: Endpoint,
+    signals: Signals,
+    listeners: Vec<Listener>,
+    engine: Engine,
+    started_at: Instant,
+}
+
+impl Shell {
+    fn start(options: &Options) -> Result<Self, Failure> {
+        let started_at = SystemClock.now();
+        // Before any thread starts: all inherit the mask.
+        let signals = Signals::take().map_err(|error| Failure::new(1, format!("no signals: {error}")))?;
+        let (config, directory) = read_configuration(options)?;
+        let family =
+            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
+        supervise::role::settle(Role::Server, &family).map_err(|error| Failure::new(1, error.to_string()))?;
+
+        let (generation, lease) = match options.generation {
+            Some(generation) => (generation, inherit_lease(options, &directory, generation)?),
+            None => lease_alone(&directory)?,
+        };
+        let listeners = match options.generation {
+            Some(_) => options::inherit(options, &config),
+            None => options::bind(&config),
+        };
+        let listeners = listeners.map_err(|why| Failure::new(1, why))?;
+        let socket = directory.server_socket(generation);
+        let endpoint =
+            Endpoint::bind(&socket).map_err(|error| Failure::new(1, format!("{}: {error}", socket.display())))?;
+
+        let identity = Identity {
+            generation,
+            configuration: configuration::digest(&config),
+            state: ServerState::Ready, // nobody is answered before the engine runs
+        };
+        let config = Arc::new(config);
+        let engine = Engine::start(
+            Arc::clone(&config),
+            duplicates(&listeners).map_err(|error| Failure::new(1, format!("no descriptors left: {error}")))?,
+            engine::Identity { pid: std::process::id(), generation },
+            Some(directory.server_numbers(generation)),
+        )
+        .map_err(|error| Failure::new(1, error.to_string()))?;
+        let shell = Self { family, config, identity, lease, endpoint, signals, listeners, engine, started_at };
+        shell.say_ready(options);
+        Ok(shell)
+    }
+
+    fn say_ready(&self, options: &Options) {
+        let took = SystemClock.now() - self.started_at;
+        let addresses: Vec<_> =
+            self.listeners.iter().map(|l| format!("{} {}", l.name.kind.as_str(), l.address())).collect();
+        info!("generation {} is ready after {took:?}: {}", self.identity.generation, addresses.join(", "));
+        let Some(number) = options.ready else { return };
+        // Whoever waits for this may have died meanwhile; another will find us by our lease.
+        let told = sys::process::inherited(number).and_then(|fd| std::fs::File::from(fd).write_all(b"ready\n"));
+        if let Err(error) = told {
+            warn!("nobody hears that this server is ready: {error}");
+        }
+    }
+
+    fn serve(mut self) -> Result<(), Failure> {
+        let mut housekeeping_at = SystemClock.now() + HOUSEKEEPING_INTERVAL;
+        loop {
+            let now = SystemClock.now();
+            self.wait(housekeeping_at.since(now))?;
+            if self.take_signals()? {
+                break;
+            }
+            self.answer();
+            let now = SystemClock.now();
+            if now >= housekeeping_at {
+                housekeeping_at = now + HOUSEKEEPING_INTERVAL;
+                self.look_after_files();
+            }
+        }
+        self.drain()
+    }
+
+    /// Accepts nothing more, lets what runs end, then ends itself. A second signal ends it at once.
+    fn drain(mut self) -> Result<(), Failure> {
+        let bound = self.config.server.drain_timeout;
+        let deadline = SystemClock.now() + bound;
+        info!("draining, for {bound:?} at most");
+        self.identity.state = ServerState::Draining;
+        self.engine.drain();
+        // The last copy to close makes the kernel refuse new connections instead of keeping them waiting.
+        self.listeners.clear();
+        loop {
+            let open = self.engine.open_connections();
+            if open == 0 {
+                info!("drained");
+                break;
+            }
+            if SystemClock.now() >= deadline {
+                warn!("{open} connections are still open after {bound:?}: they are cut");
+                break;
+            }
+            self.wait(DRAIN_LOOK_INTERVAL)?;
+            if self.take_signals()? {
+                warn!("told to stop again: {open} connections are cut");
+                break;
+            }
+            self.answer();
+        }
+        self.engine.stop();
+        drop(self.endpoint);
+        // In a tree manager removes it; alone nobody else would.
+        self.lease.remove().map_err(|error| Failure::new(1, format!("the lease cannot be removed: {error}")))
+    }
+
+    fn wait(&self, timeout: Duration) -> Result<(), Failure> {
+        let mut descriptors = vec![self.signals.as_fd()];
+        descriptors.extend(self.endpoint.descriptors());
+        wait::readable(&descriptors, timeout).map_err(|error| Failure::new(1, format!("poll: {error}")))
+    }
+
+    /// Whether one of them says to stop.
+    fn take_signals(&mut self) -> Result<bool, Failure> {
+        let mut stop = false;
+        while let Some(arrived) = self.signals.next().map_err(|error| Failure::new(1, format!("signals: {error}")))? {
+            match arrived.signal {
+                Taken::Terminate | Taken::Interrupt => {
+                    info!("told to stop by process {}", arrived.sender);
+                    stop = true;
+                }
+                Taken::User1 => self.reopen_logs(),
+                Taken::HangUp => warn!("this version cannot reload: the configuration stays as it is"),
+                Taken::User2 => warn!("this version cannot restart in place"),
+                Taken::Child => {}
+            }
+        }
+        Ok(stop)
+    }
+
+    fn answer(&mut self) {
+        let age = SystemClock.now() - self.started_at;
+        if control::answer(&mut self.endpoint, &self.identity, Some(&self.engine), &self.listeners, age) {
+            self.reopen_logs();
+        }
+    }
+
+    fn reopen_logs(&self) {
+        self.family.reopen_log();
+        self.engine.reopen_logs();
+        info!("logs reopened");
+    }
+
+    fn look_after_files(&mut self) {
+        match self.lease.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our lease: it is back"),
+            Err(error) => error!("{error}"),
+        }
+        match self.endpoint.restore() {
+            Ok(false) => {}
+            Ok(true) => warn!("somebody removed our control socket: it is back"),
+            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
+        }
+    }
+}
+
+fn read_configuration(options: &Options) -> Result<(Config, RuntimeDir), Failure> {
+    // In a tree: what is in force. Alone: what the file says.
+    if let (Some(_), Some(directory)) = (options.generation, &options.runtime_dir) {
+        let directory = RuntimeDir::new(directory);
+        let (config, _) = configuration::in_force(&directory, &options.source)
+            .map_err(|wrong| Failure::new(3, format!("the configuration is wrong:\n{wrong}")))?;
+        return Ok((config, directory));
+    }
+    let config =
+        options.source.load().map_err(|wrong| Failure::new(3, format!("the configuration is wrong:\n{wrong}")))?;
+    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
+    Ok((config, directory))
+}
+
+fn inherit_lease(options: &Options, directory: &RuntimeDir, generation: u64) -> Result<Lease, Failure> {
+    let path = directory.server_lease(generation);
+    let lease = match options.lease {
+        Some(number) => {
+            let fd = sys::process::inherited(number)
+                .map_err(|error| Failure::new(1, format!("descriptor {number} of the lease: {error}")))?;
+            Lease::inherit(fd, &path)
+        }
+        None => Lease::take(&path),
+    };
+    lease.map_err(|error| lease_failure(&error))
+}
+
+/// A generation and a lease for a server that nobody started, unless another serves here.
+fn lease_alone(directory: &RuntimeDir) -> Result<(u64, Lease), Failure> {
+    let failed = |error: std::io::Error| Failure::new(1, format!("{}: {error}", directory.path().display()));
+    directory.create().map_err(failed)?;
+    for generation in directory.server_generations().map_err(failed)? {
+        let path = directory.server_lease(generation);
+        if let Holder::Somebody(pid) = lease::holder(&path).map_err(failed)? {
+            return Err(lease_failure(&LeaseError::Held { path, pid }));
+        }
+        directory::remove(&path).map_err(failed)?;
+        directory::remove(&directory.server_socket(generation)).map_err(failed)?;
+    }
+    let generation = directory.next_generation().map_err(failed)?;
+    let lease = Lease::take(&directory.server_lease(generation)).map_err(|error| lease_failure(&error))?;
+    Ok((generation, lease))
+}
+
+fn lease_failure(error: &LeaseError) -> Failure {
+    match error {
+        LeaseError::Held { .. } => Failure::new(4, format!("already running: {error}")),
+        LeaseError::Io { source, .. } => Failure::new(1, format!("{error}: {source}")),
+        LeaseError::Contended { .. } => Failure::new(1, error.to_string()),
+    }
+}
+
+fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {
+    let of_kind = |kind: ListenerKind| -> std::io::Result<Vec<OwnedFd>> {
+        listeners.iter().filter(|l| l.name.kind == kind).map(|l| l.fd.try_clone()).collect()
+    };
+    Ok(EngineListeners {
+        http: of_kind(ListenerKind::Http)?,
+        server_page: of_kind(ListenerKind::Server)?.pop(),
+        demo: of_kind(ListenerKind::Demo)?.pop(),
+    })
+}

@@ -1,0 +1,342 @@
+//! One process keeping an eye on another that may be started by anybody: it lives, it is coming, or it is gone.
+//!
+//! The lease says who it is, the pidfd when it ends, the heartbeats how it does. A watcher that finds it [`Sight::Gone`]
+//! may start it, and says so by [`Watch::started`]; one that is found to live is *adopted*, whoever started it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::Instant;
+use sys::process::{Exit, Pidfd, Signal};
+
+use crate::backoff::Backoff;
+use crate::heartbeat::Link;
+use crate::lease::{self, Holder};
+use crate::role::Role;
+
+/// Between two looks at a lease whose holder is coming.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// A process that was started and has no lease after this is killed.
+const LEASE_WITHIN: Duration = Duration::from_secs(10);
+/// Without heartbeats to say so, a process that lived this long had become ready.
+const LIVED_WELL: Duration = Duration::from_secs(1);
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// It lives.
+    Lives,
+    /// It was started and has no lease yet, or died so often that it is not yet time for another.
+    Coming,
+    /// It is not there, and it is time to start it.
+    Gone,
+}
+
+/// Processes that ended and were reaped in this turn.
+pub type Reaped = [(u32, Exit)];
+
+/// Reaps every child that has ended.
+#[must_use]
+pub fn reap() -> Vec<(u32, Exit)> {
+    let mut reaped = Vec::new();
+    loop {
+        match sys::process::reap_any() {
+            Ok(Some(ended)) => reaped.push(ended),
+            Ok(None) => return reaped,
+            Err(error) => {
+                crate::warn!("a child cannot be reaped: {error}");
+                return reaped;
+            }
+        }
+    }
+}
+
+/// How a process ended, in words, as far as it is known: only a parent is told.
+#[must_use]
+pub fn cause(reaped: &Reaped, pid: u32) -> String {
+    reaped
+        .iter()
+        .find(|(who, _)| *who == pid)
+        .map_or_else(|| "ended (its parent knows how)".to_owned(), |(_, exit)| exit.to_string())
+}
+
+/// The eye on one process.
+#[derive(Debug)]
+pub struct Watch {
+    role: Role,
+    lease: PathBuf,
+    socket: PathBuf,
+    heartbeat_interval: Option<Duration>,
+    seen: Option<Seen>,
+    child: Option<(Pidfd, Instant)>,
+    backoff: Backoff,
+    not_before: Instant,
+    next_at: Instant,
+    restarts: u64,
+    last_exit: Option<Exit>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    process: Pidfd,
+    since: Instant,
+    link: Option<Link>,
+}
+
+impl Watch {
+    /// An eye on who holds `lease` and answers at `socket`; asked for signs of life when there is an interval.
+    #[must_use]
+    pub const fn new(
+        role: Role,
+        lease: PathBuf,
+        socket: PathBuf,
+        heartbeat_interval: Option<Duration>,
+        backoff_max: Duration,
+    ) -> Self {
+        Self {
+            role,
+            lease,
+            socket,
+            heartbeat_interval,
+            seen: None,
+            child: None,
+            backoff: Backoff::new(backoff_max),
+            not_before: Instant::ORIGIN,
+            next_at: Instant::ORIGIN,
+            restarts: 0,
+            last_exit: None,
+        }
+    }
+
+    /// Looks, asks, listens; never waits. To be called whenever a descriptor is readable and at [`Watch::next_at`].
+    pub fn look(&mut self, now: Instant, reaped: &Reaped) -> Sight {
+        self.mourn(now, reaped);
+        if self.seen.is_none()
+            && let Some(sight) = self.seek(now)
+        {
+            return sight;
+        }
+        if let Some(seen) = &mut self.seen {
+            if let Some(link) = &mut seen.link {
+                link.turn(now);
+                self.next_at = link.next_at();
+            } else {
+                self.next_at = Instant::FAR_FUTURE;
+            }
+        }
+        Sight::Lives
+    }
+
+    /// It was started, by us.
+    pub fn started(&mut self, child: Pidfd, now: Instant) {
+        self.restarts += 1;
+        self.child = Some((child, now));
+        self.next_at = now + LOOK_INTERVAL;
+    }
+
+    /// It could not be started.
+    pub fn not_started(&mut self, now: Instant) {
+        self.not_before = now + self.backoff.failed();
+        self.next_at = self.not_before;
+    }
+
+    /// When to look at the latest.
+    #[must_use]
+    pub const fn next_at(&self) -> Instant {
+        self.next_at
+    }
+
+    /// What to wait for.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let process = self.seen.as_ref().map(|seen| seen.process.as_fd());
+        let answers = self.link().and_then(Link::descriptor);
+        let child = self.child.as_ref().map(|(child, _)| child.as_fd());
+        process.into_iter().chain(answers).chain(child)
+    }
+
+    /// Its pid, when it lives.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.seen.as_ref().map(|seen| seen.process.pid())
+    }
+
+    /// The heartbeats of who lives now.
+    #[must_use]
+    pub fn link(&self) -> Option<&Link> {
+        self.seen.as_ref().and_then(|seen| seen.link.as_ref())
+    }
+
+    /// As [`Watch::link`], to forgive or to hurry.
+    pub fn link_mut(&mut self) -> Option<&mut Link> {
+        self.seen.as_mut().and_then(|seen| seen.link.as_mut())
+    }
+
+    /// How often we started it.
+    #[must_use]
+    pub const fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// How the last of our own children in this role ended.
+    #[must_use]
+    pub const fn last_exit(&self) -> Option<Exit> {
+        self.last_exit
+    }
+
+    /// Sends it a signal, its lease read again first. `false`: it is not there.
+    pub fn signal(&self, signal: Signal) -> bool {
+        let Some(seen) = &self.seen else { return false };
+        match lease::signal(&self.lease, &seen.process, signal) {
+            Ok(sent) => sent,
+            Err(error) => {
+                crate::error!("{}[{}] cannot be signalled: {error}", self.role.name(), seen.process.pid());
+                false
+            }
+        }
+    }
+
+    /// Takes note of deaths.
+    fn mourn(&mut self, now: Instant, reaped: &Reaped) {
+        if let Some((child, since)) = &self.child {
+            if child.is_dead() {
+                let pid = child.pid();
+                crate::warn!("{}[{pid}] {} before it had its lease", self.role.name(), cause(reaped, pid));
+                self.last_exit = exit(reaped, pid);
+                self.child = None;
+                self.not_before = now + self.backoff.failed();
+            } else if now.since(*since) >= LEASE_WITHIN {
+                crate::error!("{}[{}] has no lease after {LEASE_WITHIN:?}: killed", self.role.name(), child.pid());
+                // Our own child, not reaped: its pidfd cannot mean anybody else.
+                if let Err(error) = child.signal(Signal::KILL) {
+                    crate::error!("{}[{}] cannot be killed: {error}", self.role.name(), child.pid());
+                }
+            }
+        }
+        if let Some(seen) = &self.seen
+            && seen.process.is_dead()
+        {
+            let (pid, lived) = (seen.process.pid(), now.since(seen.since));
+            crate::warn!("{}[{pid}] {} after {lived:.1?}", self.role.name(), cause(reaped, pid));
+            self.last_exit = exit(reaped, pid);
+            let was_ready = match &seen.link {
+                Some(link) => link.pong().is_some(),
+                None => lived >= LIVED_WELL,
+            };
+            self.not_before = if was_ready {
+                self.backoff.succeeded();
+                now
+            } else {
+                now + self.backoff.failed()
+            };
+            self.seen = None;
+        }
+    }
+
+    /// Looks for who holds the lease. `None`: found.
+    fn seek(&mut self, now: Instant) -> Option<Sight> {
+        let holder = match lease::holder(&self.lease) {
+            Ok(holder) => holder,
+            Err(error) => {
+                crate::error!("{} cannot be read: {error}", self.lease.display());
+                self.next_at = now + LEASE_WITHIN;
+                return Some(Sight::Coming);
+            }
+        };
+        match holder {
+            Holder::Nobody if self.child.is_some() => {}
+            Holder::Nobody if now < self.not_before => {
+                self.next_at = self.not_before;
+                return Some(Sight::Coming);
+            }
+            Holder::Nobody => {
+                self.next_at = now + LOOK_INTERVAL;
+                return Some(Sight::Gone);
+            }
+            Holder::Somebody(None) => {}
+            Holder::Somebody(Some(_)) => match lease::process(&self.lease) {
+                Ok(Some(process)) => {
+                    self.found(process, now);
+                    return None;
+                }
+                Ok(None) => {}
+                Err(error) => crate::error!("the holder of {} cannot be watched: {error}", self.lease.display()),
+            },
+        }
+        self.next_at = now + LOOK_INTERVAL;
+        Some(Sight::Coming)
+    }
+
+    fn found(&mut self, process: Pidfd, now: Instant) {
+        let ours = self.child.as_ref().is_some_and(|(child, _)| child.pid() == process.pid());
+        if ours {
+            self.child = None;
+        } else {
+            crate::info!("{}[{}] lives: adopted", self.role.name(), process.pid());
+        }
+        let link = self.heartbeat_interval.map(|interval| Link::new(&self.socket, interval));
+        self.seen = Some(Seen { process, since: now, link });
+    }
+}
+
+fn exit(reaped: &Reaped, pid: u32) -> Option<Exit> {
+    reaped.iter().find(|(who, _)| *who == pid).map(|(_, exit)| *exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Lease;
+    use base::{Clock, SystemClock};
+    use std::ffi::OsStr;
+
+    fn sleeper(seconds: &str) -> Pidfd {
+        sys::process::spawn(&sys::process::Spawn {
+            program: OsStr::new("/bin/sleep"),
+            arguments: vec![OsStr::new("sleep"), OsStr::new(seconds)],
+            descriptors: vec![],
+            standing: sys::process::Standing::OwnGroup,
+        })
+        .unwrap()
+    }
+
+    fn wait_dead(process: &Pidfd) {
+        crate::wait::readable(&[process.as_fd()], Duration::from_secs(10)).unwrap();
+        assert!(process.is_dead());
+    }
+
+    #[test]
+    fn a_process_is_coming_then_lives_then_is_gone_and_comes_back_at_once_the_first_time() {
+        let home = std::env::temp_dir().join(format!("beltway-watch-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        std::fs::create_dir_all(&home).unwrap();
+        let path = home.join("cop.lock");
+        let mut watch = Watch::new(Role::Cop, path.clone(), home.join("s"), None, Duration::from_secs(1));
+        let now = SystemClock.now();
+        assert_eq!(watch.look(now, &[]), Sight::Gone);
+
+        let child = sleeper("30");
+        let pid = child.pid();
+        watch.started(child, now);
+        assert_eq!(watch.look(now, &[]), Sight::Coming, "no lease yet");
+        let lease = Lease::reserve(&path).unwrap();
+        assert_eq!(watch.look(now, &[]), Sight::Coming, "held, but by whom?");
+        lease.record(pid).unwrap();
+        assert_eq!(watch.look(now, &[]), Sight::Lives);
+        assert_eq!((watch.pid(), watch.restarts()), (Some(pid), 1));
+
+        assert!(watch.signal(Signal::KILL));
+        wait_dead(&watch.seen.as_ref().unwrap().process);
+        drop(lease);
+        assert_eq!(watch.look(now, &[(pid, Exit::Code(3))]), Sight::Gone, "the first death costs no wait");
+        assert_eq!(watch.last_exit(), Some(Exit::Code(3)));
+        assert!(!watch.signal(Signal::KILL));
+
+        watch.not_started(now);
+        assert_eq!(watch.look(now, &[]), Sight::Coming, "the second does");
+        assert!(watch.next_at() > now);
+        assert_eq!(watch.look(watch.next_at(), &[]), Sight::Gone);
+        let _ = reap();
+        std::fs::remove_dir_all(home).unwrap();
+    }
+}
