@@ -87,7 +87,7 @@ impl LogSender {
     /// Opens a file for appending; two calls for one path give the same sink. Not for event threads: opening may block.
     ///
     /// # Errors
-    /// What `open(2)` says; `QuotaExceeded` when [too many](SINKS_MAX) are open.
+    /// What `open(2)` says; `QuotaExceeded` when too many are open.
     pub fn open(&self, path: &Path) -> io::Result<Sink> {
         let mut sinks = self.0.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sink) = sinks.iter().find(|sink| sink.path() == Some(path)) {

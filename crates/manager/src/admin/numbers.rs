@@ -31,7 +31,17 @@ impl Numbers {
     pub(super) fn read(status: &Status, segments: &[PathBuf]) -> Self {
         let mut numbers = Self::default();
         let mut read = Vec::new();
+        let mut later = Vec::new();
         for path in segments.iter().take(SEGMENTS_MAX) {
+            match snapshot(path) {
+                Ok(snapshot) if snapshot.pid != 0 => read.push(snapshot),
+                Ok(_) => later.push(path),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => later.push(path),
+                Err(error) => numbers.unreadable.push(format!("{}: {error}", path.display())),
+            }
+        }
+        // The sum of the dead is read last: whatever was folded and removed while we read is in it.
+        for path in later {
             match snapshot(path) {
                 Ok(snapshot) => read.push(snapshot),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -201,6 +201,27 @@ fn folding_the_dead_changes_no_sum_at_any_moment() {
 }
 
 #[test]
+fn a_reader_beside_the_one_who_folds_never_sees_a_counter_go_back() {
+    let room = Room::new("beside");
+    let folded = room.0.join("numbers.folded");
+    let paths: Vec<PathBuf> = std::iter::once(folded.clone()).chain((0..40).map(|g| room.generation(g))).collect();
+    for generation in 0..40 {
+        room.segment(generation).cells::<Numbers>(0).unwrap().add(Numbers::REQUESTS, 1);
+    }
+    std::thread::scope(|scope| {
+        let folding = scope.spawn(|| {
+            for path in &paths[1..] {
+                assert!(fold_dead(std::slice::from_ref(path), &folded).unwrap().is_empty());
+            }
+        });
+        while !folding.is_finished() {
+            let sum = numbers::Numbers::read(&Status::default(), &paths).sum;
+            assert_eq!(sum.counter("beltway_http_requests_total"), 40);
+        }
+    });
+}
+
+#[test]
 fn a_damaged_segment_is_told_of_and_the_others_are_counted() {
     let room = Room::new("damaged");
     room.segment(1).cells::<Numbers>(0).unwrap().add(Numbers::REQUESTS, 3);
