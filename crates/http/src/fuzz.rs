@@ -147,3 +147,73 @@ fn hop_fields(body: Body) -> FieldSet {
     let ours = if body == Body::Chunked { Known::TransferEncoding } else { Known::Other };
     Known::all().filter(|&k| hop::HOP_BY_HOP.has(k) && k != ours).fold(FieldSet::EMPTY, FieldSet::with)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::specimens;
+
+    type Target = fn(&[u8]);
+    const TARGETS: [(&str, Target); 5] = [
+        ("request", fuzz_request),
+        ("response", fuzz_response),
+        ("body", fuzz_body),
+        ("remap", fuzz_remap),
+        ("date", fuzz_date),
+    ];
+
+    #[test]
+    fn the_corpus_replays_without_a_broken_promise() {
+        for (name, target) in TARGETS {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+            let mut count = 0;
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                target(&std::fs::read(entry.unwrap().path()).unwrap());
+                count += 1;
+            }
+            assert!(count >= 5, "{}: {count}", folder.display());
+        }
+    }
+
+    #[test]
+    fn the_specimens_break_no_promise_either() {
+        for specimen in specimens::malformed_requests() {
+            fuzz_request(&specimen.bytes);
+        }
+        for specimen in specimens::hostile_responses() {
+            fuzz_response(&specimen.bytes);
+            fuzz_body(&specimen.bytes);
+        }
+    }
+
+    proptest! {
+        /// One byte of a lawful or unlawful message changed: most come out refused, some come out different.
+        #[test]
+        fn a_changed_byte_breaks_no_promise(
+            at in any::<prop::sample::Index>(), which in any::<prop::sample::Index>(), byte in prop_oneof![
+                any::<u8>(), prop::sample::select(b"\r\n \t:,;=/%.?*\0".to_vec())
+            ],
+        ) {
+            for (name, target) in TARGETS {
+                let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+                let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+                files.sort();
+                let mut bytes = std::fs::read(&files[which.index(files.len())]).unwrap();
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                target(&bytes);
+            }
+        }
+
+        #[test]
+        fn no_bytes_break_a_promise(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            for (_, target) in TARGETS {
+                target(&bytes);
+            }
+        }
+    }
+}

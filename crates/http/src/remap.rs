@@ -17,6 +17,8 @@ mod disguise;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire::h1::split_port;
@@ -146,21 +148,17 @@ impl Remap {
     /// The first rule that cannot be.
     pub fn compile(sources: Vec<RuleSource>) -> Result<Self, RemapError> {
         let mut remap = Self::default();
+        let mut exact: HashMap<String, Vec<u32>> = HashMap::new();
         for (at, source) in sources.into_iter().enumerate() {
             let index = u32::try_from(at).map_err(|_| RemapError { rule: at, fault: RuleFault::TooMany })?;
             let rule = Rule::compile(source).map_err(|fault| RemapError { rule: at, fault })?;
             match &rule.host {
-                Some(HostPattern::Exact(host)) => {
-                    let hash = xxh3_64(host.as_bytes());
-                    match remap.exact.iter_mut().find(|(_, known, _)| known == host) {
-                        Some((_, _, rules)) => rules.push(index),
-                        None => remap.exact.push((hash, host.clone(), vec![index])),
-                    }
-                }
+                Some(HostPattern::Exact(host)) => exact.entry(host.clone()).or_default().push(index),
                 Some(HostPattern::Suffix(_)) | None => remap.general.push(index),
             }
             remap.rules.push(rule);
         }
+        remap.exact = exact.into_iter().map(|(host, rules)| (xxh3_64(host.as_bytes()), host, rules)).collect();
         remap.exact.sort_by_key(|(hash, ..)| *hash);
         Ok(remap)
     }

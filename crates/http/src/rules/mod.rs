@@ -4,6 +4,7 @@
 //! - [`forward`]: the request as the origin gets it, the response as the client gets it.
 //! - [`framing`]: how the content is framed towards the client.
 //! - [`via`]: who was on the way, and loops.
+//! - [`last_hop`]: what we answer ourselves when `Max-Forwards` says so.
 //! - [`date`], [`status`], [`error_page`]: the small change.
 //!
 //! Time is an argument. Nothing here does I/O, and only hostile input makes it slow, within named bounds.
@@ -14,6 +15,7 @@ pub mod forward;
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod last_hop;
 pub mod sink;
 pub mod status;
 pub mod via;
