@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
@@ -13,6 +14,11 @@ use crate::leash::{Leash, LeashedCommand};
 
 /// Where caches and logs go when it exists: a memory file system, so that no disk is measured by accident.
 const MEMORY_DIR: &str = "/dev/shm";
+
+/// How many ports below the clients' range are tried.
+const PORTS: u16 = 10_000;
+/// Ports below this one are never used.
+const PORT_MIN: u16 = 1024;
 
 /// How the directories are named; the pid follows.
 const DIR_PREFIX: &str = "beltway-bench-";
@@ -96,10 +102,24 @@ fn remove_orphans(parent: &Path) {
     }
 }
 
-/// A port on 127.0.0.1 that was free a moment ago.
+/// A port on 127.0.0.1 that nobody listens on, from below the range from which clients get theirs.
+///
+/// Clients leave tens of thousands of ports waiting for their connections' last packets; in that state the kernel finds
+/// none for a listener, and might give one that was found to a client before it is used.
 pub(crate) fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).doing("looking for a free port")?;
-    Ok(listener.local_addr().doing("looking for a free port")?.port())
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let low: u16 = range.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(32_768);
+    // Runs at the same time begin at different places.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS)).unwrap_or(0);
+    for _ in 0..PORTS {
+        let step = TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = low.saturating_sub(1 + (start.wrapping_add(step)) % PORTS);
+        if port >= PORT_MIN && TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(Trouble::Wrong("no free port on 127.0.0.1".to_owned()))
 }
 
 /// Where a program is, looking in the usual places beside `PATH`, as services live outside a user's.

@@ -1,6 +1,5 @@
 //! One turn of one target: check, load, account.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
@@ -121,9 +120,10 @@ pub(super) fn take(
             _ => {}
         }
     }
-    let now: HashSet<u32> = target.processes().into_iter().collect();
-    if pids.iter().any(|pid| !now.contains(pid)) {
-        faults.push("a process of it ended during the load".to_owned());
+    // One that ends without a successor may be done, as nginx's cache loader is; one that was replaced has died.
+    let now = target.processes();
+    if now.is_empty() || now.iter().any(|pid| !pids.contains(pid)) && pids.iter().any(|pid| !now.contains(pid)) {
+        faults.push("a process of it died during the load".to_owned());
     }
     Ok(Turn {
         round,

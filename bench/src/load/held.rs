@@ -1,16 +1,13 @@
 //! Connections that are used once and then held open: what an idle client costs.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
 
 use crate::error::{Doing, Outcome, Trouble};
 use crate::probe;
 
-/// Connections that share one source address: below the number of ephemeral ports, with room for others.
-const CONNECTIONS_PER_SOURCE: usize = 20_000;
 /// Bound of each wait on one connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,8 +23,7 @@ impl Held {
     pub(crate) fn open(port: u16, path: &str, count: usize) -> Outcome<Self> {
         let mut held = Self { port, path: path.to_owned(), streams: Vec::with_capacity(count) };
         for number in 0..count {
-            let last = u8::try_from(1 + number / CONNECTIONS_PER_SOURCE).unwrap_or(u8::MAX);
-            let mut stream = connect_from(Ipv4Addr::new(127, 0, 0, last), port)
+            let mut stream = connect(port)
                 .map_err(|trouble| Trouble::Wrong(format!("connection {number} of {count}: {trouble}")))?;
             ask(&mut stream, port, path)?;
             held.streams.push(stream);
@@ -56,12 +52,10 @@ impl Held {
     }
 }
 
-fn connect_from(source: Ipv4Addr, port: u16) -> Outcome<TcpStream> {
-    let socket: OwnedFd = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-        .doing("making a socket")?;
-    rustix::net::bind(&socket, &SocketAddr::V4(SocketAddrV4::new(source, 0))).doing("binding a source")?;
-    rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).doing("connecting")?;
-    let stream = TcpStream::from(socket);
+/// The source port is left to the kernel: it may then share one with connections to other ports.
+fn connect(port: u16) -> Outcome<TcpStream> {
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let stream = TcpStream::connect_timeout(&address.into(), PATIENCE).doing("connecting")?;
     stream.set_read_timeout(Some(PATIENCE)).doing("setting a timeout")?;
     stream.set_write_timeout(Some(PATIENCE)).doing("setting a timeout")?;
     Ok(stream)
