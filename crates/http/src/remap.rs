@@ -6,7 +6,7 @@
 //! too; nobody who writes `/a` means it.)
 //!
 //! What is forwarded is never normalised, for the origin may know better. But a path that *means* something else than it
-//! says is not forwarded by what it says: see [`disguise`]. So no spelling of a path reaches another rule's URLs, or
+//! says is not forwarded by what it says: see `disguise`. So no spelling of a path reaches another rule's URLs, or
 //! leaves the part of the origin that a rule opens.
 //!
 //! Nothing here is state. Round robin needs a counter: the caller keeps it and hands it in as a key.
