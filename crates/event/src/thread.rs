@@ -25,6 +25,7 @@ use std::time::Duration;
 use base::{Clock, Instant, Rng, SystemClock, WallTime};
 use buf::Chain;
 use slab::Slab;
+use stats::{Beat, BeatName};
 
 use crate::continuation::{Action, ActionKey, Actions, Cont, Event, Scheduled, deliver};
 use crate::driver::{Driver, WAKE_TOKEN};
@@ -114,6 +115,7 @@ pub(crate) struct Core {
     pub(crate) stats: TurnStats,
     stop: Cell<bool>,
     tail: RefCell<Vec<AtTail>>,
+    beat: Cell<Option<Beat>>,
 }
 
 /// One event thread, from the inside. Clones share it.
@@ -202,6 +204,7 @@ impl Thread {
             stats: TurnStats::default(),
             stop: Cell::new(false),
             tail: RefCell::default(),
+            beat: Cell::new(None),
         })))
     }
 
@@ -325,6 +328,12 @@ impl Thread {
         self.schedule(cont, Some(self.now() + period), Some(period))
     }
 
+    /// Makes this thread's signs of life visible through `beat`, from now on.
+    pub fn set_beat(&self, beat: Beat) {
+        beat.begin(&BeatName::new(&self.0.name), sys::thread::id());
+        self.0.beat.set(Some(beat));
+    }
+
     /// Calls `f` at the end of each turn, before what the turn wrote is flushed.
     pub fn at_tail(&self, f: impl Fn(&Self) + 'static) {
         self.0.tail.borrow_mut().push(Rc::new(f));
@@ -373,6 +382,9 @@ impl Thread {
         let core = &self.0;
         let started = core.clock.now();
         core.now.set(started);
+        if let Some(beat) = core.beat.get() {
+            beat.turn(started.as_nanos());
+        }
         for _ in 0..EXTERNAL_MAX {
             match core.external.pop() {
                 Some(Message::Wake(id)) => core.wake_local(id),
@@ -475,6 +487,9 @@ impl Thread {
         let mut before = started;
         let timeout = if sleep {
             before = core.clock.now();
+            if let Some(beat) = core.beat.get() {
+                beat.poll(before.as_nanos());
+            }
             let next = core.wheel.borrow().next_expiry();
             next.map(|at| u64::try_from((at - before).as_nanos()).unwrap_or(u64::MAX))
         } else {
@@ -536,6 +551,9 @@ impl Thread {
         }
         drop(sources);
         while core.external.pop().is_some() {}
+        if let Some(beat) = core.beat.take() {
+            beat.end();
+        }
     }
 }
 

@@ -31,6 +31,12 @@ pub fn set_name(name: &str) {
     }
 }
 
+/// The kernel's number of the calling thread.
+#[must_use]
+pub fn id() -> u64 {
+    u64::from(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs())
+}
+
 /// CPU time the calling thread has used, in nanoseconds.
 #[must_use]
 pub fn cpu_time_ns() -> u64 {

@@ -1,15 +1,44 @@
 //! The event threads and all they do.
+//!
+//! - [`numbers`](self::numbers): the segment, and what the loops say of themselves.
+//! - [`pages`](self::pages): the server's own page.
+//!
+//! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+mod numbers;
+mod pages;
+
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use config::Config;
+use base::{Clock, Instant, SystemClock};
+use config::{Config, Diagnostics, LogFile, Threads};
+use event::log::{LogSender, LogThread, Sink};
+use event::{Listener, Processor, ProcessorOptions, Shares, Thread};
+use http::local::Service;
+use http::{Http, Plan, Worker, WorkerParts};
+use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
+use stats::{Segment, Snapshot};
 use supervise::status::ThreadBeat;
+
+use self::numbers::Loop;
+use self::pages::Pages;
+
+/// How often a thread does its house-keeping.
+const TICK: Duration = Duration::from_millis(200);
+/// Threads for blocking work.
+const TASK_THREADS: usize = 2;
+/// Descriptors that client connections may not take: origins, logs, listeners, and what the process needs itself.
+const DESCRIPTOR_RESERVE: u64 = 256;
+/// Of the descriptors beyond the reserve, one in so many is for origins.
+const ORIGIN_SHARE: u64 = 2;
+/// How long threads may take to end.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long the last log lines may take to be written.
+const LOG_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// Listeners for the engine to accept from.
 #[derive(Debug)]
@@ -34,89 +63,244 @@ pub struct Identity {
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A thread could not be started.
-    #[error("no event thread could be started: {0}")]
-    Thread(#[source] std::io::Error),
+    /// A thread, a poll or a listener could not be made.
+    #[error("the event threads could not be started: {0}")]
+    Threads(#[source] std::io::Error),
+    /// The configuration cannot be.
+    #[error("{0}")]
+    Configuration(Diagnostics),
+    /// The log cannot be written.
+    #[error("{0}: {1}")]
+    Log(String, #[source] std::io::Error),
+    /// The shared numbers cannot be made.
+    #[error("the segment for the numbers: {0}")]
+    Numbers(String),
+}
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` with the calling event thread's worker.
+fn with_worker(f: impl FnOnce(&Worker)) {
+    let worker = WORKER.with(|worker| worker.borrow().clone());
+    if let Some(worker) = worker {
+        f(&worker);
+    }
 }
 
 /// The running engine.
 #[derive(Debug)]
 pub struct Engine {
-    stopping: Arc<AtomicBool>,
-    open: Arc<AtomicU64>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    processor: Processor,
+    clients: Arc<Shares>,
+    pages: Arc<Shares>,
+    log_thread: LogThread,
+    log: LogSender,
+    segment: Segment,
 }
 
-const LOOK: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_millis(500);
+/// What each thread's worker is made of.
+struct Setup {
+    plan: Arc<Plan>,
+    names: NamesOptions,
+    pool: PoolOptions,
+    shared_pool: Arc<SharedPool>,
+    segment: Segment,
+    log: LogSender,
+    access_log: Option<Sink>,
+    listeners: Vec<Arc<Listener>>,
+    clients: Arc<Shares>,
+}
 
 impl Engine {
     /// Starts the event threads; they accept when this returns.
     ///
     /// # Errors
-    /// A thread cannot be started.
+    /// When something the configuration asks for cannot be had.
     pub fn start(
-        _config: Arc<Config>,
+        config: Arc<Config>,
         listeners: EngineListeners,
         identity: Identity,
-        _segment: Option<PathBuf>,
+        segment_path: Option<PathBuf>,
     ) -> Result<Self, StartError> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let open = Arc::new(AtomicU64::new(0));
-        let mut threads = Vec::new();
-        for fd in listeners.http.into_iter().chain(listeners.server_page).chain(listeners.demo) {
-            let (stopping, open) = (Arc::clone(&stopping), Arc::clone(&open));
-            let body = format!("{} {}\n", identity.pid, identity.generation);
-            let answer =
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-            let serve = move || accept(&TcpListener::from(fd), &answer, &stopping, &open);
-            let name = format!("[ET_NET {}]", threads.len());
-            threads.push(std::thread::Builder::new().name(name).spawn(serve).map_err(StartError::Thread)?);
+        let plan = Plan::prepare(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
+        let threads = thread_count(config.threads);
+        let (log_thread, log) =
+            LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
+        log.sign(&format!("traffic_server[{}]", identity.pid));
+        log.set_level(match config.log.level {
+            config::Level::Error => event::log::Level::Error,
+            config::Level::Warn => event::log::Level::Warn,
+            config::Level::Info => event::log::Level::Info,
+            config::Level::Debug => event::log::Level::Debug,
+        });
+        if let LogFile::Path(path) = &config.log.file {
+            let sink = log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?;
+            log.report_to(sink);
         }
-        Ok(Self { stopping, open, threads })
+        let access_log = match config.http.access_log.as_ref().map(|log| &log.file) {
+            None => None,
+            Some(LogFile::Stderr) => Some(log.standard_error()),
+            Some(LogFile::Path(path)) => {
+                Some(log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?)
+            }
+        };
+        let segment = numbers::create(threads, identity, segment_path).map_err(StartError::Numbers)?;
+        let clients = Shares::new(threads, connection_limit(config.http.limits.connections));
+        let own_pages = Shares::new(threads, numbers::PAGE_CONNECTIONS_MAX);
+        let peers = Arc::new(OnceLock::new());
+        let listen = |fd: OwnedFd, shares: &Arc<Shares>, service: Option<Arc<dyn Service>>| {
+            Listener::new(fd, Arc::clone(shares), Arc::clone(&peers), move |_, tcp| {
+                with_worker(|worker| match &service {
+                    Some(service) => worker.serve_locally(tcp, Arc::clone(service)),
+                    None => worker.serve(tcp),
+                });
+            })
+            .map_err(StartError::Threads)
+        };
+        let mut accepting = Vec::new();
+        for fd in listeners.http {
+            accepting.push(listen(fd, &clients, None)?);
+        }
+        if let Some(fd) = listeners.server_page {
+            let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients)));
+            accepting.push(listen(fd, &own_pages, Some(service))?);
+        }
+        if let Some(fd) = listeners.demo {
+            accepting.push(listen(fd, &own_pages, Some(Arc::new(demo::origin::Origin)))?);
+        }
+        let limits = &config.http.limits;
+        let setup = Setup {
+            plan,
+            names: NamesOptions {
+                ttl: config.names.ttl,
+                negative_ttl: config.names.negative_ttl,
+                timeout: config.names.timeout,
+                stale: config.names.stale,
+            },
+            pool: PoolOptions {
+                idle_per_thread: limits.origin_idle_per_thread,
+                idle_shared: limits.origin_idle_shared,
+                keep_alive: config.http.timeouts.origin_keep_alive,
+                threads,
+            },
+            shared_pool: Arc::default(),
+            segment: segment.clone(),
+            log: log.clone(),
+            access_log,
+            listeners: accepting,
+            clients: Arc::clone(&clients),
+        };
+        let seed = SystemClock.wall().as_micros().cast_unsigned() ^ (u64::from(identity.pid) << 40);
+        let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: false, seed };
+        let processor =
+            Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
+        // Set here alone, once.
+        let _ = peers.set(processor.net().to_vec());
+        Ok(Self { processor, clients, pages: own_pages, log_thread, log, segment })
     }
 
-    /// Accepts nothing more.
+    /// Stops accepting; what runs finishes, what is idle closes.
     pub fn drain(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.clients.drain();
+        self.pages.drain();
+        for thread in self.processor.net() {
+            thread.run(|_| with_worker(Worker::drain));
+        }
     }
 
     /// Client connections open.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
-        self.open.load(Ordering::Acquire)
+        self.clients.open() as u64
     }
 
     /// Signs of life of the event threads.
     #[must_use]
     pub fn beats(&self) -> Vec<ThreadBeat> {
-        Vec::new()
+        let now = SystemClock.now();
+        let beats = Snapshot::read(self.segment.words()).map(|snapshot| snapshot.beats).unwrap_or_default();
+        beats
+            .into_iter()
+            .map(|beat| {
+                // A thread that waits for events is well however long it waits.
+                let asleep = beat.state == stats::BeatState::Polling;
+                let age = if asleep { Duration::ZERO } else { now - Instant::from_nanos(beat.at_nanos) };
+                ThreadBeat { name: beat.thread, age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX) }
+            })
+            .collect()
     }
 
-    /// Closes and opens the log files.
-    pub fn reopen_logs(&self) {}
+    /// Whether all event threads still run.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.processor.is_whole()
+    }
 
-    /// Ends it.
+    /// Opens the log files anew: for rotation.
+    pub fn reopen_logs(&self) {
+        self.log.reopen();
+    }
+
+    /// Ends all threads, each within a bound.
     pub fn stop(self) {
         self.drain();
-        for thread in self.threads {
-            let _ = thread.join(); // a thread that panicked has ended, too
-        }
+        // A thread that does not end is left behind: the process ends after this.
+        let _ = self.processor.stop(STOP_MAX);
+        let _ = self.log_thread.stop(LOG_STOP_MAX);
     }
 }
 
-fn accept(listener: &TcpListener, answer: &str, stopping: &AtomicBool, open: &AtomicU64) {
-    while !stopping.load(Ordering::Acquire) {
-        let Ok((mut stream, _)) = listener.accept() else {
-            std::thread::sleep(LOOK);
-            continue;
-        };
-        open.fetch_add(1, Ordering::AcqRel);
-        let mut request = [0; 4096];
-        let set = stream.set_nonblocking(false).and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
-        if set.and_then(|()| stream.read(&mut request)).is_ok_and(|read| read > 0) {
-            let _ = stream.write_all(answer.as_bytes()); // the client may have gone
-        }
-        open.fetch_sub(1, Ordering::AcqRel);
+fn thread_count(threads: Threads) -> usize {
+    match threads {
+        Threads::Auto => sys::thread::cores().len().max(1),
+        Threads::Count(count) => count.get(),
     }
+}
+
+fn connection_limit(configured: Option<usize>) -> usize {
+    let descriptors = sys::thread::raise_descriptor_limit();
+    let most = descriptors.saturating_sub(DESCRIPTOR_RESERVE).max(1);
+    let most = usize::try_from((most - most / (ORIGIN_SHARE + 1)).max(1)).unwrap_or(usize::MAX);
+    configured.map_or(most, |limit| limit.min(most))
+}
+
+fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
+    let missing = || std::io::Error::other("the segment has no place for this thread");
+    let index = thread.index();
+    let cells = setup.segment.cells::<Http>(index).ok_or_else(missing)?;
+    let loop_cells = setup.segment.cells::<Loop>(index).ok_or_else(missing)?;
+    thread.set_beat(setup.segment.beat(index).ok_or_else(missing)?);
+    let worker = Worker::new(WorkerParts {
+        thread: thread.clone(),
+        plan: Arc::clone(&setup.plan),
+        pool: Pool::new(setup.pool, Arc::clone(&setup.shared_pool)),
+        names: Names::new(setup.names),
+        cells,
+        log: setup.access_log.clone().map(|sink| (setup.log.writer(), sink)),
+    });
+    WORKER.with(|slot| *slot.borrow_mut() = Some(worker.clone()));
+    for listener in &setup.listeners {
+        listener.accept_on(thread)?;
+    }
+    let (log, clients) = (setup.log.clone(), Arc::clone(&setup.clients));
+    let me = thread.clone();
+    thread.spawn("house-keeping", async move {
+        let mut told = 0;
+        loop {
+            me.sleep(TICK).await;
+            worker.tick();
+            numbers::tell(&me, loop_cells, &clients);
+            let (panics, name) = me.stats().panics();
+            if panics > told {
+                told = panics;
+                log.report(
+                    event::log::Level::Error,
+                    format_args!("a panic in \"{name}\" was contained ({panics} so far)"),
+                );
+            }
+        }
+    });
+    Ok(())
 }

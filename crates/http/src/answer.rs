@@ -1,0 +1,158 @@
+//! Answers of our own making: refusals, failures, and the few requests that end here.
+
+use std::fmt::Display;
+
+use buf::{Chunk, SizeClass};
+
+use crate::access_log::{Record, Url};
+use crate::block_sink::BlockSink;
+use crate::metrics::Http;
+use crate::record;
+use crate::rules::HeadSink;
+use crate::rules::error_page::{ErrorPage, write_error_page};
+use crate::rules::forward::ConnectionField;
+use crate::rules::status::Fault;
+use crate::session::Session;
+use crate::wire::h1::RequestHead;
+use crate::wire::{Field, Known, Method};
+
+/// What a page takes beside its detail.
+const PAGE_ROOM: usize = 1_024;
+
+/// An answer that says what went wrong.
+pub(crate) struct Failure<'a> {
+    pub(crate) status: u16,
+    pub(crate) detail: &'a str,
+    pub(crate) connection: ConnectionField,
+    pub(crate) head_only: bool,
+}
+
+/// Queues an error page and says how many bytes it has.
+pub(crate) fn send_failure(session: &Session, failure: &Failure<'_>) -> u64 {
+    let worker = &session.worker;
+    let mut sink = BlockSink::new(PAGE_ROOM + failure.detail.len());
+    write_error_page(
+        &mut sink,
+        &ErrorPage {
+            status: failure.status,
+            detail: failure.detail,
+            signature: &worker.plan().via,
+            date: &worker.date(),
+            connection: failure.connection,
+            head_only: failure.head_only,
+            retry_after_s: None,
+        },
+    );
+    worker.cells().add(
+        match Fault::of(failure.status) {
+            Fault::Request => Http::OWN_CLIENT_FAULT,
+            Fault::Origin | Fault::OriginLate => Http::OWN_ORIGIN_FAULT,
+            Fault::Proxy => Http::OWN_PROXY_FAULT,
+        },
+        1,
+    );
+    send(session, sink)
+}
+
+fn send(session: &Session, sink: BlockSink) -> u64 {
+    let Some((page, _)) = sink.finish() else { return 0 };
+    let bytes = page.len() as u64;
+    session.tcp.send(page);
+    bytes
+}
+
+/// Refuses a request whose head could not be read, and logs it. `bytes` is what there was of it.
+pub(crate) fn refuse_head(session: &Session, bytes: &[u8], status: u16, why: &dyn Display) {
+    let worker = &session.worker;
+    let detail = why.to_string();
+    worker.cells().add(Http::REQUESTS, 1);
+    worker.cells().add(Http::responses(status), 1);
+    let failure = Failure { status, detail: &detail, connection: ConnectionField::Close, head_only: false };
+    let sent = send_failure(session, &failure);
+    worker.cells().add(Http::CLIENT_SENT, sent);
+    worker.cells().add(Http::CLIENT_RECEIVED, bytes.len() as u64);
+    record::write(
+        worker,
+        &Record {
+            time: worker.wall(),
+            elapsed: std::time::Duration::ZERO,
+            client: session.peer,
+            method: b"",
+            url: Url { scheme: "http", authority: b"", target: b"" },
+            version: "HTTP/1.1",
+            status,
+            bytes_sent: sent,
+            bytes_received: bytes.len() as u64,
+            result: "NONE",
+            hierarchy: "HIER_NONE",
+            origin: None,
+            origin_reused: false,
+            content_type: b"text/plain; charset=utf-8",
+            referer: b"",
+            user_agent: b"",
+            error: Some("bad-request"),
+        },
+    );
+}
+
+/// Methods that a proxy passes on, for `Allow`.
+const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
+
+/// Queues the answer to OPTIONS that may go no further.
+pub(crate) fn send_options(session: &Session, connection: ConnectionField) -> u64 {
+    let mut sink = BlockSink::new(PAGE_ROOM);
+    for part in [b"HTTP/1.1 200 OK\r\nDate: ".as_slice(), &session.worker.date(), b"\r\nAllow: ", ALLOW] {
+        sink.put(part);
+    }
+    sink.put(b"\r\nContent-Length: 0\r\n");
+    sink.put(connection.line());
+    sink.put(b"\r\n");
+    send(session, sink)
+}
+
+/// Whether a field is kept out of a TRACE's answer (RFC 9110 §9.3.8).
+fn is_secret(field: &Field<'_>) -> bool {
+    matches!(field.known, Known::Authorization | Known::ProxyAuthorization | Known::Cookie)
+}
+
+/// Queues the answer to TRACE that may go no further: the request's head as it came, without its secrets.
+pub(crate) fn send_trace(session: &Session, head: &RequestHead, buf: &[u8], connection: ConnectionField) -> u64 {
+    let mut echo = BlockSink::new(head.head_len() + PAGE_ROOM);
+    for part in [head.method_bytes(buf), b" ", head.target(buf), b" ", head.version().name().as_bytes(), b"\r\n"] {
+        echo.put(part);
+    }
+    for field in head.fields(buf).filter(|field| !is_secret(field)) {
+        for part in [field.name, b": ", field.value, b"\r\n"] {
+            echo.put(part);
+        }
+    }
+    echo.put(b"\r\n");
+    let Some((echo, _)) = echo.finish() else { return 0 };
+    let mut sink = BlockSink::new(PAGE_ROOM);
+    for part in [b"HTTP/1.1 200 OK\r\nDate: ".as_slice(), &session.worker.date()] {
+        sink.put(part);
+    }
+    sink.put(b"\r\nContent-Type: message/http\r\nContent-Length: ");
+    sink.put(echo.len().to_string().as_bytes());
+    sink.put(b"\r\n");
+    sink.put(connection.line());
+    sink.put(b"\r\n");
+    let bytes = echo.len() as u64 + send(session, sink);
+    session.tcp.send(echo);
+    bytes
+}
+
+/// `100 Continue`, for a client that waits for it and an origin that does not say it.
+pub(crate) fn send_continue(session: &Session) -> u64 {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    session.worker.cells().add(Http::RESPONSES_1XX, 1);
+    session.tcp.send(Chunk::from_static(CONTINUE));
+    CONTINUE.len() as u64
+}
+
+/// Whether a method's answers have no content.
+pub(crate) fn is_head(method: Method) -> bool {
+    method == Method::Head
+}
+
+const _: () = assert!(PAGE_ROOM < SizeClass::Small.capacity());

@@ -1,0 +1,245 @@
+//! A client's connection, from accept to close: one request after the other, as the client sends them.
+//!
+//! ```text
+//! accept ─> idle record (no buffer, no future) ─first byte─> future: head → transaction → head → … ─nothing left─> idle
+//! ```
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use base::Instant;
+use buf::SizeClass;
+use event::{Cont, Continuation, Event, Tcp, Thread};
+
+use crate::answer;
+use crate::inbox::Inbox;
+use crate::local::{self, Service};
+use crate::metrics::Http;
+use crate::plan::Plan;
+use crate::rules::forwarded::ClientAddress;
+use crate::transaction;
+use crate::wire::h1::Status;
+use crate::worker::{Scratch, Worker};
+
+/// How long, and how many bytes, a client whose request was refused may go on sending before it is cut: so that it
+/// reads our answer before its own sending fails (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: u64 = 1 << 20;
+
+/// What a transaction leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// The next request may come.
+    KeepAlive,
+    /// The connection closes after what is queued.
+    Close,
+    /// The same, but the client may still be sending: read that away for a while.
+    Linger,
+}
+
+/// A client's connection between its owners: the idle record, and the future that serves a request.
+pub(crate) struct Session {
+    pub(crate) tcp: Tcp,
+    pub(crate) worker: Worker,
+    pub(crate) peer: SocketAddr,
+    pub(crate) address: ClientAddress,
+    /// Answers in the origins' place.
+    service: Option<Arc<dyn Service>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.worker.cells().sub(Http::CLIENT_OPEN, 1);
+    }
+}
+
+/// The record of an idle connection: waits for a byte, the end, or its time.
+struct Idle {
+    session: Option<Session>,
+    until: Instant,
+    me: Weak<RefCell<Self>>,
+}
+
+impl Continuation for Idle {
+    fn handle_event(&mut self, event: Event, thread: &Thread) {
+        let Some(session) = self.session.take() else { return };
+        match event {
+            Event::Io(_) => {
+                // The connection let go of this record for the time of the request: the future holds it.
+                let _ = session.tcp.take_handler();
+                if let Some(me) = self.me.upgrade() {
+                    thread.spawn("http session", serve(session, me));
+                }
+            }
+            // A deadline that was for sending, and all has been sent: not ours.
+            Event::Interval if thread.now() < self.until && session.tcp.queued() == 0 => self.session = Some(session),
+            Event::Interval | Event::Drain | Event::Immediate => drop(session),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "http idle"
+    }
+}
+
+/// Where a peer without an address is said to be: a socket that is neither IPv4 nor IPv6.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>) {
+    worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
+    worker.cells().add(Http::CLIENT_OPEN, 1);
+    let peer = tcp.peer().unwrap_or(NOWHERE);
+    let session = Session { tcp, worker: worker.clone(), peer, address: ClientAddress::new(peer), service };
+    let idle = Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, me: me.clone() }));
+    // The first request's head is awaited like any other: without a buffer until its first byte.
+    let limit = worker.plan().timeouts.request_head;
+    rest(session, &idle, limit);
+}
+
+/// Makes the connection idle.
+fn rest(session: Session, idle: &Rc<RefCell<Idle>>, limit: Duration) {
+    let now = session.worker.thread().now();
+    let until = now + limit;
+    let sending = session.worker.plan().timeouts.client_send;
+    let unsent = session.tcp.queued() > 0;
+    session.tcp.set_write_deadline(if unsent { now + sending } else { Instant::FAR_FUTURE });
+    session.tcp.set_read_deadline(until);
+    let handler: Cont = Rc::clone(idle) as Cont;
+    session.tcp.set_handler(handler);
+    let mut record = idle.borrow_mut();
+    record.until = until;
+    record.session = Some(session);
+}
+
+/// What the wait for a request's head came to.
+enum Arrival {
+    Head,
+    /// Nothing has come: the connection is idle.
+    Nothing,
+    /// The client ended between two requests, or failed.
+    Ended,
+    /// The request was refused, and the answer is queued.
+    Refused,
+}
+
+async fn serve(session: Session, idle: Rc<RefCell<Idle>>) {
+    let worker = session.worker.clone();
+    let mut scratch = worker.take_scratch();
+    let ending = requests(&session, &mut scratch).await;
+    worker.give_scratch(scratch);
+    match ending {
+        Ending::KeepAlive if !worker.is_draining() => {
+            let limit = worker.plan().timeouts.keep_alive;
+            rest(session, &idle, limit);
+        }
+        Ending::Linger => linger(session).await,
+        Ending::KeepAlive | Ending::Close => {}
+    }
+}
+
+/// Serves requests until none is there.
+async fn requests(session: &Session, scratch: &mut Scratch) -> Ending {
+    let worker = &session.worker;
+    let mut inbox = Inbox::default();
+    let mut served = 0_usize;
+    loop {
+        let plan = worker.plan();
+        let started = worker.thread().now();
+        match await_head(session, &mut inbox, scratch, &plan).await {
+            Arrival::Head => {}
+            Arrival::Nothing => return Ending::KeepAlive,
+            Arrival::Ended => return Ending::Close,
+            Arrival::Refused => return Ending::Linger,
+        }
+        let ending = match &session.service {
+            Some(service) => local::run(session, service, &mut inbox, scratch, &plan, started).await,
+            None => transaction::run(session, &mut inbox, scratch, &plan, started).await,
+        };
+        if ending != Ending::KeepAlive {
+            return ending;
+        }
+        served += 1;
+        if served.is_multiple_of(plan.pipeline.max(1)) {
+            yield_once().await;
+        }
+        // A client that pipelines and does not read its responses is not read from either.
+        session.tcp.set_write_deadline(worker.thread().now() + plan.timeouts.client_send);
+        if session.tcp.room(plan.body_window).await.is_err() {
+            return Ending::Close;
+        }
+    }
+}
+
+/// Lets everybody else on this thread have a turn.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+async fn await_head(session: &Session, inbox: &mut Inbox, scratch: &mut Scratch, plan: &Arc<Plan>) -> Arrival {
+    let tcp = &session.tcp;
+    scratch.request.clear();
+    if inbox.is_empty() {
+        let first = poll_fn(|context| match inbox.poll_fill(context, tcp, SizeClass::Small) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        match first.await {
+            None => return Arrival::Nothing,
+            Some(Ok(0) | Err(_)) => return Arrival::Ended,
+            Some(Ok(_)) => {}
+        }
+    }
+    let until = session.worker.thread().now() + plan.timeouts.request_head;
+    loop {
+        match scratch.request.parse(inbox.bytes(), &plan.limits) {
+            Ok(Status::Complete) => return Arrival::Head,
+            Ok(Status::Partial) => {}
+            Err(error) => {
+                answer::refuse_head(session, inbox.bytes(), error.status, &error);
+                return Arrival::Refused;
+            }
+        }
+        tcp.set_read_deadline(until);
+        match inbox.fill(tcp, SizeClass::Medium).await {
+            // The client ended within a head: there is nobody to answer for sure, and nothing was asked.
+            Ok(0) => return Arrival::Ended,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                session.worker.cells().add(Http::CLIENT_LATE, 1);
+                answer::refuse_head(session, inbox.bytes(), 408, &"the request was not complete in time");
+                return Arrival::Refused;
+            }
+            Err(_) => return Arrival::Ended,
+        }
+    }
+}
+
+/// Ends our direction and reads the client's away, bounded in time and bytes.
+async fn linger(session: Session) {
+    let tcp = &session.tcp;
+    let now = session.worker.thread().now();
+    tcp.end();
+    tcp.set_read_deadline(now + LINGER);
+    let before = tcp.received();
+    let mut inbox = Inbox::default();
+    while tcp.received() - before < LINGER_BYTES_MAX {
+        match inbox.fill(tcp, SizeClass::Medium).await {
+            Ok(0) | Err(_) => return,
+            Ok(n) => inbox.consume(n),
+        }
+    }
+}
