@@ -8,13 +8,13 @@ use crate::access_log::{Record, Url};
 use crate::block_sink::BlockSink;
 use crate::metrics::Http;
 use crate::record;
-use crate::rules::HeadSink;
 use crate::rules::error_page::{ErrorPage, write_error_page};
 use crate::rules::forward::ConnectionField;
+use crate::rules::last_hop::write_last_hop_answer;
 use crate::rules::status::Fault;
 use crate::session::Session;
+use crate::wire::Method;
 use crate::wire::h1::RequestHead;
-use crate::wire::{Field, Known, Method};
 
 /// What a page takes beside its detail.
 const PAGE_ROOM: usize = 1_024;
@@ -95,51 +95,11 @@ pub(crate) fn refuse_head(session: &Session, bytes: &[u8], status: u16, why: &dy
     );
 }
 
-/// Methods that a proxy passes on, for `Allow`.
-const ALLOW: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH";
-
-/// Queues the answer to OPTIONS that may go no further.
-pub(crate) fn send_options(session: &Session, connection: ConnectionField) -> u64 {
-    let mut sink = BlockSink::new(PAGE_ROOM);
-    for part in [b"HTTP/1.1 200 OK\r\nDate: ".as_slice(), &session.worker.date(), b"\r\nAllow: ", ALLOW] {
-        sink.put(part);
-    }
-    sink.put(b"\r\nContent-Length: 0\r\n");
-    sink.put(connection.line());
-    sink.put(b"\r\n");
+/// Queues the answer to a request that may go no further.
+pub(crate) fn send_last_hop(session: &Session, head: &RequestHead, buf: &[u8], connection: ConnectionField) -> u64 {
+    let mut sink = BlockSink::new(head.head_len() + PAGE_ROOM);
+    write_last_hop_answer(&mut sink, head, buf, &session.worker.date(), connection);
     send(session, sink)
-}
-
-/// Whether a field is kept out of a TRACE's answer (RFC 9110 §9.3.8).
-fn is_secret(field: &Field<'_>) -> bool {
-    matches!(field.known, Known::Authorization | Known::ProxyAuthorization | Known::Cookie)
-}
-
-/// Queues the answer to TRACE that may go no further: the request's head as it came, without its secrets.
-pub(crate) fn send_trace(session: &Session, head: &RequestHead, buf: &[u8], connection: ConnectionField) -> u64 {
-    let mut echo = BlockSink::new(head.head_len() + PAGE_ROOM);
-    for part in [head.method_bytes(buf), b" ", head.target(buf), b" ", head.version().name().as_bytes(), b"\r\n"] {
-        echo.put(part);
-    }
-    for field in head.fields(buf).filter(|field| !is_secret(field)) {
-        for part in [field.name, b": ", field.value, b"\r\n"] {
-            echo.put(part);
-        }
-    }
-    echo.put(b"\r\n");
-    let Some((echo, _)) = echo.finish() else { return 0 };
-    let mut sink = BlockSink::new(PAGE_ROOM);
-    for part in [b"HTTP/1.1 200 OK\r\nDate: ".as_slice(), &session.worker.date()] {
-        sink.put(part);
-    }
-    sink.put(b"\r\nContent-Type: message/http\r\nContent-Length: ");
-    sink.put(echo.len().to_string().as_bytes());
-    sink.put(b"\r\n");
-    sink.put(connection.line());
-    sink.put(b"\r\n");
-    let bytes = echo.len() as u64 + send(session, sink);
-    session.tcp.send(echo);
-    bytes
 }
 
 /// `100 Continue`, for a client that waits for it and an origin that does not say it.

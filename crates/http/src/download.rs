@@ -26,17 +26,23 @@ pub(crate) enum DownloadError {
     ClientLate,
 }
 
-/// Passes a body on. Says how many bytes that made on the client's side, chunk framing included, whatever the outcome.
-pub(crate) async fn run(
-    session: &Session,
-    origin: &Tcp,
-    inbox: &mut Inbox,
-    body: Body,
-    framing: Framing,
-    mut framer: Framer,
-    plan: &Plan,
-    sent: &mut u64,
-) -> Result<(), DownloadError> {
+/// A body on its way, and how it goes on.
+pub(crate) struct Download<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) origin: &'a Tcp,
+    /// What has come from the origin behind the head.
+    pub(crate) inbox: &'a mut Inbox,
+    pub(crate) body: Body,
+    pub(crate) framing: Framing,
+    pub(crate) framer: Framer,
+    pub(crate) plan: &'a Plan,
+    /// Counts the bytes made on the client's side, chunk framing included, whatever the outcome.
+    pub(crate) sent: &'a mut u64,
+}
+
+/// Passes a body on.
+pub(crate) async fn run(download: Download<'_>) -> Result<(), DownloadError> {
+    let Download { session, origin, inbox, body, framing, mut framer, plan, sent } = download;
     let (client, thread) = (&session.tcp, session.worker.thread());
     let mut decoder = Decoder::new(body, &plan.limits);
     let mut send = |chunk: Chunk| {

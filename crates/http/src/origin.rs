@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 use event::Tcp;
 use net::Connection;
@@ -103,9 +102,3 @@ async fn connect(worker: &Worker, plan: &Plan, address: SocketAddr) -> Result<Co
         }
     }
 }
-
-/// Names are shared between a plan and the look-ups under way.
-const _: fn() = || {
-    fn assert_clone<T: Clone>() {}
-    assert_clone::<Rc<[std::net::IpAddr]>>();
-};

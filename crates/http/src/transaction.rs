@@ -22,7 +22,7 @@ use net::Connection;
 use crate::access_log::{Record, Url};
 use crate::answer::{self, Failure};
 use crate::block_sink::BlockSink;
-use crate::download::{self, DownloadError};
+use crate::download::{self, Download, DownloadError};
 use crate::inbox::Inbox;
 use crate::metrics::Http;
 use crate::origin::{Choice, Order, reach};
@@ -33,7 +33,7 @@ use crate::rules::framing::Framing;
 use crate::rules::{write_client_response, write_origin_request};
 use crate::session::{Ending, Session};
 use crate::transact::failure::{Attempt, Fault, Next, after};
-use crate::transact::request::{Local, Verdict, judge};
+use crate::transact::request::{Verdict, judge};
 use crate::transact::response::{self, Facts};
 use crate::upload::{Framer, Upload, UploadError};
 use crate::wire::h1::{RequestHead, ResponseHead, Status};
@@ -99,7 +99,7 @@ pub(crate) async fn run(
     let received_before = session.tcp.received();
     let ending = match judge(head, &text, &plan.remap, &plan.via, HTTP_PORT) {
         Verdict::Forward { rule } => exchange.forward(rule, inbox, response).await,
-        Verdict::Answer(local) => exchange.answer(local),
+        Verdict::LastHop => exchange.last_hop(),
         Verdict::Refuse(refusal) => exchange.fail(refusal.status(), refusal.detail(), refusal.name()),
     };
     exchange.account.received += session.tcp.received() - received_before;
@@ -166,14 +166,11 @@ impl Exchange<'_> {
         self.ending(keep)
     }
 
-    fn answer(&mut self, local: Local) -> Ending {
+    fn last_hop(&mut self) -> Ending {
         let keep = self.keeps();
         let connection = ConnectionField::of(self.head.version(), keep);
         self.account.status = 200;
-        self.account.sent += match local {
-            Local::Options => answer::send_options(self.session, connection),
-            Local::Trace => answer::send_trace(self.session, self.head, self.text, connection),
-        };
+        self.account.sent += answer::send_last_hop(self.session, self.head, self.text, connection);
         self.ending(keep)
     }
 
@@ -214,10 +211,10 @@ impl Exchange<'_> {
             match outcome {
                 Outcome::Whole { keep } => {
                     let keep = keep && upload.is_done();
-                    return if keep || upload.is_done() {
-                        if keep { Ending::KeepAlive } else { Ending::Close }
-                    } else {
-                        Ending::Linger
+                    return match (keep, upload.is_done()) {
+                        (true, _) => Ending::KeepAlive,
+                        (false, true) => Ending::Close,
+                        (false, false) => Ending::Linger,
                     };
                 }
                 Outcome::Failed(fault) => {
@@ -461,7 +458,8 @@ impl Exchange<'_> {
             Ok(())
         } else {
             let framer = Framer::within(block);
-            download::run(session, tcp, arrived, body, framing, framer, plan, &mut self.account.sent).await
+            let sent = &mut self.account.sent;
+            download::run(Download { session, origin: tcp, inbox: arrived, body, framing, framer, plan, sent }).await
         };
         cells.add(Http::ORIGIN_RECEIVED, tcp.received() - received_before);
         match result {

@@ -53,6 +53,7 @@ struct Inside {
     avoided: RefCell<HashMap<SocketAddr, Instant>>,
     cells: Cells<Http>,
     log: Option<AccessLog>,
+    #[expect(clippy::vec_box, reason = "a future holds the box: moving it must not move the heads")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     civil: RefCell<Civil>,
     draining: Cell<bool>,

@@ -6,15 +6,6 @@ use crate::rules::via;
 use crate::wire::Method;
 use crate::wire::h1::RequestHead;
 
-/// Answers of our own that are no errors.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Local {
-    /// `OPTIONS` that may go no further: what this proxy can do.
-    Options,
-    /// `TRACE` that may go no further: the request as it came, without its secrets (RFC 9110 §9.3.8).
-    Trace,
-}
-
 /// Why a request is refused before any origin is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
@@ -72,8 +63,8 @@ pub enum Verdict {
         /// Index into the remap table.
         rule: usize,
     },
-    /// We answer.
-    Answer(Local),
+    /// `OPTIONS` or `TRACE` that may go no further (RFC 9110 §7.6.2): we answer.
+    LastHop,
     /// We refuse.
     Refuse(Refusal),
 }
@@ -83,11 +74,8 @@ pub enum Verdict {
 pub fn judge(head: &RequestHead, buf: &[u8], remap: &Remap, via: &str, port: u16) -> Verdict {
     match head.method() {
         Method::Connect => return Verdict::Refuse(Refusal::Tunnel),
-        Method::Options if max_forwards(head, buf) == MaxForwards::AnswerHere => {
-            return Verdict::Answer(Local::Options);
-        }
-        Method::Trace if max_forwards(head, buf) == MaxForwards::AnswerHere => {
-            return Verdict::Answer(Local::Trace);
+        Method::Options | Method::Trace if max_forwards(head, buf) == MaxForwards::AnswerHere => {
+            return Verdict::LastHop;
         }
         _ => {}
     }
@@ -132,14 +120,8 @@ mod tests {
             ("GET /in/../out HTTP/1.1\r\nHost: a.example\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::DisguisedPath)),
             ("CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::Tunnel)),
             (format!("GET /in/x HTTP/1.1\r\nHost: a.example\r\n{via}\r\n"), Verdict::Refuse(Refusal::Loop)),
-            (
-                "OPTIONS * HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 0\r\n\r\n".to_owned(),
-                Verdict::Answer(Local::Options),
-            ),
-            (
-                "TRACE /in/x HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 0\r\n\r\n".to_owned(),
-                Verdict::Answer(Local::Trace),
-            ),
+            ("OPTIONS * HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 0\r\n\r\n".to_owned(), Verdict::LastHop),
+            ("TRACE /in/x HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 0\r\n\r\n".to_owned(), Verdict::LastHop),
             (
                 "TRACE /in/x HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 1\r\n\r\n".to_owned(),
                 Verdict::Forward { rule: 0 },
