@@ -14,7 +14,7 @@ use supervise::configuration::{self, Source};
 use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::heartbeat::Link;
-use supervise::lease::{Lease, LeaseError};
+use supervise::lease::{self, Lease, LeaseError};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
 use supervise::watch::{self, Reaped, Sight, Watch};
@@ -152,7 +152,9 @@ impl Stub {
         for (pid, exit) in reaped {
             info!("process {pid} {exit}");
         }
-        if cop != Sight::Gone || manager == Sight::Lives {
+        // A cop that could not start a tree has told why: it is not tried again.
+        let failed = self.first.is_some() && matches!(self.cop.last_exit(), Some(Exit::Code(_)));
+        if failed || cop != Sight::Gone || manager == Sight::Lives {
             return;
         }
         let mut arguments = vec![OsString::from("--in-tree")];
@@ -258,6 +260,7 @@ impl Stub {
     }
 
     fn stop(&mut self) -> u8 {
+        self.cop.dismiss();
         let deadline = SystemClock.now() + self.config.supervise.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
         let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, || {
@@ -274,7 +277,7 @@ impl Stub {
             Ok(Stopped::StillThere) => Err("the kernel does not let go of a process".to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        let left = self.lease.take().map_or(Ok(()), Lease::remove).and(self.family.directory.forget_run());
+        let left = self.forget();
         match outcome.and(left.map_err(|error| format!("something is left behind: {error}"))) {
             Ok(()) => {
                 info!("stopped");
@@ -285,6 +288,16 @@ impl Stub {
                 COULD_NOT
             }
         }
+    }
+
+    /// Removes what belongs to this run.
+    fn forget(&mut self) -> std::io::Result<()> {
+        let directory = &self.family.directory;
+        for path in stop::leases(directory, Role::Cop)? {
+            lease::clear(&path)?;
+        }
+        directory.forget_run()?;
+        self.lease.take().map_or(Ok(()), Lease::remove)
     }
 
     fn look_after_lease(&mut self) {

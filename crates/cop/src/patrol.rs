@@ -375,6 +375,7 @@ impl Patrol {
     /// Stops manager and server, and ends.
     fn stop(mut self) -> Result<u8, Failure> {
         self.listeners.clear();
+        self.manager.dismiss();
         let deadline = SystemClock.now() + self.bounds.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
         let stopped = stop::stop_from(&self.family.directory, Role::Manager, deadline, || {

@@ -168,11 +168,8 @@ impl Server {
 
 /// Removes what a dead generation left, but its numbers.
 pub(crate) fn clear_away(directory: &RuntimeDir, generation: u64) {
-    let done = match Lease::reserve(&directory.server_lease(generation)) {
-        Ok(lease) => directory::remove(&directory.server_socket(generation)).and_then(|()| lease.remove()),
-        Err(error) => Err(io::Error::other(error.to_string())),
-    };
-    if let Err(error) = done {
+    let socket = directory::remove(&directory.server_socket(generation));
+    if let Err(error) = socket.and(lease::clear(&directory.server_lease(generation))) {
         warn!("what generation {generation} left cannot be cleared away: {error}");
     }
 }

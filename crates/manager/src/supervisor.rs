@@ -290,6 +290,9 @@ impl Supervisor {
         info!("told to stop by process {sender}");
         self.stopping = true;
         self.listeners.clear();
+        if let Some(cop) = &mut self.cop {
+            cop.dismiss();
+        }
         if let Some(admin) = self.admin.take()
             && !admin.stop(ADMIN_STOPS_WITHIN)
         {

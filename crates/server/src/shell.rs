@@ -66,6 +66,8 @@ struct Shell {
     listeners: Vec<Listener>,
     engine: Engine,
     started_at: Instant,
+    /// Nobody started it but an operator.
+    alone: bool,
 }
 
 impl Shell {
@@ -104,7 +106,8 @@ impl Shell {
             Some(directory.server_numbers(generation)),
         )
         .map_err(|error| Failure::new(1, error.to_string()))?;
-        let shell = Self { family, config, identity, lease, endpoint, signals, listeners, engine, started_at };
+        let alone = options.generation.is_none();
+        let shell = Self { family, config, identity, lease, endpoint, signals, listeners, engine, started_at, alone };
         shell.say_ready(options);
         Ok(shell)
     }
@@ -168,7 +171,11 @@ impl Shell {
         }
         self.engine.stop();
         drop(self.endpoint);
-        // In a tree manager removes it; alone nobody else would.
+        if self.alone {
+            // In a tree manager adds its numbers up; alone nobody asks for them any more.
+            directory::remove(&self.family.directory.server_numbers(self.identity.generation))
+                .map_err(|error| Failure::new(1, format!("its numbers cannot be removed: {error}")))?;
+        }
         self.lease.remove().map_err(|error| Failure::new(1, format!("the lease cannot be removed: {error}")))
     }
 

@@ -12,6 +12,8 @@ use base::Instant;
 use crate::control::{Connection, ControlError, Pong, Reply, Request};
 use crate::status::HeartbeatStatus;
 
+/// Between two tries to reach a process that has just been started and does not listen yet.
+const ABSENT_INTERVAL: Duration = Duration::from_millis(10);
 /// Answers taken in one turn.
 const ANSWERS_A_TURN: usize = 16;
 
@@ -125,11 +127,18 @@ impl Link {
         }
         self.next_at = now + self.interval;
         self.sequence += 1;
-        self.counted.sent += 1;
         match self.send() {
-            Ok(()) => self.asked_at = Some(now),
+            Ok(()) => {
+                self.counted.sent += 1;
+                self.asked_at = Some(now);
+            }
+            // It never answered: it is starting, and will be there in a moment.
+            Err(ControlError::Absent(..)) if self.last_answer.is_none() => {
+                self.next_at = now + self.interval.min(ABSENT_INTERVAL);
+            }
             Err(_) => {
                 // Nobody there, or he does not read: as good as no answer.
+                self.counted.sent += 1;
                 self.connection = None;
                 self.miss();
             }
@@ -206,7 +215,8 @@ mod tests {
             link.turn(now);
             now = link.next_at();
         }
-        assert_eq!(link.status(now).missed_in_a_row, 3, "nobody is there");
+        assert_eq!(link.status(now), HeartbeatStatus::default(), "it is starting: nothing is missed yet");
+        assert!(now < Instant::from_nanos(1) + INTERVAL, "and looked for more often");
 
         let mut endpoint = Endpoint::bind(&path).unwrap();
         link.turn(now);
@@ -214,14 +224,14 @@ mod tests {
         assert!(!link.turn(now + Duration::from_millis(499)));
         now = now + INTERVAL;
         link.turn(now);
-        assert_eq!(link.status(now).missed_in_a_row, 4, "somebody is there and does not answer");
+        assert_eq!(link.missed_in_a_row(), 1, "somebody is there and does not answer");
         endpoint.answer(&questions[0], Reply::Pong(Pong { pid: 1, ..Pong::default() }), &[]);
         assert!(!link.turn(now), "a late answer is no answer");
         let questions = endpoint.questions();
         endpoint.answer(&questions[0], Reply::Pong(Pong { pid: 2, ..Pong::default() }), &[]);
         assert!(link.turn(now + Duration::from_millis(1)));
         let status = link.status(now + Duration::from_millis(3));
-        assert_eq!((status.sent, status.answered, status.missed, status.missed_in_a_row), (5, 1, 4, 0));
+        assert_eq!((status.sent, status.answered, status.missed, status.missed_in_a_row), (2, 1, 1, 0));
         assert_eq!((status.last_answer_age_ms, status.round_trip_us), (Some(2), 1000));
         assert_eq!(link.pong().unwrap().pid, 2);
 

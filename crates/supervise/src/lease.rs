@@ -198,6 +198,22 @@ pub fn process(path: &Path) -> io::Result<Option<Pidfd>> {
     Ok(still.then_some(pidfd))
 }
 
+/// Removes what a dead holder left at `path`; does nothing when a living one holds it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn clear(path: &Path) -> io::Result<()> {
+    if holder(path)? != Holder::Nobody || !path.exists() {
+        return Ok(());
+    }
+    match Lease::reserve(path) {
+        Ok(lease) => lease.remove(),
+        Err(LeaseError::Held { .. }) => Ok(()),
+        Err(LeaseError::Io { source, .. }) => Err(source),
+        Err(error @ LeaseError::Contended { .. }) => Err(io::Error::other(error.to_string())),
+    }
+}
+
 /// Sends a signal to the holder of a lease, after reading the lease again. `false`: it is no longer the holder, nothing
 /// was sent.
 ///

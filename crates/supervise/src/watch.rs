@@ -19,6 +19,8 @@ use crate::role::Role;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// A process that was started and has no lease after this is killed.
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
+/// A child without a lease that was told to go is killed after this.
+const DISMISSED_WITHIN: Duration = Duration::from_secs(1);
 /// Without heartbeats to say so, a process that lived this long had become ready.
 const LIVED_WELL: Duration = Duration::from_secs(1);
 
@@ -196,6 +198,23 @@ impl Watch {
         }
     }
 
+    /// Sees to it that a child which was started and has no lease yet does not come up behind the back of a stop, which
+    /// finds processes by their leases. Waits for its end, at most a second, then kills it.
+    pub fn dismiss(&mut self) {
+        let Some((child, _)) = self.child.take() else { return };
+        // Our own child, not reaped: its pidfd cannot mean anybody else.
+        for signal in [Signal::TERM, Signal::KILL] {
+            match child.signal(signal).and_then(|()| crate::wait::readable(&[child.as_fd()], DISMISSED_WITHIN)) {
+                Ok(()) if child.is_dead() => return,
+                Ok(()) => {}
+                Err(error) => {
+                    crate::error!("{}[{}] cannot be signalled: {error}", self.role.name(), child.pid());
+                    return;
+                }
+            }
+        }
+    }
+
     /// Takes note of deaths.
     fn mourn(&mut self, now: Instant, reaped: &Reaped) {
         if let Some((child, since)) = &self.child {
@@ -331,6 +350,12 @@ mod tests {
         assert_eq!(watch.look(now, &[(pid, Exit::Code(3))]), Sight::Gone, "the first death costs no wait");
         assert_eq!(watch.last_exit(), Some(Exit::Code(3)));
         assert!(!watch.signal(Signal::KILL));
+
+        let child = sleeper("30");
+        let other = Pidfd::open(child.pid()).unwrap();
+        watch.started(child, now);
+        watch.dismiss();
+        assert!(other.is_dead(), "who has no lease yet is not forgotten");
 
         watch.not_started(now);
         assert_eq!(watch.look(now, &[]), Sight::Coming, "the second does");

@@ -103,6 +103,18 @@ fn an_inherited_copy_holds_the_lease_after_its_giver_let_go() {
 }
 
 #[test]
+fn what_the_dead_left_is_cleared_away_and_a_held_lease_is_not() {
+    let home = Home::new("clear");
+    clear(&home.lease()).unwrap();
+    fs::write(home.lease(), "1\n").unwrap();
+    clear(&home.lease()).unwrap();
+    assert!(!home.lease().exists());
+    let _held = Lease::take(&home.lease()).unwrap();
+    clear(&home.lease()).unwrap();
+    assert!(home.lease().exists());
+}
+
+#[test]
 fn what_is_not_a_file_or_not_writable_is_an_error_that_names_it() {
     let home = Home::new("odd");
     fs::create_dir(home.lease()).unwrap();
