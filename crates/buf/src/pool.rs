@@ -1,6 +1,7 @@
 //! The thread's pool of raw blocks: a bounded free list for each size.
 //!
-//! Memory above the bound goes back to the allocator at once, so that a burst does not stay for ever.
+//! Memory above the bound goes back to the allocator at once. What a burst left behind below the bound goes back when
+//! the owner of the thread calls [`trim`] now and then: only as many blocks stay as were needed since the last call.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
@@ -81,6 +82,8 @@ pub struct PoolUse {
 struct Pool {
     free: [Vec<NonNull<Header>>; CLASSES],
     used: usize,
+    /// The shortest each list has been since the last trim: so many blocks nobody needed.
+    spare: [usize; CLASSES],
 }
 
 impl Drop for Pool {
@@ -114,7 +117,10 @@ pub(crate) fn take(class: SizeClass) -> NonNull<Header> {
         .try_with(|pool| {
             let mut pool = pool.borrow_mut();
             pool.used += class.memory();
-            pool.free[class as usize].pop()
+            let taken = pool.free[class as usize].pop();
+            let left = pool.free[class as usize].len();
+            pool.spare[class as usize] = pool.spare[class as usize].min(left);
+            taken
         })
         .ok()
         .flatten();
@@ -157,7 +163,12 @@ pub fn pool_use() -> PoolUse {
     .unwrap_or_default()
 }
 
-/// Returns this thread's free blocks to the allocator, but for a handful of each size: for a thread that went idle.
+/// Returns to the allocator those of this thread's free blocks that nobody needed since the last call.
 pub fn trim() {
-    let _ = POOL.try_with(|pool| release_beyond(&mut pool.borrow_mut(), |class| class.kept() / 8));
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let keep = ALL.map(|class| pool.free[class as usize].len() - pool.spare[class as usize]);
+        release_beyond(&mut pool, |class| keep[class as usize]);
+        pool.spare = ALL.map(|class| pool.free[class as usize].len());
+    });
 }

@@ -13,11 +13,12 @@ const KEPT_MAX: usize = 256;
 /// Alignment of every pooled piece.
 const ALIGN: usize = 16;
 
-struct FreeLists(Vec<Vec<NonNull<u8>>>);
+/// For each size: the free pieces, and the fewest there have been since the last trim.
+struct FreeLists(Vec<(Vec<NonNull<u8>>, usize)>);
 
 impl Drop for FreeLists {
     fn drop(&mut self) {
-        for (class, list) in self.0.iter_mut().enumerate() {
+        for (class, (list, _)) in self.0.iter_mut().enumerate() {
             for memory in list.drain(..) {
                 // SAFETY: pieces in list `class` were allocated by `take` with exactly this layout.
                 unsafe { dealloc(memory.as_ptr(), class_layout(class)) };
@@ -50,7 +51,16 @@ fn allocate(layout: Layout) -> NonNull<u8> {
 /// Memory for `layout`, not initialised.
 pub(crate) fn take(layout: Layout) -> NonNull<u8> {
     let Some(class) = class_of(layout) else { return allocate(layout) };
-    let pooled = FREE.try_with(|free| free.borrow_mut().0.get_mut(class).and_then(Vec::pop)).ok().flatten();
+    let pooled = FREE
+        .try_with(|free| {
+            let mut free = free.borrow_mut();
+            let (list, spare) = free.0.get_mut(class)?;
+            let taken = list.pop();
+            *spare = list.len().min(*spare);
+            taken
+        })
+        .ok()
+        .flatten();
     pooled.unwrap_or_else(|| allocate(class_layout(class)))
 }
 
@@ -67,11 +77,11 @@ pub(crate) fn give(memory: NonNull<u8>, layout: Layout) {
         .try_with(|free| {
             let lists = &mut free.borrow_mut().0;
             if lists.len() <= class {
-                lists.resize_with(class + 1, Vec::new);
+                lists.resize_with(class + 1, Default::default);
             }
-            let keep = lists[class].len() < KEPT_MAX;
+            let keep = lists[class].0.len() < KEPT_MAX;
             if keep {
-                lists[class].push(memory);
+                lists[class].0.push(memory);
             }
             keep
         })
@@ -80,4 +90,17 @@ pub(crate) fn give(memory: NonNull<u8>, layout: Layout) {
         // SAFETY: `take` allocated pooled sizes with their class's layout.
         unsafe { dealloc(memory.as_ptr(), class_layout(class)) };
     }
+}
+
+/// Returns to the allocator those pieces that nobody needed since the last call.
+pub(crate) fn trim() {
+    let _ = FREE.try_with(|free| {
+        for (class, (list, spare)) in free.borrow_mut().0.iter_mut().enumerate() {
+            for memory in list.drain(..(*spare).min(list.len())) {
+                // SAFETY: pieces in list `class` were allocated by `take` with exactly this layout.
+                unsafe { dealloc(memory.as_ptr(), class_layout(class)) };
+            }
+            *spare = list.len();
+        }
+    });
 }

@@ -59,7 +59,9 @@ pub(crate) struct Stream {
     read_deadline: Cell<Instant>,
     write_deadline: Cell<Instant>,
     /// The wheel's entry, at or before both deadlines: moving one back costs nothing until the entry fires.
-    timer: Cell<Option<(TimerKey, Instant)>>,
+    timer: Cell<TimerKey>,
+    /// When that entry fires; [`Instant::FAR_FUTURE`] when there is none.
+    armed: Cell<Instant>,
     peer: Option<SocketAddr>,
     share: Option<Share>,
     received: Cell<u64>,
@@ -190,7 +192,7 @@ impl Stream {
 
     /// The wheel's entry fired: the deadline has passed, or it was moved back meanwhile and the entry follows it.
     pub(crate) fn deadline_fired(self: &Rc<Self>, thread: &Thread) {
-        self.timer.set(None);
+        self.armed.set(Instant::FAR_FUTURE);
         let (now, read, write) = (thread.now(), self.read_deadline.get(), self.write_deadline.get());
         // What has not passed yet must be looked at again; what has is over and needs no entry.
         let next = [read, write].into_iter().filter(|&at| at > now).min().unwrap_or(Instant::FAR_FUTURE);
@@ -223,19 +225,22 @@ impl Stream {
 
     fn arm(self: &Rc<Self>, at: Instant) {
         let key = self.thread.core().wheel.borrow_mut().insert(at, TimerTarget::Stream(Rc::clone(self)));
-        self.timer.set(Some((key, at)));
+        self.timer.set(key);
+        self.armed.set(at);
     }
 
     fn set_deadline(self: &Rc<Self>, which: &Cell<Instant>, at: Instant) {
         which.set(at);
-        match self.timer.get() {
-            Some((_, armed)) if armed <= at => {}
-            None if at == Instant::FAR_FUTURE => {}
-            Some((key, _)) => {
-                drop(self.thread.core().cancel_timer(key));
-                self.arm(at);
-            }
-            None => self.arm(at),
+        if self.armed.get() <= at {
+            return;
+        }
+        self.disarm();
+        self.arm(at);
+    }
+
+    fn disarm(&self) {
+        if self.armed.replace(Instant::FAR_FUTURE) != Instant::FAR_FUTURE {
+            drop(self.thread.core().cancel_timer(self.timer.get()));
         }
     }
 
@@ -252,9 +257,7 @@ impl Stream {
             return;
         }
         let core = self.thread.core();
-        if let Some((key, _)) = self.timer.take() {
-            drop(core.cancel_timer(key));
-        }
+        self.disarm();
         self.handler.take();
         // The table's hold goes; the descriptor closes with the last one, at the latest when the turn's lists are done.
         let source = core.sources.borrow_mut().try_remove(self.token);
@@ -329,7 +332,8 @@ impl Tcp {
             out: RefCell::new(Chain::new()),
             read_deadline: Cell::new(Instant::FAR_FUTURE),
             write_deadline: Cell::new(Instant::FAR_FUTURE),
-            timer: Cell::new(None),
+            timer: Cell::new(TimerKey::NONE),
+            armed: Cell::new(Instant::FAR_FUTURE),
             peer,
             share,
             received: Cell::new(0),

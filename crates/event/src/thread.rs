@@ -334,6 +334,12 @@ impl Thread {
         self.0.beat.set(Some(beat));
     }
 
+    /// Gives back memory that this thread keeps for reuse and has not needed since the last call. Call it now and then.
+    pub fn trim(&self) {
+        crate::memory::trim();
+        buf::trim();
+    }
+
     /// Calls `f` at the end of each turn, before what the turn wrote is flushed.
     pub fn at_tail(&self, f: impl Fn(&Self) + 'static) {
         self.0.tail.borrow_mut().push(Rc::new(f));

@@ -32,6 +32,11 @@ pub(crate) struct TimerKey {
     generation: u32,
 }
 
+impl TimerKey {
+    /// The key of no timer.
+    pub(crate) const NONE: Self = Self { index: NONE, generation: 0 };
+}
+
 struct Entry<T> {
     tick: u64,
     previous: u32,

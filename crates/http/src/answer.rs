@@ -76,7 +76,7 @@ pub(crate) fn refuse_head(session: &Session, bytes: &[u8], status: u16, why: &dy
         &Record {
             time: worker.wall(),
             elapsed: std::time::Duration::ZERO,
-            client: session.peer,
+            client: session.peer(),
             method: b"",
             url: Url { scheme: "http", authority: b"", target: b"" },
             version: "HTTP/1.1",

@@ -22,7 +22,6 @@ use crate::inbox::Inbox;
 use crate::local::{self, Service};
 use crate::metrics::Http;
 use crate::plan::Plan;
-use crate::rules::forwarded::ClientAddress;
 use crate::transaction;
 use crate::wire::h1::Status;
 use crate::worker::{Scratch, Worker};
@@ -47,10 +46,15 @@ pub(crate) enum Ending {
 pub(crate) struct Session {
     pub(crate) tcp: Tcp,
     pub(crate) worker: Worker,
-    pub(crate) peer: SocketAddr,
-    pub(crate) address: ClientAddress,
     /// Answers in the origins' place.
     service: Option<Arc<dyn Service>>,
+}
+
+impl Session {
+    /// The client's address.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.tcp.peer().unwrap_or(NOWHERE)
+    }
 }
 
 impl Drop for Session {
@@ -94,8 +98,7 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>) {
     worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
     worker.cells().add(Http::CLIENT_OPEN, 1);
-    let peer = tcp.peer().unwrap_or(NOWHERE);
-    let session = Session { tcp, worker: worker.clone(), peer, address: ClientAddress::new(peer), service };
+    let session = Session { tcp, worker: worker.clone(), service };
     let idle = Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, me: me.clone() }));
     // The first request's head is awaited like any other: without a buffer until its first byte.
     let limit = worker.plan().timeouts.request_head;

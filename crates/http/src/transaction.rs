@@ -29,6 +29,7 @@ use crate::origin::{Choice, Order, reach};
 use crate::plan::Plan;
 use crate::record;
 use crate::rules::forward::{ClientContext, ConnectionField, ExpectRule, HostRule, OriginContext};
+use crate::rules::forwarded::ClientAddress;
 use crate::rules::framing::Framing;
 use crate::rules::{write_client_response, write_origin_request};
 use crate::session::{Ending, Session};
@@ -374,7 +375,7 @@ impl Exchange<'_> {
             text,
             &OriginContext {
                 via: &plan.via,
-                client: &self.session.address,
+                client: &ClientAddress::new(self.session.peer()),
                 scheme: "http",
                 forwarded: plan.forwarded,
                 path_strip,
@@ -560,7 +561,7 @@ impl Exchange<'_> {
             &Record {
                 time: worker.wall(),
                 elapsed,
-                client: self.session.peer,
+                client: self.session.peer(),
                 method: head.method_bytes(text),
                 url: Url { scheme: "http", authority: head.authority(text), target: head.target(text) },
                 version: head.version().name(),

@@ -137,6 +137,7 @@ impl Worker {
             log.flush();
         }
         let now = self.0.thread.now();
+        self.0.thread.trim();
         self.0.pool.sweep(now);
         self.0.avoided.borrow_mut().retain(|_, until| *until > now);
         self.0.cells.set(Http::ORIGIN_IDLE, self.0.pool.idle() as u64);
