@@ -65,6 +65,14 @@ impl Lab {
         Err(Trouble::Wrong(format!("too many rooms named {name}")))
     }
 
+    /// A copy of a program, so that a build meanwhile does not change what is measured.
+    pub(crate) fn copy_of(&self, program: &Path) -> Outcome<PathBuf> {
+        let name = program.file_name().ok_or_else(|| Trouble::Wrong(format!("{} is no file", program.display())))?;
+        let copy = self.dir.join(name);
+        fs::copy(program, &copy).doing(format!("copying {}", program.display()))?;
+        Ok(copy)
+    }
+
     /// Runs a tool to its end and returns what it printed on both outputs; an exit code other than 0 is an error.
     pub(crate) fn tool(&self, command: &LeashedCommand, patience: Duration) -> Outcome<String> {
         let room = self.room("tool")?;
@@ -84,7 +92,10 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if self.keep {
-            eprintln!("bench: kept {}", self.dir.display());
+            // Under a name that the next run does not take for an orphan.
+            let kept = self.dir.with_file_name(format!("{DIR_PREFIX}kept-{}", std::process::id()));
+            let place = if fs::rename(&self.dir, &kept).is_ok() { &kept } else { &self.dir };
+            eprintln!("bench: kept {}", place.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
         }

@@ -30,6 +30,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// Passes over the process table until no descendant is left. Each pass kills all that live then.
 const KILL_PASSES_MAX: u32 = 200;
 
+/// This program, also when its file was replaced meanwhile by a build.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
 /// How many characters of a command stand for it in an error.
 const LINE_MAX: usize = 100;
 
@@ -77,14 +79,14 @@ impl Leash {
     /// Starts `command`; its standard output goes to `output`, its standard error to `errors` (files, truncated).
     pub(crate) fn spawn(command: &LeashedCommand, output: &Path, errors: &Path) -> Outcome<Self> {
         let line = command.line();
-        let me = std::env::current_exe().doing("finding the path of this program")?;
         let out = File::create(output).doing(output.display())?;
         let err = if output == errors {
             out.try_clone().doing(errors.display())?
         } else {
             File::create(errors).doing(errors.display())?
         };
-        let child = Command::new(me)
+        let child = Command::new(OURSELVES)
+            .arg0("bench")
             .args(["leash", "--core", &command.core.to_string(), "--"])
             .args(&command.words)
             .stdin(Stdio::piped())

@@ -3,15 +3,17 @@
 //! ```text
 //! cargo run --release -p bench -- http      throughput and CPU per request, against floors and peers
 //! cargo run --release -p bench -- faults    kill -9 of each process under load
+//! cargo run --release -p bench -- event     the event system by itself, beside tokio and a bare eventfd
 //! ```
 //!
-//! One module per suite ([`http`], [`faults`]); what they share lies beside them: [`leash`] (children that cannot be left
+//! One module per suite ([`http`], [`faults`], [`event`]); what they share lies beside them: [`leash`] (children that cannot be left
 //! behind), [`lab`] (directory and cores), [`origin`], [`target`] (how each program is configured), [`floors`] (the
 //! minimal servers), [`load`], [`account`] and [`syscalls`] (what a target used). What the numbers mean is in
 //! `docs/benchmarks.md`.
 
 mod account;
 mod error;
+mod event;
 mod faults;
 mod floors;
 mod http;
@@ -31,6 +33,10 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Doing, Outcome};
 
+/// The allocator of the product, for what is measured within this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Beltway against minimal servers and against the peers on this machine. Everything stays on 127.0.0.1.
 #[derive(Parser)]
 #[command(name = "bench", version)]
@@ -45,6 +51,8 @@ enum Suite {
     Http(http::Options),
     /// kill -9 of server, manager and cop under load: what clients notice
     Faults(faults::Options),
+    /// Events, timers, channels and wake-ups of the event system by itself
+    Event(event::Options),
     /// One request to 127.0.0.1: prints head and length of the answer
     Fetch {
         /// Port on 127.0.0.1
@@ -84,6 +92,7 @@ fn run(suite: &Suite) -> Outcome<ExitCode> {
     match suite {
         Suite::Http(options) => Ok(code(http::run(options)?)),
         Suite::Faults(options) => Ok(code(faults::run(options)?)),
+        Suite::Event(options) => Ok(code(event::run(options)?)),
         Suite::Fetch { port, path } => {
             let answer = probe::get(*port, path, &[("Connection", "close")])?;
             print!("{}", String::from_utf8_lossy(&answer.head));

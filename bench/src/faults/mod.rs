@@ -139,6 +139,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         None => target::build_beltway()?,
     };
     let lab = Lab::open(options.proxy_core, options.load_core, options.keep)?;
+    let binary = lab.copy_of(&binary)?;
     let origin = Origin::start(&lab)?;
     let port = lab::free_port()?;
     let tree = Tree::start(&lab, &binary, port, origin.port)?;

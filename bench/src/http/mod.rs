@@ -84,11 +84,12 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         kinds.insert(0, Kind::Beltway);
     }
     let lab = Lab::open(options.proxy_core, options.load_core, options.keep)?;
+    let beltway = beltway.map(|program| lab.copy_of(&program)).transpose()?;
     let origin = Origin::start(&lab)?;
     let around = Surroundings { lab: &lab, origin: origin.port, beltway };
 
     let mut report = Report::new(Machine::look(), options);
-    let mut field = Field { around: &around, kinds, running: Vec::new(), skipped: Vec::new() };
+    let mut field = Field { around: &around, kinds, running: Vec::new(), skipped: Vec::new(), versions: Vec::new() };
     for workload in &workloads {
         let measured = if workload.is_idle() {
             idle::measure(workload, options, &field)?
@@ -98,8 +99,8 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         print!("{measured}");
         report.add(measured);
     }
-    for target in &field.running {
-        report.name_version(target.kind, &target.version);
+    for (kind, version) in &field.versions {
+        report.name_version(*kind, version);
     }
     print!("{}", report.closing());
     if let Some(path) = &options.json {
@@ -118,18 +119,19 @@ fn find_beltway(options: &Options) -> Option<PathBuf> {
     target::build_beltway().inspect_err(|trouble| eprintln!("bench: beltway: {trouble}")).ok()
 }
 
-/// The programs that take part, started when a workload first needs them and kept up until the end.
+/// The programs that take part, started when a workload first needs them and kept up while the next needs the same.
 struct Field<'a> {
     around: &'a Surroundings<'a>,
     kinds: Vec<Kind>,
     running: Vec<Target>,
     skipped: Vec<(Kind, Caching, String)>,
+    versions: Vec<(Kind, String)>,
 }
 
 impl Field<'_> {
-    /// One instance serves all workloads, but Beltway's pass-through is measured without a cache configured.
+    /// Starts the program unless it is up. Pass-through is measured without a cache configured: an instance for each.
     fn ensure(&mut self, kind: Kind, caching: Caching) -> Result<usize, String> {
-        let serves = |target: &Target| target.kind == kind && (kind != Kind::Beltway || target.caching == caching);
+        let serves = |target: &Target| target.kind == kind && target.caching == caching;
         if let Some(index) = self.running.iter().position(serves) {
             return if self.running[index].has_ended() { Err("has ended".to_owned()) } else { Ok(index) };
         }
@@ -138,6 +140,7 @@ impl Field<'_> {
         }
         match Target::start(kind, caching, self.around) {
             Ok(target) => {
+                self.versions.push((kind, target.version.clone()));
                 self.running.push(target);
                 Ok(self.running.len() - 1)
             }
@@ -153,6 +156,7 @@ impl Field<'_> {
 fn measure(workload: &Workload, options: &Options, field: &mut Field<'_>, origin: &Origin) -> Outcome<WorkloadReport> {
     let mut measured = WorkloadReport::new(workload, options);
     let floor = Target::start_floor(&workload.floor(origin.port)?, &workload.paths.sample(), field.around)?;
+    field.running.retain(|target| target.caching == workload.caching);
     let mut indices = Vec::new();
     for kind in field.kinds.clone() {
         match field.ensure(kind, workload.caching) {

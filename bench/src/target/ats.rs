@@ -1,10 +1,13 @@
 //! Apache Traffic Server: `traffic_server` alone, one event thread, cache in the memory file system.
+//!
+//! For pass-through its cache is turned off: a rule that only forbids storing leaves a look-up per request, which doubles
+//! its cost and makes it wait by timer for locks.
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use super::{CONNECTIONS_MAX, Prepared, Surroundings};
+use super::{CONNECTIONS_MAX, Caching, Prepared, Surroundings};
 use crate::error::{Doing, Outcome};
 use crate::lab;
 use crate::leash::LeashedCommand;
@@ -12,7 +15,7 @@ use crate::leash::LeashedCommand;
 /// The user Debian runs it as; it insists on leaving root.
 const USER: &str = "trafficserver";
 
-pub(super) fn prepare(around: &Surroundings<'_>, room: &Path, port: u16) -> Outcome<Prepared> {
+pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, port: u16) -> Outcome<Prepared> {
     let program = lab::find_program("traffic_server")?;
     let dir = room.display();
     let origin = around.origin;
@@ -29,7 +32,12 @@ pub(super) fn prepare(around: &Surroundings<'_>, room: &Path, port: u16) -> Outc
              logdir: {dir}/log\nmandir: /usr/share/man\ninfodir: /usr/share/info\ncachedir: {dir}/cache\n"
         ),
     )?;
+    let http_cache = match caching {
+        Caching::No => 0,
+        Caching::Yes => 1,
+    };
     let settings = [
+        ("http.cache.http", format!("INT {http_cache}")),
         ("exec_thread.autoconfig", "INT 0".to_owned()),
         ("exec_thread.limit", "INT 1".to_owned()),
         ("exec_thread.affinity", "INT 0".to_owned()),
@@ -51,7 +59,6 @@ pub(super) fn prepare(around: &Surroundings<'_>, room: &Path, port: u16) -> Outc
         settings.iter().map(|(name, value)| format!("CONFIG proxy.config.{name} {value}\n")).collect();
     super::write(&etc.join("records.config"), &records)?;
     super::write(&etc.join("remap.config"), &format!("map / http://127.0.0.1:{origin}/\n"))?;
-    super::write(&etc.join("cache.config"), "url_regex=/pass/ action=never-cache\n")?;
     super::write(&etc.join("storage.config"), &format!("{dir}/cache 512M\n"))?;
     // Who may ask, as Debian ships it; without the file it has a default of its own.
     let _ = fs::copy("/etc/trafficserver/ip_allow.yaml", etc.join("ip_allow.yaml"));

@@ -2,15 +2,28 @@
 
 use std::path::Path;
 
-use super::{CONNECTIONS_MAX, ORIGIN_IDLE_MAX, Prepared, Surroundings};
+use super::{CONNECTIONS_MAX, Caching, ORIGIN_IDLE_MAX, Prepared, Surroundings};
 use crate::error::Outcome;
 use crate::lab;
 use crate::leash::LeashedCommand;
 
-pub(super) fn prepare(around: &Surroundings<'_>, room: &Path, port: u16) -> Outcome<Prepared> {
+pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, port: u16) -> Outcome<Prepared> {
     let program = lab::find_program("haproxy")?;
     let conf = room.join("haproxy.cfg");
     let origin = around.origin;
+    let (cache, used) = match caching {
+        Caching::No => ("", ""),
+        Caching::Yes => (
+            "cache objects
+    total-max-size 512
+    max-object-size 4000000
+    max-age 3600
+",
+            "    http-request cache-use objects
+    http-response cache-store objects
+",
+        ),
+    };
     super::write(
         &conf,
         &format!(
@@ -25,16 +38,9 @@ defaults
     timeout http-keep-alive 1h
     option http-keep-alive
     http-reuse always
-cache objects
-    total-max-size 512
-    max-object-size 4000000
-    max-age 3600
-frontend in
+{cache}frontend in
     bind 127.0.0.1:{port} backlog 4096
-    acl pass path_beg /pass/
-    http-request cache-use objects unless pass
-    http-response cache-store objects
-    default_backend origin
+{used}    default_backend origin
 backend origin
     server one 127.0.0.1:{origin} pool-max-conn {ORIGIN_IDLE_MAX} pool-purge-delay 1h
 "

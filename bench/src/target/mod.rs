@@ -1,7 +1,7 @@
 //! What is measured: Beltway, the peers Debian has, and the floors; each started alike and pinned alike.
 //!
-//! A target is configured to serve two kinds of path from one origin: `/pass/…` is forwarded and never stored,
-//! `/c/…` and `/miss/…` are cached. All have one event thread or worker, no access log, kept connections to the origin.
+//! A target is configured either to forward alone (for `/pass/…`), with no cache at all, or to cache (for `/c/…` and
+//! `/miss/…`). All have one event thread or worker, no access log, kept connections to the origin.
 
 mod ats;
 mod beltway;
@@ -20,7 +20,7 @@ pub(crate) use beltway::supervised_configuration;
 use crate::error::{Outcome, Trouble};
 use crate::floors::Floor;
 use crate::lab::{self, Lab};
-use crate::leash::{Leash, LeashedCommand};
+use crate::leash::{Leash, LeashedCommand, OURSELVES};
 use crate::probe;
 
 /// How long a target may take from its start to its first answer.
@@ -118,10 +118,10 @@ impl Target {
         let prepared = match kind {
             Kind::Floor => return Err(Trouble::Wrong("a floor is started by its own arguments".to_owned())),
             Kind::Beltway => beltway::prepare(around, caching, &room, port)?,
-            Kind::Nginx => nginx::prepare(around, &room, port)?,
-            Kind::Haproxy => haproxy::prepare(around, &room, port)?,
+            Kind::Nginx => nginx::prepare(around, caching, &room, port)?,
+            Kind::Haproxy => haproxy::prepare(around, caching, &room, port)?,
             Kind::Varnish => varnish::prepare(around, &room, port)?,
-            Kind::Ats => ats::prepare(around, &room, port)?,
+            Kind::Ats => ats::prepare(around, caching, &room, port)?,
         };
         let log = room.join("output");
         let leash = Leash::spawn(&prepared.command, &log, &log)?;
@@ -132,8 +132,7 @@ impl Target {
     pub(crate) fn start_floor(floor: &Floor, path: &str, around: &Surroundings<'_>) -> Outcome<Self> {
         let (port, words) = floor_words(floor);
         let room = around.lab.room("floor")?;
-        let me = std::env::current_exe().map_err(|error| Trouble::Io("this program".to_owned(), error))?;
-        let command = LeashedCommand::new(me.display().to_string(), around.lab.proxy_core).arg("floor").args(words);
+        let command = LeashedCommand::new(OURSELVES, around.lab.proxy_core).arg("floor").args(words);
         let log = room.join("output");
         let leash = Leash::spawn(&command, &log, &log)?;
         Self { kind: Kind::Floor, caching: Caching::No, port, version: String::new(), leash }.ready(path, &log)
