@@ -346,10 +346,12 @@ mod tests {
         let done = Rc::new(Cell::new(false));
         let future = work(thread.clone());
         thread.spawn("test", {
-            let done = Rc::clone(&done);
+            let (done, thread) = (Rc::clone(&done), thread.clone());
             async move {
                 future.await;
                 done.set(true);
+                // Ends this turn without a sleep.
+                thread.stop();
             }
         });
         let bound = thread.clone();
