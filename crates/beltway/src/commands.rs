@@ -11,19 +11,13 @@ use config::Config;
 use ctl::{CtlError, Known};
 use supervise::configuration::Source;
 use supervise::directory::RuntimeDir;
+use supervise::failure::{ALREADY_RUNNING, COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRONG_USAGE};
 use supervise::lease::{self, Holder};
-use supervise::role::{FIRST_DESCRIPTOR, start_apart};
+use supervise::role::{self, FIRST_DESCRIPTOR};
 use supervise::wait;
 
 use crate::cli::{Check, Command, CopArguments, CtlCommand, LogCommand, Place, RoleArguments, ServerArguments, Status};
 use crate::{names, stub};
-
-/// Exit codes.
-pub(crate) const COULD_NOT: u8 = 1;
-pub(crate) const WRONG_USAGE: u8 = 2;
-pub(crate) const WRONG_CONFIGURATION: u8 = 3;
-pub(crate) const ALREADY_RUNNING: u8 = 4;
-const NOT_RUNNING: u8 = 5;
 
 /// What the daemon has beyond its server's start timeout to say how it went.
 const START_MARGIN: Duration = Duration::from_secs(5);
@@ -115,7 +109,7 @@ fn start(place: &Place) -> u8 {
     if let Some(path) = &place.runtime_dir {
         arguments.extend(["--runtime-dir".into(), absolute(path).into()]);
     }
-    let daemon = match start_apart(&arguments, vec![(tell.as_fd(), FIRST_DESCRIPTOR)]) {
+    let daemon = match role::start_apart(&arguments, vec![(tell.as_fd(), FIRST_DESCRIPTOR)]) {
         Ok(daemon) => daemon,
         Err(error) => {
             eprintln!("beltway: the daemon cannot be started: {error}");
@@ -137,7 +131,7 @@ fn start(place: &Place) -> u8 {
     match told.read_line(&mut line) {
         Ok(_) if line == "ready\n" => {
             println!("beltway: started, process {}", daemon.pid());
-            0
+            DONE
         }
         Ok(_) => {
             let code = line.trim().strip_prefix("exit ").and_then(|code| code.parse().ok()).unwrap_or(COULD_NOT);
@@ -172,7 +166,7 @@ fn stop(place: &Place) -> u8 {
     match ctl::stop(&directory, bounds.stop_timeout.saturating_add(STOP_MARGIN)) {
         Ok(()) => {
             println!("beltway: stopped");
-            0
+            DONE
         }
         Err(error) => complain(&error),
     }
@@ -195,7 +189,7 @@ fn status(asked: &Status) -> u8 {
     };
     let printed = text.map_err(std::io::Error::other).and_then(|text| std::io::stdout().write_all(text.as_bytes()));
     match printed {
-        Ok(()) => 0,
+        Ok(()) => DONE,
         Err(error) => {
             eprintln!("beltway: the status cannot be written: {error}");
             COULD_NOT
@@ -205,7 +199,7 @@ fn status(asked: &Status) -> u8 {
 
 fn reopen(place: &Place) -> u8 {
     match directory(place).map(|directory| ctl::reopen_logs(&directory)) {
-        Ok(Ok(())) => 0,
+        Ok(Ok(())) => DONE,
         Ok(Err(error)) => complain(&error),
         Err(code) => code,
     }
@@ -226,7 +220,7 @@ fn check(asked: &Check) -> u8 {
                 eprintln!("{warning}");
             }
             println!("{source} is right");
-            0
+            DONE
         }
         // The contract of `check`: 1 for a file that is wrong.
         Err(WRONG_CONFIGURATION) => COULD_NOT,
@@ -237,7 +231,7 @@ fn check(asked: &Check) -> u8 {
 fn explain(key: &str) -> u8 {
     if let Some(text) = config::explain(key) {
         print!("{text}");
-        return 0;
+        return DONE;
     }
     let hint = config::nearest_key(key).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
     eprintln!("beltway: there is no key {key}{hint}");
@@ -245,35 +239,18 @@ fn explain(key: &str) -> u8 {
 }
 
 fn cop(arguments: CopArguments) -> u8 {
-    with_role(arguments.role, |source, role| {
-        cop::run(&cop::Options {
-            source,
-            runtime_dir: role.place.runtime_dir,
-            log_file: role.log_file,
-            in_tree: role.in_tree,
-            first: arguments.first,
-        })
-    })
+    with_role(arguments.role, |role| cop::run(&cop::Options { role, first: arguments.first }))
 }
 
 fn manager(arguments: RoleArguments) -> u8 {
-    with_role(arguments, |source, role| {
-        manager::run(&manager::Options {
-            source,
-            runtime_dir: role.place.runtime_dir,
-            log_file: role.log_file,
-            in_tree: role.in_tree,
-        })
-    })
+    with_role(arguments, |role| manager::run(&role))
 }
 
 fn server(arguments: ServerArguments) -> u8 {
     let list = |list: Option<crate::cli::PromisedList>| list.map(|list| list.0).unwrap_or_default();
-    with_role(arguments.role, |source, role| {
+    with_role(arguments.role, |role| {
         server::run(&server::Options {
-            source,
-            runtime_dir: role.place.runtime_dir,
-            log_file: role.log_file,
+            role: role::Options { in_tree: arguments.generation.is_some(), ..role },
             generation: arguments.generation,
             http: list(arguments.httpport),
             server_page: list(arguments.serverport),
@@ -284,13 +261,16 @@ fn server(arguments: ServerArguments) -> u8 {
     })
 }
 
-fn with_role(mut role: RoleArguments, run: impl FnOnce(Source, RoleArguments) -> u8) -> u8 {
-    let source = match source(&role.place) {
-        Ok(source) => source,
-        Err(code) => return code,
-    };
-    role.place.runtime_dir = role.place.runtime_dir.as_ref().map(|path| absolute(path));
-    run(source, role)
+fn with_role(arguments: RoleArguments, run: impl FnOnce(role::Options) -> u8) -> u8 {
+    match source(&arguments.place) {
+        Ok(source) => run(role::Options {
+            source,
+            runtime_dir: arguments.place.runtime_dir.as_deref().map(absolute),
+            log_file: arguments.log_file,
+            in_tree: arguments.in_tree,
+        }),
+        Err(code) => code,
+    }
 }
 
 /// As it is, when there is no working directory to count from.
@@ -304,7 +284,7 @@ fn install_links(directory: &std::path::Path) -> u8 {
             for link in made {
                 println!("{link}");
             }
-            0
+            DONE
         }
         Err(error) => {
             eprintln!("beltway: {error}");

@@ -13,8 +13,9 @@ use config::Config;
 use supervise::configuration::{self, Source};
 use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
+use supervise::failure::{COULD_NOT, DONE, Failure, WRONG_USAGE};
 use supervise::heartbeat::Link;
-use supervise::lease::{self, Lease, LeaseError};
+use supervise::lease::{self, Lease};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
 use supervise::watch::{self, Reaped, Sight, Watch};
@@ -24,7 +25,7 @@ use sys::signal::{Arrived, Signals, Taken};
 
 use crate::banner;
 use crate::cli::Run;
-use crate::commands::{self, ALREADY_RUNNING, COULD_NOT};
+use crate::commands;
 
 /// How often manager is asked, before the first server is ready.
 const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -41,7 +42,7 @@ pub(crate) fn run(run: &Run) -> u8 {
         Ok(pipe) => Report(pipe.map(std::fs::File::from)),
         Err(error) => {
             eprintln!("beltway: the descriptor to report on: {error}");
-            return commands::WRONG_USAGE;
+            return WRONG_USAGE;
         }
     };
     let code = match Stub::start(run) {
@@ -90,13 +91,10 @@ impl Stub {
         let log_file = commands::log_file(&config, &directory, daemon);
         let family = Family { directory: directory.clone(), source, log_file };
         let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
-        let lease = Lease::take(&directory.stub_lease()).map_err(|error| match error {
-            LeaseError::Held { .. } => {
-                commands::complain_of_running(&directory);
-                ALREADY_RUNNING
-            }
-            LeaseError::Io { ref source, .. } => failed(format!("{error}: {source}")),
-            LeaseError::Contended { .. } => failed(error.to_string()),
+        let lease = Lease::take(&directory.stub_lease()).map_err(|error| {
+            let Failure { code, why } = error.into();
+            eprintln!("beltway: {why}");
+            code
         })?;
         if daemon {
             // The directory that `start` was typed in may be unmounted some day.
@@ -136,7 +134,9 @@ impl Stub {
             }
             if now >= housekeeping_at {
                 housekeeping_at = now + self.config.supervise.heartbeat_interval;
-                self.look_after_lease();
+                if let Some(lease) = &mut self.lease {
+                    role::restore(&self.family.directory, lease, None);
+                }
             }
             if let Err(error) = self.wait(now, housekeeping_at) {
                 error!("poll: {error}");
@@ -265,8 +265,7 @@ impl Stub {
         let signals = &self.signals;
         let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, || {
             let _ = watch::reap(); // how each one died, cop and manager have told
-            let stop = |arrived: Arrived| matches!(arrived.signal, Taken::Terminate | Taken::Interrupt);
-            signals.next().ok().flatten().is_some_and(stop)
+            role::told_to_stop_again(signals)
         });
         let outcome = match stopped {
             Ok(Stopped::NotRunning | Stopped::Orderly) => Ok(()),
@@ -281,7 +280,7 @@ impl Stub {
         match outcome.and(left.map_err(|error| format!("something is left behind: {error}"))) {
             Ok(()) => {
                 info!("stopped");
-                0
+                DONE
             }
             Err(why) => {
                 error!("{why}");
@@ -298,14 +297,6 @@ impl Stub {
         }
         directory.forget_run()?;
         self.lease.take().map_or(Ok(()), Lease::remove)
-    }
-
-    fn look_after_lease(&mut self) {
-        match self.lease.as_mut().map(Lease::restore) {
-            Some(Ok(true)) => warn!("somebody removed our lease: it is back"),
-            Some(Err(error)) => error!("{error}"),
-            Some(Ok(false)) | None => {}
-        }
     }
 }
 

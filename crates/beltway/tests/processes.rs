@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod tree;
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -226,6 +227,43 @@ fn start_returns_when_it_serves_and_stop_when_all_is_gone() {
 }
 
 #[test]
+fn a_stop_lets_the_request_in_flight_finish() {
+    let mut tree = Tree::new("drain");
+    let origin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = std::fs::read_to_string(tree.file()).unwrap();
+    let at = text.find("to: \"http://").unwrap();
+    let end = at + text[at..].find("}").unwrap();
+    tree.configure(&format!("{}to: \"http://{}/\"{}", &text[..at], origin.local_addr().unwrap(), &text[end..]));
+    tree.start_stub();
+    tree.await_serving();
+
+    let http = tree.http;
+    let client = std::thread::Builder::new().spawn(move || tree::get(http)).unwrap();
+    let (mut request, _) = origin.accept().unwrap();
+    let stub = tree.stub.as_ref().unwrap().id();
+    Pidfd::open(stub).unwrap().signal(Signal::TERM).unwrap();
+    eventually("the drain", || tree.log().contains("draining").then_some(()));
+    assert!(!client.is_finished());
+    request.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
+    let answer = client.join().unwrap().unwrap();
+    assert!(answer.ends_with("late"), "{answer}");
+    let mut stub = tree.stub.take().unwrap();
+    assert_eq!(eventually("the stub ends", || stub.try_wait().unwrap()).0.code(), Some(0));
+    tree.assert_nothing_is_left();
+}
+
+#[test]
+fn a_stop_is_not_held_up_for_longer_than_the_drain_timeout() {
+    let mut tree = Tree::run("impatient");
+    let mut idle = std::net::TcpStream::connect(tree.http).unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: half a request").unwrap();
+    let begin = tree::now();
+    assert_eq!(tree.terminate(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}, of 2 s", begin.elapsed());
+    tree.assert_nothing_is_left();
+}
+
+#[test]
 fn without_its_stub_a_tree_serves_on_and_the_next_run_adopts_it() {
     let mut tree = Tree::run("stub");
     let server = tree.pid(Role::Server);
@@ -276,7 +314,7 @@ fn a_server_by_itself_serves_and_drains() {
 }
 
 #[test]
-fn a_removed_lease_or_socket_is_put_back() {
+fn a_removed_lease_socket_or_directory_is_put_back() {
     let tree = Tree::run("removed");
     let directory = tree.directory();
     let files = [
@@ -294,6 +332,11 @@ fn a_removed_lease_or_socket_is_put_back() {
     }
     for file in &files {
         eventually("the file is back", || file.exists().then_some(()));
+    }
+    tree.await_serving();
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    for file in files.iter().chain([&directory.committed_configuration()]) {
+        eventually("the directory and the file are back", || file.exists().then_some(()));
     }
     tree.await_serving();
     assert_eq!([Role::Cop, Role::Manager, Role::Server].map(|role| tree.pid(role)), pids, "nobody was replaced");

@@ -9,22 +9,13 @@
 mod patrol;
 mod verdict;
 
-use std::path::PathBuf;
-
 pub use patrol::run;
-use supervise::configuration::Source;
 
 /// The command line of cop.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the configuration comes from when none is committed.
-    pub source: Source,
-    /// Where leases and sockets are; `None`: where the configuration says.
-    pub runtime_dir: Option<PathBuf>,
-    /// Where standard error goes; `None`: where it goes already.
-    pub log_file: Option<PathBuf>,
-    /// It is one of a tree, and reads the committed configuration.
-    pub in_tree: bool,
+    /// What all roles share.
+    pub role: supervise::role::Options,
     /// The tree is being started: when manager cannot, cop ends with manager's exit code instead of trying again.
     pub first: bool,
 }

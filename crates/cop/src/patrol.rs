@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::Supervise;
-use supervise::configuration;
 use supervise::control::{Connection, ControlError, Endpoint, Pong, Reply, Request};
 use supervise::directory::RuntimeDir;
+use supervise::failure::{DONE, Failure};
 use supervise::heartbeat::Link;
-use supervise::lease::{self, Lease, LeaseError};
+use supervise::lease::{self, Lease};
 use supervise::listener::{self, Listener};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
@@ -31,23 +31,11 @@ const STOP_MARGIN: Duration = Duration::from_secs(2);
 /// Between two reports of the same thing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why cop ends, as its exit code says it.
-struct Failure {
-    code: u8,
-    why: String,
-}
-
 /// Runs cop until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 4 another cop runs here; at
 /// the start of a tree also what manager ended with.
 #[must_use]
 pub fn run(options: &Options) -> u8 {
-    match Patrol::start(options).and_then(Patrol::walk) {
-        Ok(code) => code,
-        Err(Failure { code, why }) => {
-            error!("{why}");
-            code
-        }
-    }
+    Patrol::start(options).and_then(Patrol::walk).unwrap_or_else(|failure| failure.told())
 }
 
 struct Patrol {
@@ -86,19 +74,16 @@ struct Ticks(u64);
 impl Patrol {
     fn start(options: &Options) -> Result<Self, Failure> {
         let started_at = SystemClock.now();
-        let failed = |why: String| Failure { code: 1, why };
-        let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
-        let (bounds, directory) = read_configuration(options)?;
-        let family =
-            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
-        directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
-        role::settle(Role::Cop, &family).map_err(|error| failed(error.to_string()))?;
-        let lease = Lease::take(&directory.cop_lease()).map_err(|error| lease_failure(&error))?;
+        let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
+        let (bounds, family) = read_configuration(&options.role);
+        role::settle(Role::Cop, &family)?;
+        let directory = &family.directory;
+        let lease = Lease::take(&directory.cop_lease())?;
         if let Err(error) = sys::process::become_subreaper() {
             warn!("orphans go elsewhere, and how they die with them: {error}");
         }
         let socket = directory.cop_socket();
-        let endpoint = Endpoint::bind(&socket).map_err(|error| failed(format!("{}: {error}", socket.display())))?;
+        let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
         let manager = Watch::new(
             Role::Manager,
             directory.manager_lease(),
@@ -109,7 +94,7 @@ impl Patrol {
         Ok(Self {
             family,
             bounds,
-            in_tree: options.in_tree,
+            in_tree: options.role.in_tree,
             first: options.first,
             lease,
             signals,
@@ -144,7 +129,7 @@ impl Patrol {
             if own_gap || now >= self.judge_at {
                 self.judge_at = now + self.bounds.heartbeat_interval;
                 self.judge(now, own_gap);
-                self.look_after_files();
+                role::restore(&self.family.directory, &mut self.lease, Some(&mut self.endpoint));
             }
             self.wait()?;
         }
@@ -164,7 +149,7 @@ impl Patrol {
         ];
         let timeout = wait::until_earliest(now, moments);
         self.expected_by = now + timeout;
-        wait::readable(&descriptors, timeout).map_err(|error| Failure { code: 1, why: format!("poll: {error}") })
+        wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
     /// Respawns manager. An exit code ends cop, too: at the first start manager's failure is everybody's.
@@ -351,7 +336,7 @@ impl Patrol {
     fn take_signals(&mut self) -> Result<bool, Failure> {
         let mut stop = false;
         loop {
-            let arrived = self.signals.next().map_err(|error| Failure { code: 1, why: format!("signals: {error}") })?;
+            let arrived = self.signals.next().map_err(|error| Failure::could_not("signals", error))?;
             let Some(arrived) = arrived else { return Ok(stop) };
             match arrived.signal {
                 Taken::Terminate | Taken::Interrupt => {
@@ -382,8 +367,7 @@ impl Patrol {
             for (pid, exit) in watch::reap() {
                 info!("process {pid} {exit}");
             }
-            let again = |arrived: sys::signal::Arrived| matches!(arrived.signal, Taken::Terminate | Taken::Interrupt);
-            signals.next().ok().flatten().is_some_and(again)
+            role::told_to_stop_again(signals)
         });
         drop(self.endpoint);
         let removed = self.lease.remove();
@@ -391,25 +375,12 @@ impl Patrol {
             Ok(Stopped::NotRunning | Stopped::Orderly) => info!("stopped"),
             Ok(Stopped::Killed) => warn!("stopped; not everybody went when asked"),
             Ok(Stopped::StillThere) => {
-                return Err(Failure { code: 1, why: "the kernel does not let go of manager or server".to_owned() });
+                return Err(Failure::could_not("stop", "the kernel does not let go of manager or server"));
             }
-            Err(error) => return Err(Failure { code: 1, why: format!("stop: {error}") }),
+            Err(error) => return Err(Failure::could_not("stop", error)),
         }
-        removed.map_err(|error| Failure { code: 1, why: format!("the lease cannot be removed: {error}") })?;
-        Ok(0)
-    }
-
-    fn look_after_files(&mut self) {
-        match self.lease.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our lease: it is back"),
-            Err(error) => error!("{error}"),
-        }
-        match self.endpoint.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our control socket: it is back"),
-            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
-        }
+        removed.map_err(|error| Failure::could_not("the lease cannot be removed", error))?;
+        Ok(DONE)
     }
 }
 
@@ -431,31 +402,16 @@ fn sign(pid: u32, link: &Link, at_last_answer: Ticks, now: Instant) -> Sign {
     }
 }
 
-fn read_configuration(options: &Options) -> Result<(Supervise, RuntimeDir), Failure> {
-    if let (true, Some(directory)) = (options.in_tree, &options.runtime_dir) {
-        let directory = RuntimeDir::new(directory);
-        let bounds = match configuration::in_force(&directory, &options.source) {
-            Ok((config, _)) => config.supervise,
-            Err(wrong) => {
-                // Cop has little to configure, and is needed most when things are not well.
-                warn!("the configuration is wrong, cop runs with the defaults:\n{wrong}");
-                config::builtin_default().supervise
-            }
-        };
-        return Ok((bounds, directory));
-    }
-    let config = options
-        .source
-        .load()
-        .map_err(|wrong| Failure { code: 3, why: format!("the configuration is wrong:\n{wrong}") })?;
-    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
-    Ok((config.supervise, directory))
-}
-
-fn lease_failure(error: &LeaseError) -> Failure {
-    match error {
-        LeaseError::Held { .. } => Failure { code: 4, why: format!("already running: {error}") },
-        LeaseError::Io { source, .. } => Failure { code: 1, why: format!("{error}: {source}") },
-        LeaseError::Contended { .. } => Failure { code: 1, why: error.to_string() },
+/// Cop has little to configure, and is needed most when things are not well: what is wrong is said, and no reason to end.
+fn read_configuration(options: &role::Options) -> (Supervise, Family) {
+    match options.read_configuration() {
+        Ok((config, family)) => (config.supervise, family),
+        Err(failure) => {
+            warn!("cop runs with the defaults: {}", failure.why);
+            let config = config::builtin_default();
+            let path = options.runtime_dir.clone().unwrap_or(config.runtime_dir);
+            let (source, log_file) = (options.source.clone(), options.log_file.clone());
+            (config.supervise, Family { directory: RuntimeDir::new(path), source, log_file })
+        }
     }
 }

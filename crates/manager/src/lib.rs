@@ -12,10 +12,8 @@
 
 pub mod admin;
 mod listeners;
-mod options;
 mod report;
 mod servers;
 mod supervisor;
 
-pub use options::Options;
 pub use supervisor::run;

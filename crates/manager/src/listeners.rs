@@ -5,6 +5,7 @@ use std::time::Duration;
 use config::Config;
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
+use supervise::failure::Failure;
 use supervise::listener::{self, Listener, ListenerName};
 use supervise::{info, warn};
 
@@ -16,7 +17,7 @@ const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Which address cannot be listened on, and why.
-pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64]) -> Result<Vec<Listener>, String> {
+pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64]) -> Result<Vec<Listener>, Failure> {
     let mut held = Vec::new();
     for &generation in generations.iter().rev() {
         held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
@@ -29,7 +30,8 @@ pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64
             return Ok(listener);
         }
         let (kind, address) = (name.kind.as_str(), name.configured);
-        Listener::bind(name).map_err(|error| format!("cannot listen on {address} ({kind}): {error}"))
+        Listener::bind(name)
+            .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
     });
     let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
     if taken > 0 {

@@ -11,10 +11,10 @@ use config::Config;
 use supervise::backoff::Backoff;
 use supervise::configuration;
 use supervise::control::{Endpoint, Pong, Reply, Request};
-use supervise::directory::RuntimeDir;
-use supervise::lease::{Lease, LeaseError};
+use supervise::failure::{DONE, Failure};
+use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
-use supervise::role::{self, Family, Role};
+use supervise::role::{self, Family, Options, Role};
 use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
 use supervise::watch::{self, Reaped, Sight, Watch};
 use supervise::{error, info, wait, warn};
@@ -23,7 +23,6 @@ use sys::signal::{Signals, Taken};
 
 use crate::admin::{self, AdminHandle};
 use crate::listeners;
-use crate::options::Options;
 use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, Server};
 
@@ -33,23 +32,13 @@ const LISTENERS_EPOCH: u64 = 1;
 /// How long supervision, about to stop, waits for the control plane.
 const ADMIN_STOPS_WITHIN: Duration = Duration::from_millis(100);
 
-/// Why manager ends, as its exit code says it.
-struct Failure {
-    code: u8,
-    why: String,
-}
-
 /// Runs manager until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 3 the configuration is
 /// wrong, 4 another manager runs here.
 #[must_use]
 pub fn run(options: &Options) -> u8 {
-    let outcome = Supervisor::start(options).and_then(|supervisor| supervisor.supervise());
-    match outcome {
-        Ok(()) => 0,
-        Err(Failure { code, why }) => {
-            error!("{why}");
-            code
-        }
+    match Supervisor::start(options).and_then(Supervisor::supervise) {
+        Ok(()) => DONE,
+        Err(failure) => failure.told(),
     }
 }
 
@@ -80,24 +69,21 @@ struct Supervisor {
 impl Supervisor {
     fn start(options: &Options) -> Result<Self, Failure> {
         let started_at = SystemClock.now();
-        let failed = |why: String| Failure { code: 1, why };
         // Before any thread starts: all inherit the mask.
-        let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
-        let (config, directory) = read_configuration(options)?;
-        let family =
-            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
-        directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
-        role::settle(Role::Manager, &family).map_err(|error| failed(error.to_string()))?;
-        let lease = Lease::take(&directory.manager_lease()).map_err(|error| lease_failure(&error))?;
+        let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
+        let (config, family) = options.read_configuration()?;
+        role::settle(Role::Manager, &family)?;
+        let directory = family.directory.clone();
+        let lease = Lease::take(&directory.manager_lease())?;
 
         let interval = config.supervise.heartbeat_interval;
         let servers = Server::adopt_all(&directory, interval, started_at);
         let generations: Vec<_> = servers.iter().map(|server| server.generation).collect();
-        let listeners = listeners::gather(&config, &directory, &generations).map_err(failed)?;
+        let listeners = listeners::gather(&config, &directory, &generations)?;
         configuration::commit(&directory, &config)
-            .map_err(|error| failed(format!("the configuration cannot be committed: {error}")))?;
+            .map_err(|error| Failure::could_not("the configuration cannot be committed", error))?;
         let socket = directory.manager_socket();
-        let endpoint = Endpoint::bind(&socket).map_err(|error| failed(format!("{}: {error}", socket.display())))?;
+        let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
         let cop = options.in_tree.then(|| {
             let (lease, socket) = (directory.cop_lease(), directory.cop_socket());
             Watch::new(Role::Cop, lease, socket, Some(interval), config.supervise.respawn_backoff_max)
@@ -149,7 +135,7 @@ impl Supervisor {
         self.bury(now, &reaped);
         for server in &mut self.servers {
             if server.turn(now) {
-                let took = now - server.since;
+                let took = SystemClock.now() - server.since;
                 info!("{}[{}] is ready after {took:.1?}", Role::Server.name(), server.process.pid());
                 self.backoff.succeeded();
             }
@@ -178,7 +164,7 @@ impl Supervisor {
             self.needs_server().then_some(self.not_before),
         ]);
         let timeout = wait::until_earliest(now, moments);
-        wait::readable(&descriptors, timeout).map_err(|error| Failure { code: 1, why: format!("poll: {error}") })
+        wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
     fn needs_server(&self) -> bool {
@@ -266,7 +252,7 @@ impl Supervisor {
 
     fn take_signals(&mut self, now: Instant) -> Result<(), Failure> {
         loop {
-            let arrived = self.signals.next().map_err(|error| Failure { code: 1, why: format!("signals: {error}") })?;
+            let arrived = self.signals.next().map_err(|error| Failure::could_not("signals", error))?;
             let Some(arrived) = arrived else { return Ok(()) };
             match arrived.signal {
                 Taken::Terminate | Taken::Interrupt => self.stop(now, arrived.sender),
@@ -405,15 +391,12 @@ impl Supervisor {
     }
 
     fn look_after_files(&mut self) {
-        match self.lease.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our lease: it is back"),
-            Err(error) => error!("{error}"),
-        }
-        match self.endpoint.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our control socket: it is back"),
-            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
+        let directory = &self.family.directory;
+        role::restore(directory, &mut self.lease, Some(&mut self.endpoint));
+        if !directory.committed_configuration().exists()
+            && let Err(error) = configuration::commit(directory, &self.config)
+        {
+            warn!("the configuration in force cannot be kept in {}: {error}", directory.path().display());
         }
         let oldest_living = self.servers.iter().map(|server| server.generation).min();
         servers::fold_numbers(&self.family.directory, oldest_living);
@@ -426,26 +409,6 @@ impl Supervisor {
         drop(self.endpoint);
         let removed = removed.and(self.lease.remove());
         info!("stopped");
-        removed.map_err(|error| Failure { code: 1, why: format!("something is left behind: {error}") })
-    }
-}
-
-fn read_configuration(options: &Options) -> Result<(Config, RuntimeDir), Failure> {
-    let wrong = |wrong: config::Diagnostics| Failure { code: 3, why: format!("the configuration is wrong:\n{wrong}") };
-    if let (true, Some(directory)) = (options.in_tree, &options.runtime_dir) {
-        let directory = RuntimeDir::new(directory);
-        let (config, _) = configuration::in_force(&directory, &options.source).map_err(wrong)?;
-        return Ok((config, directory));
-    }
-    let config = options.source.load().map_err(wrong)?;
-    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
-    Ok((config, directory))
-}
-
-fn lease_failure(error: &LeaseError) -> Failure {
-    match error {
-        LeaseError::Held { .. } => Failure { code: 4, why: format!("already running: {error}") },
-        LeaseError::Io { source, .. } => Failure { code: 1, why: format!("{error}: {source}") },
-        LeaseError::Contended { .. } => Failure { code: 1, why: error.to_string() },
+        removed.map_err(|error| Failure::could_not("something is left behind", error))
     }
 }

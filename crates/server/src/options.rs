@@ -1,21 +1,17 @@
 //! What a server is told on its command line, and the listeners it makes of that.
 
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 use config::Config;
-use supervise::configuration::Source;
+use supervise::failure::Failure;
 use supervise::listener::{Listener, ListenerKind, ListenerName, Promised, wanted};
+use supervise::role;
 
 /// The command line of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the configuration comes from.
-    pub source: Source,
-    /// Where leases and sockets are; `None`: where the configuration says.
-    pub runtime_dir: Option<PathBuf>,
-    /// Where standard error goes; `None`: where it goes already.
-    pub log_file: Option<PathBuf>,
+    /// What all roles share.
+    pub role: role::Options,
     /// The generation that manager gave it; `None`: it runs alone, and binds its listeners itself.
     pub generation: Option<u64>,
     /// Promised listeners for HTTP clients.
@@ -34,7 +30,7 @@ pub struct Options {
 ///
 /// # Errors
 /// A descriptor is not open, is no listener, or is bound to another port than was promised.
-pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener>, String> {
+pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener>, Failure> {
     let names = wanted(config);
     let mut listeners = Vec::new();
     let kinds = [
@@ -45,12 +41,13 @@ pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener
     for (kind, promised) in kinds {
         for (index, promise) in promised.iter().enumerate() {
             let what = || format!("descriptor {} for {} listener {index}", promise.fd, kind.as_str());
-            let fd = sys::process::inherited(promise.fd).map_err(|error| format!("{}: {error}", what()))?;
+            let fd = sys::process::inherited(promise.fd).map_err(|error| Failure::could_not(what(), error))?;
             let address = sys::socket::local_address(&fd)
-                .map_err(|error| format!("{}: {error}", what()))?
-                .ok_or_else(|| format!("{} has no IP address", what()))?;
+                .map_err(|error| Failure::could_not(what(), error))?
+                .ok_or_else(|| Failure::could_not(what(), "it has no IP address"))?;
             if promise.port != 0 && promise.port != address.port() {
-                return Err(format!("{} is bound to {address}, not to port {}", what(), promise.port));
+                let why = format!("it is bound to {address}, not to port {}", promise.port);
+                return Err(Failure::could_not(what(), why));
             }
             let name = names.iter().find(|name| name.kind == kind && name.index == index).cloned();
             let name = name.unwrap_or(ListenerName { kind, index, configured: address, backlog: 0 });
@@ -64,12 +61,13 @@ pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener
 ///
 /// # Errors
 /// Which address cannot be listened on, and why.
-pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, String> {
+pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
     let names = wanted(config).into_iter().filter(|name| name.kind.is_servers());
     names
         .map(|name| {
             let (kind, address) = (name.kind.as_str(), name.configured);
-            Listener::bind(name).map_err(|error| format!("cannot listen on {address} ({kind}): {error}"))
+            Listener::bind(name)
+                .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
         })
         .collect()
 }

@@ -10,11 +10,12 @@ use config::Config;
 use supervise::configuration;
 use supervise::control::Endpoint;
 use supervise::directory::{self, RuntimeDir};
+use supervise::failure::{DONE, Failure};
 use supervise::lease::{self, Holder, Lease, LeaseError};
 use supervise::listener::{Listener, ListenerKind};
-use supervise::role::{Family, Role};
+use supervise::role::{self, Family, Role};
 use supervise::status::ServerState;
-use supervise::{error, info, wait, warn};
+use supervise::{info, wait, warn};
 use sys::signal::{Signals, Taken};
 
 use crate::control::{self, Identity};
@@ -26,34 +27,14 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a draining engine is asked what is still open.
 const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Why a server ends, as its exit code says it.
-struct Failure {
-    code: u8,
-    why: String,
-}
-
-impl Failure {
-    fn new(code: u8, why: impl Into<String>) -> Self {
-        Self { code, why: why.into() }
-    }
-}
-
 /// Runs a server until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 3 the configuration
 /// is wrong, 4 another server already runs alone here.
 #[must_use]
 pub fn run(options: &Options) -> u8 {
-    match Shell::start(options) {
-        Ok(shell) => match shell.serve() {
-            Ok(()) => 0,
-            Err(failure) => complain(&failure),
-        },
-        Err(failure) => complain(&failure),
+    match Shell::start(options).and_then(Shell::serve) {
+        Ok(()) => DONE,
+        Err(failure) => failure.told(),
     }
-}
-
-fn complain(failure: &Failure) -> u8 {
-    error!("{}", failure.why);
-    failure.code
 }
 
 struct Shell {
@@ -74,11 +55,10 @@ impl Shell {
     fn start(options: &Options) -> Result<Self, Failure> {
         let started_at = SystemClock.now();
         // Before any thread starts: all inherit the mask.
-        let signals = Signals::take().map_err(|error| Failure::new(1, format!("no signals: {error}")))?;
-        let (config, directory) = read_configuration(options)?;
-        let family =
-            Family { directory: directory.clone(), source: options.source.clone(), log_file: options.log_file.clone() };
-        supervise::role::settle(Role::Server, &family).map_err(|error| Failure::new(1, error.to_string()))?;
+        let signals = Signals::take().map_err(|error| Failure::could_not("no signals", error))?;
+        let (config, family) = options.role.read_configuration()?;
+        role::settle(Role::Server, &family)?;
+        let directory = family.directory.clone();
 
         let (generation, lease) = match options.generation {
             Some(generation) => (generation, inherit_lease(options, &directory, generation)?),
@@ -87,11 +67,9 @@ impl Shell {
         let listeners = match options.generation {
             Some(_) => options::inherit(options, &config),
             None => options::bind(&config),
-        };
-        let listeners = listeners.map_err(|why| Failure::new(1, why))?;
+        }?;
         let socket = directory.server_socket(generation);
-        let endpoint =
-            Endpoint::bind(&socket).map_err(|error| Failure::new(1, format!("{}: {error}", socket.display())))?;
+        let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
 
         let identity = Identity {
             generation,
@@ -101,11 +79,11 @@ impl Shell {
         let config = Arc::new(config);
         let engine = Engine::start(
             Arc::clone(&config),
-            duplicates(&listeners).map_err(|error| Failure::new(1, format!("no descriptors left: {error}")))?,
+            duplicates(&listeners).map_err(|error| Failure::could_not("no descriptors left", error))?,
             engine::Identity { pid: std::process::id(), generation },
             Some(directory.server_numbers(generation)),
         )
-        .map_err(|error| Failure::new(1, error.to_string()))?;
+        .map_err(|error| Failure::could_not("the engine", error))?;
         let alone = options.generation.is_none();
         let shell = Self { family, config, identity, lease, endpoint, signals, listeners, engine, started_at, alone };
         shell.say_ready(options);
@@ -137,7 +115,7 @@ impl Shell {
             let now = SystemClock.now();
             if now >= housekeeping_at {
                 housekeeping_at = now + HOUSEKEEPING_INTERVAL;
-                self.look_after_files();
+                role::restore(&self.family.directory, &mut self.lease, Some(&mut self.endpoint));
             }
         }
         self.drain()
@@ -174,21 +152,21 @@ impl Shell {
         if self.alone {
             // In a tree manager adds its numbers up; alone nobody asks for them any more.
             directory::remove(&self.family.directory.server_numbers(self.identity.generation))
-                .map_err(|error| Failure::new(1, format!("its numbers cannot be removed: {error}")))?;
+                .map_err(|error| Failure::could_not("its numbers cannot be removed", error))?;
         }
-        self.lease.remove().map_err(|error| Failure::new(1, format!("the lease cannot be removed: {error}")))
+        self.lease.remove().map_err(|error| Failure::could_not("the lease cannot be removed", error))
     }
 
     fn wait(&self, timeout: Duration) -> Result<(), Failure> {
         let mut descriptors = vec![self.signals.as_fd()];
         descriptors.extend(self.endpoint.descriptors());
-        wait::readable(&descriptors, timeout).map_err(|error| Failure::new(1, format!("poll: {error}")))
+        wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
     /// Whether one of them says to stop.
     fn take_signals(&mut self) -> Result<bool, Failure> {
         let mut stop = false;
-        while let Some(arrived) = self.signals.next().map_err(|error| Failure::new(1, format!("signals: {error}")))? {
+        while let Some(arrived) = self.signals.next().map_err(|error| Failure::could_not("signals", error))? {
             match arrived.signal {
                 Taken::Terminate | Taken::Interrupt => {
                     info!("told to stop by process {}", arrived.sender);
@@ -215,71 +193,29 @@ impl Shell {
         self.engine.reopen_logs();
         info!("logs reopened");
     }
-
-    fn look_after_files(&mut self) {
-        match self.lease.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our lease: it is back"),
-            Err(error) => error!("{error}"),
-        }
-        match self.endpoint.restore() {
-            Ok(false) => {}
-            Ok(true) => warn!("somebody removed our control socket: it is back"),
-            Err(error) => error!("the control socket is gone and cannot be put back: {error}"),
-        }
-    }
-}
-
-fn read_configuration(options: &Options) -> Result<(Config, RuntimeDir), Failure> {
-    // In a tree: what is in force. Alone: what the file says.
-    if let (Some(_), Some(directory)) = (options.generation, &options.runtime_dir) {
-        let directory = RuntimeDir::new(directory);
-        let (config, _) = configuration::in_force(&directory, &options.source)
-            .map_err(|wrong| Failure::new(3, format!("the configuration is wrong:\n{wrong}")))?;
-        return Ok((config, directory));
-    }
-    let config =
-        options.source.load().map_err(|wrong| Failure::new(3, format!("the configuration is wrong:\n{wrong}")))?;
-    let directory = RuntimeDir::new(options.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
-    Ok((config, directory))
 }
 
 fn inherit_lease(options: &Options, directory: &RuntimeDir, generation: u64) -> Result<Lease, Failure> {
     let path = directory.server_lease(generation);
-    let lease = match options.lease {
-        Some(number) => {
-            let fd = sys::process::inherited(number)
-                .map_err(|error| Failure::new(1, format!("descriptor {number} of the lease: {error}")))?;
-            Lease::inherit(fd, &path)
-        }
-        None => Lease::take(&path),
-    };
-    lease.map_err(|error| lease_failure(&error))
+    let Some(number) = options.lease else { return Ok(Lease::take(&path)?) };
+    let fd = sys::process::inherited(number)
+        .map_err(|error| Failure::could_not(format_args!("descriptor {number} of the lease"), error))?;
+    Ok(Lease::inherit(fd, &path)?)
 }
 
 /// A generation and a lease for a server that nobody started, unless another serves here.
 fn lease_alone(directory: &RuntimeDir) -> Result<(u64, Lease), Failure> {
-    let failed = |error: std::io::Error| Failure::new(1, format!("{}: {error}", directory.path().display()));
-    directory.create().map_err(failed)?;
+    let failed = |error: std::io::Error| Failure::could_not(directory.path().display(), error);
     for generation in directory.server_generations().map_err(failed)? {
         let path = directory.server_lease(generation);
         if let Holder::Somebody(pid) = lease::holder(&path).map_err(failed)? {
-            return Err(lease_failure(&LeaseError::Held { path, pid }));
+            return Err(LeaseError::Held { path, pid }.into());
         }
         directory::remove(&path).map_err(failed)?;
         directory::remove(&directory.server_socket(generation)).map_err(failed)?;
     }
     let generation = directory.next_generation().map_err(failed)?;
-    let lease = Lease::take(&directory.server_lease(generation)).map_err(|error| lease_failure(&error))?;
-    Ok((generation, lease))
-}
-
-fn lease_failure(error: &LeaseError) -> Failure {
-    match error {
-        LeaseError::Held { .. } => Failure::new(4, format!("already running: {error}")),
-        LeaseError::Io { source, .. } => Failure::new(1, format!("{error}: {source}")),
-        LeaseError::Contended { .. } => Failure::new(1, error.to_string()),
-    }
+    Ok((generation, Lease::take(&directory.server_lease(generation))?))
 }
 
 fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {

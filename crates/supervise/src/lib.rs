@@ -17,6 +17,7 @@ pub mod backoff;
 pub mod configuration;
 pub mod control;
 pub mod directory;
+pub mod failure;
 pub mod heartbeat;
 pub mod lease;
 pub mod listener;

@@ -5,10 +5,15 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 
+use config::Config;
 use sys::process::{Pidfd, Spawn, Standing};
+use sys::signal::{Arrived, Signals, Taken};
 
-use crate::configuration::Source;
+use crate::configuration::{self, Source};
+use crate::control::Endpoint;
 use crate::directory::RuntimeDir;
+use crate::failure::Failure;
+use crate::lease::Lease;
 
 /// The program that runs, even when its file was replaced or removed meanwhile.
 const OURSELVES: &str = "/proc/self/exe";
@@ -36,6 +41,37 @@ impl Role {
             Self::Manager => "traffic_manager",
             Self::Server => "traffic_server",
         }
+    }
+}
+
+/// The command line that all roles share.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the configuration comes from when none is committed.
+    pub source: Source,
+    /// Where leases and sockets are; `None`: where the configuration says.
+    pub runtime_dir: Option<PathBuf>,
+    /// Where standard error goes; `None`: where it goes already.
+    pub log_file: Option<PathBuf>,
+    /// It is one of a tree: it reads the committed configuration and brings its neighbour back.
+    pub in_tree: bool,
+}
+
+impl Options {
+    /// The configuration of this process, and its family. In a tree that is the one in force; by itself, what the file says.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn read_configuration(&self) -> Result<(Config, Family), Failure> {
+        let family = |directory| Family { directory, source: self.source.clone(), log_file: self.log_file.clone() };
+        if let (true, Some(path)) = (self.in_tree, &self.runtime_dir) {
+            let directory = RuntimeDir::new(path);
+            let (config, _) = configuration::in_force(&directory, &self.source)?;
+            return Ok((config, family(directory)));
+        }
+        let config = self.source.load()?;
+        let directory = RuntimeDir::new(self.runtime_dir.as_ref().unwrap_or(&config.runtime_dir));
+        Ok((config, family(directory)))
     }
 }
 
@@ -73,16 +109,43 @@ impl Family {
     }
 }
 
-/// Makes this process what it is to be: its name, no input, no output, its log.
+/// Makes this process what it is to be: its name, no input, no output, its log, its runtime directory.
 ///
 /// # Errors
-/// The null device cannot be opened.
-pub fn settle(role: Role, family: &Family) -> io::Result<()> {
-    sys::process::set_name(role.name())?;
-    sys::daemon::silence_input_and_output()?;
+/// The null device cannot be opened, or the directory cannot be made.
+pub fn settle(role: Role, family: &Family) -> Result<(), Failure> {
+    let settled = sys::process::set_name(role.name()).and_then(|()| sys::daemon::silence_input_and_output());
+    settled.map_err(|error| Failure::could_not(role.name(), error))?;
     crate::log::begin(role.name());
     family.reopen_log();
-    Ok(())
+    let directory = &family.directory;
+    directory.create().map_err(|error| Failure::could_not(directory.path().display(), error))
+}
+
+/// Puts back what somebody removed: the runtime directory, the lease, the control socket.
+pub fn restore(directory: &RuntimeDir, lease: &mut Lease, endpoint: Option<&mut Endpoint>) {
+    if !lease.is_in_place()
+        && let Err(error) = directory.create()
+    {
+        crate::error!("{}: {error}", directory.path().display());
+    }
+    match lease.restore() {
+        Ok(false) => {}
+        Ok(true) => crate::warn!("somebody removed our lease: it is back"),
+        Err(error) => crate::error!("{error}"),
+    }
+    match endpoint.map(Endpoint::restore) {
+        Some(Ok(true)) => crate::warn!("somebody removed our control socket: it is back"),
+        Some(Err(error)) => crate::error!("the control socket is gone and cannot be put back: {error}"),
+        Some(Ok(false)) | None => {}
+    }
+}
+
+/// Whether one more of the signals that have arrived says to stop: who says it twice has no patience left.
+#[must_use]
+pub fn told_to_stop_again(signals: &Signals) -> bool {
+    let stop = |arrived: Arrived| matches!(arrived.signal, Taken::Terminate | Taken::Interrupt);
+    signals.next().ok().flatten().is_some_and(stop)
 }
 
 /// Starts a process of the tree: the same program under the role's name, in a process group of its own.

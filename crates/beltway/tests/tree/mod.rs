@@ -1,4 +1,5 @@
 //! One tree of real processes for a test: its own directory and ports, stopped and cleared away whatever happens.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,6 +20,8 @@ use sys::process::{Pidfd, Signal};
 
 /// What is waited for comes within this, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// So often in a row nobody is found before a tree counts as gone.
+const QUIET_LOOKS: u32 = 50;
 /// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -191,17 +194,22 @@ impl Drop for Tree {
             let _ = stub.kill();
             let _ = stub.wait();
         }
-        // Killed from the top down, so that nobody brings anybody back for long.
+        // All are stopped before any is killed, so that nobody brings anybody back; and who was just being started and
+        // had no lease yet is looked for once more.
         let directory = self.directory();
+        let mut quiet = 0;
         for _ in 0..500 {
             let leases = stop::leases(&directory, Role::Cop).unwrap_or_default();
             let leases: Vec<_> = std::iter::once(directory.stub_lease()).chain(leases).collect();
-            for path in &leases {
-                if let Ok(Some(process)) = lease::process(path) {
-                    let _ = lease::signal(path, &process, Signal::KILL);
+            for signal in [Signal::STOP, Signal::KILL] {
+                for path in &leases {
+                    if let Ok(Some(process)) = lease::process(path) {
+                        let _ = lease::signal(path, &process, signal);
+                    }
                 }
             }
-            if !stop::any_lives(&leases).unwrap_or(false) {
+            quiet = if stop::any_lives(&leases).unwrap_or(false) { 0 } else { quiet + 1 };
+            if quiet == QUIET_LOOKS {
                 break;
             }
             pause(LOOK);
