@@ -93,7 +93,8 @@ impl Worker {
         let WorkerParts { thread, plan, pool, names, cells, log } = parts;
         let log = log.zip(plan.access_log).map(|((writer, sink), format)| AccessLog::new(writer, sink, format));
         let turns = plan.rules.iter().map(|_| Cell::new(thread.random())).collect();
-        let civil = Civil { read: Instant::ORIGIN, wall: WallTime::default(), second: i64::MIN, date: date::format(0) };
+        let (read, wall) = (thread.now(), thread.wall());
+        let civil = Civil { read, wall, second: wall.as_secs(), date: date::format(wall.as_secs()) };
         Self(Rc::new(Inside {
             thread,
             plan: RefCell::new(plan),
