@@ -106,6 +106,8 @@ struct Repetition {
     first_new_answer_ms: f64,
     /// The longest time without any answer.
     longest_gap_ms: f64,
+    /// The longest time the clients themselves did not get the processor.
+    own_stall_ms: f64,
     /// From the blow until every killed process has a successor that `beltway status` calls well.
     back_ms: f64,
     /// Answers meanwhile.
@@ -217,6 +219,7 @@ fn strike(blow: &Blow, tree: &Tree<'_>, clients: &Paced) -> Outcome<Repetition> 
         toll: judge::judge(&seen.failures, begun, done, blow.strikes(Role::Server)),
         first_new_answer_ms: millis(answered.map_or(Duration::ZERO, |at| at - begun)),
         longest_gap_ms: millis(seen.longest_gap),
+        own_stall_ms: millis(seen.longest_stall),
         back_ms: millis(back - begun),
         answers: seen.answers,
     })
@@ -236,6 +239,7 @@ fn table(all: &[Series], options: &Options) -> String {
         "failed",
         "first new answer ms (most)",
         "longest gap ms (most)",
+        "own stall ms (most)",
         "all back ms (most)",
     ]);
     for series in all {
@@ -258,6 +262,7 @@ fn table(all: &[Series], options: &Options) -> String {
             sum(|toll| toll.failed),
             over(|one| one.first_new_answer_ms),
             over(|one| one.longest_gap_ms),
+            over(|one| one.own_stall_ms),
             over(|one| one.back_ms),
         ]);
     }

@@ -27,6 +27,8 @@ const LATE: Duration = Duration::from_secs(10);
 const CATCH_UP_MAX: Duration = Duration::from_millis(5);
 /// The longest the thread sleeps before it looks whether it is to stop.
 const NAP_MAX: Duration = Duration::from_millis(20);
+/// A turn that begins so much later than it should is a stall: epoll rounds its wait up to a millisecond.
+const STALL_MIN: Duration = Duration::from_millis(2);
 /// Failures kept; a target that fails all the time must not fill the memory.
 const FAILURES_MAX: usize = 100_000;
 /// Answers longer than this are not expected.
@@ -87,6 +89,8 @@ pub(crate) struct Log {
     pub(crate) first_new_answer: Option<Instant>,
     /// The longest time without any answer.
     pub(crate) longest_gap: Duration,
+    /// The longest time the clients themselves were not run by the machine: no gap shorter than it means anything.
+    pub(crate) longest_stall: Duration,
     /// All failures, in order.
     pub(crate) failures: Vec<Failure>,
 }
@@ -217,8 +221,13 @@ impl Crowd {
     fn run(&mut self, stop: &AtomicBool) -> io::Result<()> {
         let empty = epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = vec![empty; self.clients.len()];
+        let mut expected = SystemClock.now();
         while !stop.load(Ordering::Relaxed) {
             let now = SystemClock.now();
+            if now - expected > STALL_MIN {
+                let mut log = lock(&self.log);
+                log.longest_stall = log.longest_stall.max(now - expected);
+            }
             let mut next = now + NAP_MAX;
             for index in 0..self.clients.len() {
                 self.tick(index, now)?;
@@ -226,6 +235,7 @@ impl Crowd {
             }
             let nap = next - SystemClock.now();
             let bound = Timespec { tv_sec: 0, tv_nsec: i64::from(nap.subsec_nanos()) };
+            expected = next;
             let count = match epoll::wait(&self.epoll, &mut events[..], Some(&bound)) {
                 Ok(count) => count,
                 Err(rustix::io::Errno::INTR) => 0,
