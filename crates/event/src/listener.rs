@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::driver::ListenSocket;
 use crate::tcp::{Detached, Tcp};
 use crate::thread::{Handle, Source, Thread, TimerTarget};
 
@@ -23,6 +24,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const SLACK: usize = 2;
 /// Connections one turn takes when there is only one thread, whom nobody competes with.
 const ACCEPTS_ALONE: usize = 16;
+
+/// It asks for more at a time after it got as many as it asked for, so many times running: each call that finds no
+/// connection is a system call for nothing.
+const FULL_BEFORE_MORE: u8 = 4;
 
 /// What a thread does with each connection it was given.
 pub type OnAccept = Rc<dyn Fn(&Thread, Tcp)>;
@@ -123,7 +128,7 @@ impl Drop for Share {
 
 /// A listening socket for all threads of a group.
 pub struct Listener {
-    fd: OwnedFd,
+    socket: ListenSocket,
     shares: Arc<Shares>,
     peers: Arc<OnceLock<Vec<Handle>>>,
     on_accept: SharedOnAccept,
@@ -131,7 +136,7 @@ pub struct Listener {
 
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listener").field("fd", &self.fd).finish_non_exhaustive()
+        f.debug_struct("Listener").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
@@ -148,7 +153,16 @@ impl Listener {
         on_accept: impl Fn(&Thread, Tcp) + Send + Sync + 'static,
     ) -> io::Result<Arc<Self>> {
         sys::socket::adopt_listener(&fd)?;
-        Ok(Arc::new(Self { fd, shares, peers, on_accept: Arc::new(on_accept) }))
+        Ok(Self::of(ListenSocket::Kernel(fd), shares, peers, on_accept))
+    }
+
+    pub(crate) fn of(
+        socket: ListenSocket,
+        shares: Arc<Shares>,
+        peers: Arc<OnceLock<Vec<Handle>>>,
+        on_accept: impl Fn(&Thread, Tcp) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { socket, shares, peers, on_accept: Arc::new(on_accept) })
     }
 
     /// Starts accepting on `thread` too.
@@ -161,7 +175,13 @@ impl Listener {
             let mut sources = core.sources.borrow_mut();
             let entry = sources.vacant_entry();
             let state =
-                Rc::new(ListenerState { listener: Arc::clone(self), token: entry.key(), registered: Cell::new(false) });
+                Rc::new(ListenerState {
+                    listener: Arc::clone(self),
+                    token: entry.key(),
+                    registered: Cell::new(false),
+                    expected: Cell::new(1),
+                    full: Cell::new(0),
+                });
             entry.insert(Source::Listener(Rc::clone(&state)));
             state
         };
@@ -174,12 +194,15 @@ pub(crate) struct ListenerState {
     listener: Arc<Listener>,
     token: usize,
     registered: Cell<bool>,
+    /// How many connections a turn asks for, and how often running it got them all.
+    expected: Cell<usize>,
+    full: Cell<u8>,
 }
 
 impl ListenerState {
     fn resume(&self, thread: &Thread) -> io::Result<()> {
         if !self.registered.replace(true) {
-            thread.core().driver.register_listener(&self.listener.fd, self.token as u64)?;
+            thread.core().driver.register_listener(&self.listener.socket, self.token as u64)?;
         }
         Ok(())
     }
@@ -193,13 +216,26 @@ impl ListenerState {
     fn unregister(&self, thread: &Thread) {
         if self.registered.replace(false) {
             // It was registered, so this fails only when the queue itself is gone.
-            let _ = thread.core().driver.unregister_listener(&self.listener.fd);
+            let _ = thread.core().driver.unregister_listener(&self.listener.socket);
         }
     }
 
-    /// Unregisters for good: the manager's copy of the socket would keep the registration alive.
+    /// Stops for good when the shares drain.
+    pub(crate) fn drain(&self, thread: &Thread) {
+        if self.listener.shares.is_draining() {
+            self.close(thread);
+        }
+    }
+
+    /// Unregisters for good, since the manager's copy of the socket would keep the registration alive, and lets go of
+    /// the socket: with the last thread's hold it closes.
     pub(crate) fn close(&self, thread: &Thread) {
         self.unregister(thread);
+        let mut sources = thread.core().sources.borrow_mut();
+        let mine = matches!(sources.get(self.token), Some(Source::Listener(it)) if std::ptr::eq(Rc::as_ptr(it), self));
+        let source = if mine { sources.try_remove(self.token) } else { None };
+        drop(sources);
+        drop(source);
     }
 
     pub(crate) fn look_again(&self, thread: &Thread) {
@@ -211,8 +247,8 @@ impl ListenerState {
 
     pub(crate) fn became_ready(&self, thread: &Thread) {
         let shares = &self.listener.shares;
-        let most = if shares.open.len() == 1 { ACCEPTS_ALONE } else { 1 };
-        for _ in 0..most {
+        let most = if shares.open.len() == 1 { self.expected.get() } else { 1 };
+        for taken in 0..most {
             if shares.is_draining() {
                 self.close(thread);
                 return;
@@ -222,9 +258,12 @@ impl ListenerState {
                 self.pause(thread);
                 return;
             }
-            match thread.core().driver.accept(&self.listener.fd) {
+            match thread.core().driver.accept(&self.listener.socket) {
                 Ok((socket, peer)) => self.accepted(thread, Detached { socket, peer }),
                 Err(error) => {
+                    // Asked once too often: expect as many as there were.
+                    self.expected.set(taken.max(1));
+                    self.full.set(0);
                     if !is_passing(&error) {
                         shares.out_of_descriptors.fetch_add(1, Ordering::Relaxed);
                         self.pause(thread);
@@ -232,6 +271,12 @@ impl ListenerState {
                     return;
                 }
             }
+        }
+        // As many as expected came. When that happens again and again there are more.
+        self.full.set(self.full.get() + 1);
+        if self.full.get() >= FULL_BEFORE_MORE {
+            self.full.set(0);
+            self.expected.set((self.expected.get() * 2).min(ACCEPTS_ALONE));
         }
     }
 

@@ -79,6 +79,8 @@ impl Processor {
                 };
                 let _ = ready.send((index, Ok(thread.handle())));
                 drop(ready);
+                // What only the set-up needed, listeners among it, is not held for the life of the thread.
+                drop(setup);
                 thread.run()
             };
             this.joins.push(std::thread::Builder::new().name(name).spawn(run)?);

@@ -72,7 +72,7 @@ pub(crate) enum Source {
 
 pub(crate) enum ThreadClock {
     System(SystemClock),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Manual(base::ManualClock),
 }
 
@@ -81,7 +81,7 @@ impl ThreadClock {
     fn now(&self) -> Instant {
         match self {
             Self::System(clock) => clock.now(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Manual(clock) => clock.now(),
         }
     }
@@ -89,7 +89,7 @@ impl ThreadClock {
     fn wall(&self) -> WallTime {
         match self {
             Self::System(clock) => clock.wall(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Manual(clock) => clock.wall(),
         }
     }
@@ -345,12 +345,14 @@ impl Thread {
         self.0.tail.borrow_mut().push(Rc::new(f));
     }
 
-    /// Delivers [`Event::Drain`] to every handler of a connection: those that are idle.
+    /// Delivers [`Event::Drain`] to every handler of a connection: those that are idle. Listeners whose shares drain
+    /// stop: at once, so that the next connection wakes whoever else holds the socket.
     pub fn drain(&self) {
         let sources: Vec<Source> = self.0.sources.borrow().iter().map(|(_, source)| source.clone()).collect();
         for source in sources {
-            if let Source::Stream(stream) = source {
-                self.0.contain("drain", || stream.drain(self));
+            match source {
+                Source::Stream(stream) => self.0.contain("drain", || stream.drain(self)),
+                Source::Listener(listener) => listener.drain(self),
             }
         }
     }
@@ -537,8 +539,37 @@ impl Thread {
         }
     }
 
+    /// Whether a turn at `now` would find something to do.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn has_work(&self, now: Instant) -> bool {
+        let core = &self.0;
+        core.external.len() > 0
+            || !core.local.borrow().is_empty()
+            || !core.dirty.borrow().is_empty()
+            || core.wheel.borrow().next_expiry().is_some_and(|at| at <= now)
+            || matches!(&core.driver, Driver::Sim(driver) if driver.has_ready())
+    }
+
+    /// When the wheel wants to be looked at.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.0.wheel.borrow().next_expiry()
+    }
+
+    /// What it still has.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn census(&self) -> crate::sim::Census {
+        let core = &self.0;
+        crate::sim::Census {
+            tasks: core.tasks.live(),
+            queued: core.local.borrow().len() + core.external.len(),
+            timers: core.wheel.borrow().len(),
+            sources: core.sources.borrow().len(),
+        }
+    }
+
     /// Ends every future, action, timer and connection of this thread.
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let _entered = registry::enter(self);
         let core = &self.0;
         core.tasks.clear();

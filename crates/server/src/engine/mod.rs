@@ -1,7 +1,7 @@
 //! The event threads and all they do.
 //!
-//! - [`numbers`](self::numbers): the segment, and what the loops say of themselves.
-//! - [`pages`](self::pages): the server's own page.
+//! - `numbers`: the segment, and what the loops say of themselves.
+//! - `pages`: the server's own page.
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
@@ -94,7 +94,6 @@ fn with_worker(f: impl FnOnce(&Worker)) {
 pub struct Engine {
     processor: Processor,
     clients: Arc<Shares>,
-    pages: Arc<Shares>,
     log_thread: LogThread,
     log: LogSender,
     segment: Segment,
@@ -198,13 +197,12 @@ impl Engine {
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
-        Ok(Self { processor, clients, pages: own_pages, log_thread, log, segment })
+        Ok(Self { processor, clients, log_thread, log, segment })
     }
 
-    /// Stops accepting; what runs finishes, what is idle closes.
+    /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
     pub fn drain(&self) {
         self.clients.drain();
-        self.pages.drain();
         for thread in self.processor.net() {
             thread.run(|_| with_worker(Worker::drain));
         }
