@@ -14,6 +14,9 @@ use crate::syscalls::Counts;
 use crate::table::{Table, least, median, spread};
 use crate::target::Kind;
 
+/// The share of the core that others may use before the figures are called disturbed.
+const FOREIGN_MAX: f64 = 0.05;
+
 /// Everything, for the JSON file.
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -313,6 +316,14 @@ impl fmt::Display for WorkloadReport {
                 "noise: the floor itself spread over {:.0} % in {} rounds; ratios of that size mean nothing",
                 spread(&cpu_us) * 100.0,
                 cpu_us.len()
+            )?;
+        }
+        let foreign: Vec<f64> = self.rows.iter().flat_map(|row| &row.turns).map(|turn| turn.foreign_share).collect();
+        if !foreign.is_empty() && median(&foreign) > FOREIGN_MAX {
+            writeln!(
+                f,
+                "DISTURBED: something else used {:.0} % of the core; measure again on a quiet machine",
+                median(&foreign) * 100.0
             )?;
         }
         for (target, why) in &self.skipped {
