@@ -26,6 +26,6 @@ impl Service for Origin {
         let connection = Connection { http_11: request.http_11, keep_alive: request.keep_alive };
         let keep = answer.write_head(now, connection, &mut head);
         let chunked = answer.framing == Framing::Chunked && request.http_11 && request.method != b"HEAD";
-        Response { status: answer.status, head, keep, chunked, body: Box::new(Content(answer.body)) }
+        Response { head, keep, chunked, body: Box::new(Content(answer.body)) }
     }
 }

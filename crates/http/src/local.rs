@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Instant, WallTime};
+use base::WallTime;
 use buf::{Block, Chunk, SizeClass};
 
 use crate::inbox::Inbox;
@@ -62,8 +62,6 @@ impl Pieces for Whole {
 
 /// What a service answers.
 pub struct Response {
-    /// The status in `head`, for the numbers.
-    pub status: u16,
     /// The whole head, to its empty line.
     pub head: Vec<u8>,
     /// The connection may go on behind this response.
@@ -76,7 +74,7 @@ pub struct Response {
 
 impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Response({})", self.status)
+        write!(f, "Response({} bytes of head)", self.head.len())
     }
 }
 
@@ -106,14 +104,13 @@ pub(crate) async fn run(
     inbox: &mut Inbox,
     scratch: &mut Scratch,
     plan: &Plan,
-    started: Instant,
 ) -> Ending {
     let (worker, tcp) = (&session.worker, &session.tcp);
     let thread = worker.thread();
     let request = &scratch.request;
     let text = inbox.chunk(0..request.head_len());
     inbox.consume(text.len());
-    worker.cells().add(Http::REQUESTS, 1);
+    worker.cells().add(Http::LOCAL_REQUESTS, 1);
     if !drop_body(session, inbox, Decoder::new(request.body(), &plan.limits), plan).await {
         return Ending::Close;
     }
@@ -126,7 +123,6 @@ pub(crate) async fn run(
         now: worker.wall(),
     });
     drop(text);
-    worker.cells().add(Http::responses(response.status), 1);
     let mut framer = Framer::default();
     let mut head = Some(std::mem::take(&mut response.head));
     loop {
@@ -154,8 +150,6 @@ pub(crate) async fn run(
     if response.chunked {
         tcp.send(Chunk::from_static(chunk::LAST));
     }
-    let elapsed = thread.now() - started;
-    worker.cells().observe(Http::DURATION, u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
     if response.keep { Ending::KeepAlive } else { Ending::Close }
 }
 

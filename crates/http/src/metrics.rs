@@ -10,6 +10,8 @@ stats::metrics! {
     gauge CLIENT_OPEN = "beltway_http_client_connections_open";
     /// Requests whose head was read, or refused.
     counter REQUESTS = "beltway_http_requests_total";
+    /// Requests that the server's own page and the embedded origin answered: counted here and nowhere else.
+    counter LOCAL_REQUESTS = "beltway_http_local_requests_total";
     /// Transactions under way now.
     gauge ACTIVE = "beltway_http_transactions_active";
     /// Responses by class of status.

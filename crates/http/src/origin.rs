@@ -41,8 +41,10 @@ impl Order {
         Self { rule, key }
     }
 
-    /// The origin for attempt `attempt`, from 0. Origins that took no connection a moment ago come last.
-    pub(crate) fn choice(self, worker: &Worker, plan: &Plan, attempt: usize) -> Choice {
+    /// The origin for the attempt after those at the origins in `tried`. Origins that took no connection a moment ago
+    /// come last, those tried for this request come only when all were.
+    pub(crate) fn choice(self, worker: &Worker, plan: &Plan, tried: &[usize]) -> Choice {
+        let attempt = tried.len();
         let (Some(rule), Some(origins)) = (plan.remap.rule(self.rule), plan.rules.get(self.rule)) else {
             return Choice { rule: self.rule, origin: 0, round: attempt };
         };
@@ -56,8 +58,13 @@ impl Order {
         let in_order = |avoided_wanted: bool| {
             (0..count).map(|n| rule.order(self.key, n)).filter(move |&origin| avoided(origin) == avoided_wanted)
         };
-        let origin = in_order(false).chain(in_order(true)).nth(attempt % count).unwrap_or(0);
-        Choice { rule: self.rule, origin, round: attempt / count }
+        // Not by position: the failed attempt itself has changed who is avoided, and so the order.
+        let origin = in_order(false).chain(in_order(true)).find(|origin| !tried.contains(origin));
+        Choice {
+            rule: self.rule,
+            origin: origin.unwrap_or_else(|| rule.order(self.key, attempt)),
+            round: attempt / count,
+        }
     }
 }
 

@@ -130,6 +130,8 @@ fn rule_source(rule: &config::RemapRule) -> RuleSource {
     let from = &rule.from.value;
     RuleSource {
         host: from.host.as_ref().map(|host| match host {
+            // As `Host` says it.
+            config::HostPattern::Exact(host) if host.contains(':') => remap::HostPattern::Exact(format!("[{host}]")),
             config::HostPattern::Exact(host) => remap::HostPattern::Exact(host.clone()),
             config::HostPattern::Suffix(suffix) => remap::HostPattern::Suffix(suffix.clone()),
         }),

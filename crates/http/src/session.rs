@@ -59,7 +59,9 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.worker.cells().sub(Http::CLIENT_OPEN, 1);
+        if self.service.is_none() {
+            self.worker.cells().sub(Http::CLIENT_OPEN, 1);
+        }
     }
 }
 
@@ -96,8 +98,10 @@ impl Continuation for Idle {
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>) {
-    worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
-    worker.cells().add(Http::CLIENT_OPEN, 1);
+    if service.is_none() {
+        worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
+        worker.cells().add(Http::CLIENT_OPEN, 1);
+    }
     let session = Session { tcp, worker: worker.clone(), service };
     let idle = Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, me: me.clone() }));
     // The first request's head is awaited like any other: without a buffer until its first byte.
@@ -161,7 +165,7 @@ async fn requests(session: &Session, scratch: &mut Scratch) -> Ending {
             Arrival::Refused => return Ending::Linger,
         }
         let ending = match &session.service {
-            Some(service) => local::run(session, service, &mut inbox, scratch, &plan, started).await,
+            Some(service) => local::run(session, service, &mut inbox, scratch, &plan).await,
             None => transaction::run(session, &mut inbox, scratch, &plan, started).await,
         };
         if ending != Ending::KeepAlive {
@@ -195,6 +199,8 @@ async fn yield_once() {
 async fn await_head(session: &Session, inbox: &mut Inbox, scratch: &mut Scratch, plan: &Arc<Plan>) -> Arrival {
     let tcp = &session.tcp;
     scratch.request.clear();
+    // The limit of an earlier wait is not this one's: it may have passed while the origin worked.
+    tcp.set_read_deadline(Instant::FAR_FUTURE);
     if inbox.is_empty() {
         let first = poll_fn(|context| match inbox.poll_fill(context, tcp, SizeClass::Small) {
             Poll::Ready(result) => Poll::Ready(Some(result)),

@@ -180,9 +180,10 @@ impl Exchange<'_> {
         let worker = &session.worker;
         let order = Order::new(worker, plan, rule, head.path_and_query(self.text));
         let mut upload = Upload::new(head.body(), plan);
-        let (mut attempts, mut fresh) = (0, false);
+        // The origins that failed; empty, and without memory of its own, nearly always.
+        let (mut tried, mut fresh) = (Vec::new(), false);
         loop {
-            let choice = order.choice(worker, plan, attempts);
+            let choice = order.choice(worker, plan, &tried);
             let mut reused = false;
             let mut sent = false;
             let outcome = match reach(worker, plan, choice, fresh).await {
@@ -226,7 +227,7 @@ impl Exchange<'_> {
                         sent,
                         replayable: upload.is_replayable(),
                         retried: fresh,
-                        left: plan.attempts.saturating_sub(attempts + 1),
+                        left: plan.attempts.saturating_sub(tried.len() + 1),
                     });
                     match next {
                         Next::FreshConnection => {
@@ -235,7 +236,7 @@ impl Exchange<'_> {
                         }
                         Next::NextOrigin => {
                             worker.cells().add(Http::FAILOVERS, 1);
-                            attempts += 1;
+                            tried.push(choice.origin);
                         }
                         Next::Answer => {
                             if matches!(fault, Fault::ResponseTimedOut | Fault::ConnectTimedOut) {

@@ -67,12 +67,6 @@ impl Service for Pages {
             text.len()
         );
         let body = (request.method != b"HEAD").then(|| Cow::Owned(text.into_bytes()));
-        Response {
-            status,
-            head: head.into_bytes(),
-            keep: request.keep_alive,
-            chunked: false,
-            body: Box::new(Whole(body)),
-        }
+        Response { head: head.into_bytes(), keep: request.keep_alive, chunked: false, body: Box::new(Whole(body)) }
     }
 }
