@@ -37,19 +37,19 @@ impl Server {
     /// With these keys below `http`, one or more a line.
     #[must_use]
     pub fn with(http: &str) -> Self {
-        Self::at(free_address(), http)
+        Self::at(free_address(), http, "")
     }
 
-    /// As [`Server::with`], listening for clients on `address`.
+    /// As [`Server::with`], listening for clients on `address`, with `sections` beside `http`.
     #[must_use]
-    pub fn at(address: SocketAddr, http: &str) -> Self {
+    pub fn at(address: SocketAddr, http: &str, sections: &str) -> Self {
         let (home, page) = (Home::new(), free_address());
         let below = http.lines().map(|line| format!("  {line}\n")).collect::<String>();
         let file = home.file("beltway.yaml");
         let run = home.file("run");
         let text = format!(
             "runtime_dir: {}\nthreads: 2\nadmin: {{listen: off}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
-             http:\n  listen: [\"{address}\"]\n{below}",
+             http:\n  listen: [\"{address}\"]\n{below}\n{sections}\n",
             run.display()
         );
         fs::write(&file, &text).unwrap();
@@ -121,16 +121,26 @@ impl Server {
 
     /// Waits until a number is `value`.
     pub fn await_number(&self, name: &str, value: f64) {
+        self.await_number_that(name, &format!("{value}"), |number| (number - value).abs() < 0.5);
+    }
+
+    /// Waits until no client is connected: nobody but whoever asks.
+    pub fn await_no_clients(&self) {
+        self.await_number_that("beltway_http_client_connections_open", "0, or 1 who asks", |open| open < 1.5);
+        self.await_number_that("beltway_http_transactions_active", "0, or 1 who asks", |active| active < 1.5);
+    }
+
+    fn await_number_that(&self, name: &str, wanted: &str, is: impl Fn(f64) -> bool) {
         let mut last = f64::NAN;
         let begin = crate::now();
         while begin.elapsed() < crate::PATIENCE {
             last = self.number(name);
-            if (last - value).abs() < 0.5 {
+            if is(last) {
                 return;
             }
             crate::pause(Duration::from_millis(10));
         }
-        panic!("{name} is {last}, not {value}");
+        panic!("{name} is {last}, not {wanted}");
     }
 
     /// Whether it still runs.
