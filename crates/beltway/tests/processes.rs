@@ -243,6 +243,7 @@ fn a_stop_lets_the_request_in_flight_finish() {
     let stub = tree.stub.as_ref().unwrap().id();
     Pidfd::open(stub).unwrap().signal(Signal::TERM).unwrap();
     eventually("the drain", || tree.log().contains("draining").then_some(()));
+    eventually("new connections are refused", || std::net::TcpStream::connect(http).err());
     assert!(!client.is_finished());
     request.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
     let answer = client.join().unwrap().unwrap();
