@@ -441,8 +441,8 @@ pub(crate) static TABLE: &[Key] = &[
     key("http.limits.head_fields", count(8, 256), "100", Reload, "The field lines in a head."),
     key(
         "http.limits.body_window",
-        size(64 << 10, 16 << 20),
-        "256KiB",
+        size(16 << 10, 16 << 20),
+        "64KiB",
         Reload,
         "The bytes of one body on their way, in one direction: the faster side waits for the slower one.",
     ),

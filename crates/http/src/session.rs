@@ -40,6 +40,8 @@ pub(crate) enum Ending {
     Close,
     /// The same, but the client may still be sending: read that away for a while.
     Linger,
+    /// The connection closes now, visibly before its time.
+    Cut,
 }
 
 /// A client's connection between its owners: the idle record, and the future that serves a request.
@@ -146,7 +148,7 @@ async fn serve(session: Session, idle: Rc<RefCell<Idle>>) {
             rest(session, &idle, limit);
         }
         Ending::Linger => linger(session).await,
-        Ending::KeepAlive | Ending::Close => {}
+        Ending::KeepAlive | Ending::Close | Ending::Cut => {}
     }
 }
 
@@ -168,8 +170,11 @@ async fn requests(session: &Session, scratch: &mut Scratch) -> Ending {
             Some(service) => local::run(session, service, &mut inbox, scratch, &plan).await,
             None => transaction::run(session, &mut inbox, scratch, &plan, started).await,
         };
-        if ending != Ending::KeepAlive {
-            return ending;
+        match ending {
+            Ending::KeepAlive => {}
+            // A close with bytes unread becomes a reset, which may overtake the response (RFC 9112 §9.6).
+            Ending::Close if !inbox.is_empty() || session.tcp.is_readable() => return Ending::Linger,
+            Ending::Close | Ending::Linger | Ending::Cut => return ending,
         }
         served += 1;
         if served.is_multiple_of(plan.pipeline.max(1)) {

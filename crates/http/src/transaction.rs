@@ -252,7 +252,7 @@ impl Exchange<'_> {
                     worker.cells().add(Http::CLIENT_GONE, 1);
                     self.account.error = Some("client-gone");
                     session.tcp.abort();
-                    return Ending::Close;
+                    return Ending::Cut;
                 }
                 Outcome::BadBody(error) => {
                     self.fail(400, &error.to_string(), "bad-body");
@@ -276,7 +276,7 @@ impl Exchange<'_> {
         if framing == Framing::UntilClose {
             self.session.tcp.abort();
         }
-        Ending::Close
+        Ending::Cut
     }
 
     fn facts(&self, response: &ResponseHead, request_read: bool) -> Facts {
