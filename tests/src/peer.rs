@@ -51,6 +51,12 @@ impl Peer {
         &self.stream
     }
 
+    /// The socket alone; what was read and not used is lost.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Sends.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).unwrap();

@@ -91,6 +91,14 @@ fn status_line(pid: u32, name: &str) -> Option<String> {
     Some(line[name.len()..].trim_start_matches(':').trim().to_owned())
 }
 
+/// Lets this process, and those it starts, open as many files as it may.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
 /// Resident memory, in bytes.
 #[must_use]
 pub fn resident(pid: u32) -> u64 {

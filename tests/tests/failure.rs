@@ -27,7 +27,7 @@ fn assert_page(response: &Message, status: u16, detail: &str) {
     assert_eq!(response.status(), status, "{text}");
     assert!(text.contains(detail), "{text}");
     assert_eq!(response.field("Cache-Control"), Some("no-store"));
-    assert!(response.field("Content-Type").unwrap().starts_with("text/plain"));
+    assert_eq!(response.field("Content-Type"), Some("text/plain; charset=utf-8"));
 }
 
 #[test]
