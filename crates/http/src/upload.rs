@@ -16,6 +16,8 @@ use crate::wire::Body;
 use crate::wire::body::{BodyError, Decoder};
 use crate::wire::chunk;
 
+/// A body that came in more pieces than this is not kept for another try: each takes memory of its own.
+const KEPT_MAX: usize = 512;
 /// A longer rest of a body is received in the largest blocks.
 const LARGE_FROM: u64 = 32 << 10;
 
@@ -142,7 +144,7 @@ impl Upload {
 
     fn send(&mut self, chunk: Chunk, origin: &Tcp, plan: &Plan) {
         if self.replayable {
-            if self.kept_bytes + chunk.len() > plan.replay {
+            if self.kept_bytes + chunk.len() > plan.replay || self.kept.len() == KEPT_MAX {
                 self.forget();
             } else {
                 self.kept_bytes += chunk.len();
