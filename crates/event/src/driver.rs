@@ -1,28 +1,52 @@
 //! Where bytes, connections and readiness come from: the machine, or a simulation of one.
 //!
-//! An enum and not a type parameter: above this crate nobody knows which it is. The simulated variant takes its place
-//! beside [`Driver::Epoll`] and [`Socket::Kernel`]; io_uring does later.
+//! An enum and not a type parameter: above this crate nobody knows which it is. The simulated variants exist in tests
+//! and with the feature `sim` only, so that a server is built without them; io_uring takes its place here later.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use sys::epoll::{Epoll, Events, Interest, Ready};
 use sys::wake::Wake;
+
+#[cfg(any(test, feature = "sim"))]
+use crate::sim::{SimDriver, SimListener, SimSocket};
 
 /// Reports with this token mean: look into the external queue.
 pub(crate) const WAKE_TOKEN: u64 = u64::MAX;
 
 pub(crate) enum Driver {
-    Epoll { epoll: Epoll, events: RefCell<Events> },
+    Epoll {
+        epoll: Epoll,
+        events: RefCell<Events>,
+    },
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimDriver),
 }
 
 /// A stream socket of a driver.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Kernel(OwnedFd),
+    #[cfg(any(test, feature = "sim"))]
+    Sim(std::sync::Arc<SimSocket>),
+}
+
+/// A listening socket of a driver.
+#[derive(Debug)]
+pub(crate) enum ListenSocket {
+    Kernel(OwnedFd),
+    #[cfg(any(test, feature = "sim"))]
+    Sim(SimListener),
+}
+
+/// A socket was brought to the driver of another world.
+#[cfg(any(test, feature = "sim"))]
+fn foreign() -> io::Error {
+    io::Error::other("a socket of another driver")
 }
 
 impl Driver {
@@ -37,6 +61,13 @@ impl Driver {
         let interest = if writes { Interest::StreamWrites } else { Interest::Stream };
         match (self, socket) {
             (Self::Epoll { epoll, .. }, Socket::Kernel(fd)) => epoll.add(fd, token, interest),
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), Socket::Sim(socket)) => {
+                driver.register(socket, token, writes);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
@@ -44,36 +75,74 @@ impl Driver {
     pub(crate) fn watch_writes(&self, socket: &Socket, token: u64) -> io::Result<()> {
         match (self, socket) {
             (Self::Epoll { epoll, .. }, Socket::Kernel(fd)) => epoll.change(fd, token, Interest::StreamWrites),
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), Socket::Sim(socket)) => {
+                driver.register(socket, token, true);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
     pub(crate) fn unregister(&self, socket: &Socket) -> io::Result<()> {
         match (self, socket) {
             (Self::Epoll { epoll, .. }, Socket::Kernel(fd)) => epoll.remove(fd),
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), Socket::Sim(socket)) => {
+                driver.unregister(socket);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
-    pub(crate) fn register_listener(&self, listener: impl AsFd, token: u64) -> io::Result<()> {
-        match self {
-            Self::Epoll { epoll, .. } => epoll.add(listener, token, Interest::SharedListener),
+    pub(crate) fn register_listener(&self, listener: &ListenSocket, token: u64) -> io::Result<()> {
+        match (self, listener) {
+            (Self::Epoll { epoll, .. }, ListenSocket::Kernel(fd)) => epoll.add(fd, token, Interest::SharedListener),
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), ListenSocket::Sim(listener)) => {
+                driver.register_listener(listener, token);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
-    pub(crate) fn unregister_listener(&self, listener: impl AsFd) -> io::Result<()> {
-        match self {
-            Self::Epoll { epoll, .. } => epoll.remove(listener),
+    pub(crate) fn unregister_listener(&self, listener: &ListenSocket) -> io::Result<()> {
+        match (self, listener) {
+            (Self::Epoll { epoll, .. }, ListenSocket::Kernel(fd)) => epoll.remove(fd),
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), ListenSocket::Sim(listener)) => {
+                driver.unregister_listener(listener);
+                Ok(())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
-    pub(crate) fn accept(&self, listener: impl AsFd) -> io::Result<(Socket, Option<SocketAddr>)> {
-        match self {
-            Self::Epoll { .. } => sys::socket::accept(listener).map(|(fd, peer)| (Socket::Kernel(fd), peer)),
+    pub(crate) fn accept(&self, listener: &ListenSocket) -> io::Result<(Socket, Option<SocketAddr>)> {
+        match (self, listener) {
+            (Self::Epoll { .. }, ListenSocket::Kernel(fd)) => {
+                sys::socket::accept(fd).map(|(fd, peer)| (Socket::Kernel(fd), peer))
+            }
+            #[cfg(any(test, feature = "sim"))]
+            (Self::Sim(driver), ListenSocket::Sim(listener)) => {
+                driver.accept(listener).map(|(socket, peer)| (Socket::Sim(socket), Some(peer)))
+            }
+            #[cfg(any(test, feature = "sim"))]
+            _ => Err(foreign()),
         }
     }
 
     pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<Socket> {
         match self {
             Self::Epoll { .. } => sys::socket::connect(address).map(Socket::Kernel),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(driver) => driver.connect(address).map(Socket::Sim),
         }
     }
 
@@ -81,6 +150,8 @@ impl Driver {
     pub(crate) fn wait(&self, timeout_ns: Option<u64>, deliver: impl FnMut(u64, Ready)) -> io::Result<usize> {
         match self {
             Self::Epoll { epoll, events } => epoll.wait(&mut events.borrow_mut(), timeout_ns, deliver),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(driver) => Ok(driver.wait(deliver)),
         }
     }
 }
@@ -90,6 +161,8 @@ impl Socket {
     pub(crate) fn receive(&self, into: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         match self {
             Self::Kernel(fd) => sys::socket::receive(fd, into),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.receive(into),
         }
     }
 
@@ -97,6 +170,8 @@ impl Socket {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Kernel(fd) => sys::socket::send(fd, bytes),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.send(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -104,30 +179,40 @@ impl Socket {
     pub(crate) fn send_gathered(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Kernel(fd) => sys::socket::send_gathered(fd, slices),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.send(slices),
         }
     }
 
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Kernel(fd) => sys::socket::shutdown_write(fd),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.shutdown_write(),
         }
     }
 
     pub(crate) fn abort_on_close(&self) -> io::Result<()> {
         match self {
             Self::Kernel(fd) => sys::socket::abort_on_close(fd),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.abort_on_close(),
         }
     }
 
     pub(crate) fn take_error(&self) -> io::Result<()> {
         match self {
             Self::Kernel(fd) => sys::socket::take_error(fd),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.take_error(),
         }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Kernel(fd) => sys::socket::is_quiet(fd),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => socket.is_quiet(),
         }
     }
 
@@ -135,12 +220,16 @@ impl Socket {
     pub(crate) fn duplicate(&self) -> io::Result<Self> {
         match self {
             Self::Kernel(fd) => fd.try_clone().map(Self::Kernel),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => Ok(Self::Sim(std::sync::Arc::clone(socket))),
         }
     }
 
     pub(crate) fn local_address(&self) -> io::Result<Option<SocketAddr>> {
         match self {
             Self::Kernel(fd) => sys::socket::local_address(fd),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(socket) => Ok(Some(socket.local_address())),
         }
     }
 }

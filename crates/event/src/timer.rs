@@ -73,7 +73,7 @@ impl<T> Wheel<T> {
     }
 
     /// Pending timers.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -9,13 +9,13 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use base::Instant;
-use event::{Thread, background, timeout};
+use event::{LookupError, Thread, look_up, timeout};
 
 /// Names a thread remembers. When there are more, those not asked for longest go.
 pub const NAMES_MAX: usize = 4_096;
@@ -193,17 +193,11 @@ impl Names {
         let (this, loop_, name) = (self.clone(), thread.clone(), Box::<str>::from(name));
         thread.spawn("name look-up", async move {
             let limit = this.0.borrow().options.timeout;
-            let work = background().map(|background| {
-                let name = name.clone();
-                background.run(move || resolve_now(&name))
-            });
-            let result = match work {
-                None => Err(NamesError::Busy(event::BackgroundError::Stopped)),
-                Some(work) => match timeout(&loop_, limit, work).await {
-                    Ok(Ok(result)) => result.map(Rc::from).map_err(NamesError::Unknown),
-                    Ok(Err(error)) => Err(NamesError::Busy(error)),
-                    Err(_) => Err(NamesError::TimedOut(limit)),
-                },
+            let result = match timeout(&loop_, limit, look_up(&loop_, &name)).await {
+                Ok(Ok(addresses)) => Ok(Rc::from(addresses)),
+                Ok(Err(LookupError::Unknown(why))) => Err(NamesError::Unknown(why)),
+                Ok(Err(LookupError::Background(error))) => Err(NamesError::Busy(error)),
+                Err(_) => Err(NamesError::TimedOut(limit)),
             };
             let waiting = this.0.borrow_mut().store(&name, result, loop_.now());
             for waker in waiting {
@@ -211,17 +205,6 @@ impl Names {
             }
         });
     }
-}
-
-/// Asks the system; blocks. Doubles are removed, the order stays.
-fn resolve_now(name: &str) -> Result<Vec<IpAddr>, String> {
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in (name, 0).to_socket_addrs().map_err(|error| error.to_string())? {
-        if !addresses.contains(&address.ip()) {
-            addresses.push(address.ip());
-        }
-    }
-    if addresses.is_empty() { Err("it has no address".into()) } else { Ok(addresses) }
 }
 
 #[cfg(test)]
@@ -304,11 +287,5 @@ mod tests {
         }
         assert_eq!(cache.entries.len(), NAMES_MAX);
         assert!(!cache.entries.contains_key("host-0"));
-    }
-
-    #[test]
-    fn localhost_resolves_and_a_name_that_cannot_exist_does_not() {
-        assert!(resolve_now("localhost").unwrap().iter().all(IpAddr::is_loopback));
-        assert!(resolve_now("not..a..name").is_err());
     }
 }
