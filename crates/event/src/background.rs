@@ -2,16 +2,29 @@
 //!
 //! Work is a closure with a result; the poster gets a future of it. The queue is bounded: when it is full, posting
 //! fails at once and the poster decides. A panic in the work is contained and answers [`BackgroundError::Panicked`].
+//! With a deadline ([`Background::run_within`]) the poster is told when it passes: work that still waits is then
+//! never begun, and the result of work that is late is dropped.
+//!
+//! The threads are event threads, so that continuations can be scheduled on them too; each takes one piece of work a
+//! turn. Work that blocks delays the continuations of its thread: nothing that must be quick belongs here.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
-use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{Clock, Instant, SystemClock};
+use stats::Cells;
+
+use crate::metrics::Loop;
+use crate::processor::{Started, start_threads};
+use crate::select::{Either, select};
+use crate::thread::{Handle, Thread};
 
 /// Pieces of work that may wait.
 pub const QUEUE_MAX: usize = 1_024;
@@ -25,6 +38,8 @@ pub enum BackgroundError {
     Stopped,
     /// The work panicked.
     Panicked,
+    /// Its deadline passed first.
+    Late,
 }
 
 impl std::fmt::Display for BackgroundError {
@@ -33,6 +48,7 @@ impl std::fmt::Display for BackgroundError {
             Self::QueueFull => "the queue for background work is full",
             Self::Stopped => "the background threads have been stopped",
             Self::Panicked => "the background work panicked",
+            Self::Late => "the background work was not done in time",
         })
     }
 }
@@ -44,16 +60,26 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that looked and found nothing: the next job wakes one of them.
+    idle: Vec<usize>,
     stopped: bool,
+}
+
+/// What one thread of the group runs.
+#[derive(Default)]
+struct Worker {
+    /// When it began its work, in nanoseconds; 0: it has none.
+    since: AtomicU64,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
-    arrived: Condvar,
-    running: AtomicUsize,
+    threads: OnceLock<Vec<Handle>>,
+    workers: Vec<Worker>,
     done: AtomicU64,
     panics: AtomicU64,
     refused: AtomicU64,
+    late: AtomicU64,
 }
 
 /// The group of background threads. Clones share it.
@@ -64,7 +90,7 @@ pub struct Background {
 
 impl std::fmt::Debug for Background {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Background({} running)", self.shared.running.load(Ordering::Relaxed))
+        write!(f, "Background({} running)", self.running())
     }
 }
 
@@ -104,22 +130,31 @@ impl Background {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start(threads: usize) -> io::Result<(Self, BackgroundThreads)> {
+        let count = threads.max(1);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
-            arrived: Condvar::new(),
-            running: AtomicUsize::new(0),
+            threads: OnceLock::new(),
+            workers: (0..count).map(|_| Worker::default()).collect(),
             done: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            late: AtomicU64::new(0),
         });
+        let theirs = Arc::clone(&shared);
+        let started = start_threads("ET_TASK", count, &[], 0, move |thread| {
+            theirs.lock().idle.push(thread.index());
+            Ok(())
+        })?;
+        // Set here alone, once.
+        let _ = shared.threads.set(started.handles.clone());
         let this = Self { shared };
-        let mut joins = BackgroundThreads { background: this.clone(), joins: Vec::new() };
-        for index in 0..threads.max(1) {
-            let name = format!("[ET_TASK {index}]");
-            let shared = Arc::clone(&this.shared);
-            joins.joins.push(std::thread::Builder::new().name(name).spawn(move || work(&shared))?);
-        }
-        Ok((this, joins))
+        Ok((this.clone(), BackgroundThreads { background: this, started }))
+    }
+
+    /// One handle for each thread.
+    #[must_use]
+    pub fn threads(&self) -> &[Handle] {
+        self.shared.threads.get().map_or(&[], Vec::as_slice)
     }
 
     /// Posts `work` and answers with a future of its result. The future may be dropped: the work is done all the same.
@@ -128,32 +163,85 @@ impl Background {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.post(work, None)
+    }
+
+    /// As [`Background::run`], with a deadline `limit` from now: when it passes, the future answers
+    /// [`BackgroundError::Late`] on the poster's `thread`, and work that has not begun never does. Work that has
+    /// begun cannot be taken back: it runs on, visible in [`Background::oldest_running`].
+    pub fn run_within<T, F>(
+        &self,
+        thread: &Thread,
+        limit: Duration,
+        work: F,
+    ) -> impl Future<Output = Result<T, BackgroundError>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (answer, deadline) = (self.post(work, Some(Arc::clone(&given_up))), thread.sleep(limit));
+        let shared = Arc::clone(&self.shared);
+        async move {
+            match select(answer, deadline).await {
+                Either::First(answer) => answer,
+                Either::Second(()) => {
+                    given_up.store(true, Ordering::Relaxed);
+                    shared.late.fetch_add(1, Ordering::Relaxed);
+                    Err(BackgroundError::Late)
+                }
+            }
+        }
+    }
+
+    fn post<T, F>(
+        &self,
+        work: F,
+        given_up: Option<Arc<AtomicBool>>,
+    ) -> impl Future<Output = Result<T, BackgroundError>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let outcome = Arc::new(Mutex::new(Outcome::Waiting(None)));
         let mut answer = Answer(Arc::clone(&outcome), false);
         let shared = Arc::clone(&self.shared);
         let job: Job = Box::new(move || {
+            if given_up.is_some_and(|given_up| given_up.load(Ordering::Relaxed)) {
+                answer.give(Err(BackgroundError::Late));
+                return;
+            }
             let result = catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
                 shared.panics.fetch_add(1, Ordering::Relaxed);
                 BackgroundError::Panicked
             });
             answer.give(result);
         });
-        let refused = {
-            let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let posted = {
+            let mut queue = self.shared.lock();
             if queue.stopped {
-                Some(BackgroundError::Stopped)
+                Err((BackgroundError::Stopped, job))
             } else if queue.jobs.len() >= QUEUE_MAX {
-                Some(BackgroundError::QueueFull)
+                Err((BackgroundError::QueueFull, job))
             } else {
                 queue.jobs.push_back(job);
-                None
+                Ok(queue.idle.pop())
             }
         };
-        if refused.is_some() {
-            self.shared.refused.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.shared.arrived.notify_one();
-        }
+        let refused = match posted {
+            Ok(idle) => {
+                if let Some(handle) = idle.and_then(|index| self.threads().get(index)) {
+                    let shared = Arc::clone(&self.shared);
+                    handle.must_run(move |thread| look(&shared, thread));
+                }
+                None
+            }
+            Err((error, job)) => {
+                self.shared.refused.fetch_add(1, Ordering::Relaxed);
+                drop(job);
+                Some(error)
+            }
+        };
         poll_fn(move |context| {
             if let Some(error) = refused {
                 return Poll::Ready(Err(error));
@@ -171,65 +259,105 @@ impl Background {
         })
     }
 
+    fn running(&self) -> usize {
+        self.shared.workers.iter().filter(|worker| worker.since.load(Ordering::Relaxed) != 0).count()
+    }
+
+    /// How long the work that began first has been running by now; none when nothing runs. When it only grows, its
+    /// thread is stuck.
+    #[must_use]
+    pub fn oldest_running(&self) -> Option<Duration> {
+        let since = self.shared.workers.iter().map(|worker| worker.since.load(Ordering::Relaxed));
+        since.filter(|&since| since != 0).min().map(|since| SystemClock.now() - Instant::from_nanos(since))
+    }
+
     /// Waiting, running now; done, panicked, refused since the start.
     #[must_use]
     pub fn counts(&self) -> [u64; 5] {
-        let waiting = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).jobs.len();
+        let waiting = self.shared.lock().jobs.len();
         [
             waiting as u64,
-            self.shared.running.load(Ordering::Relaxed) as u64,
+            self.running() as u64,
             self.shared.done.load(Ordering::Relaxed),
             self.shared.panics.load(Ordering::Relaxed),
             self.shared.refused.load(Ordering::Relaxed),
         ]
     }
-}
 
-fn work(shared: &Shared) {
-    loop {
-        let job = {
-            let mut queue = shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            loop {
-                if queue.stopped {
-                    return;
-                }
-                match queue.jobs.pop_front() {
-                    Some(job) => break job,
-                    None => queue = shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                }
-            }
-        };
-        shared.running.fetch_add(1, Ordering::Relaxed);
-        job();
-        shared.running.fetch_sub(1, Ordering::Relaxed);
-        shared.done.fetch_add(1, Ordering::Relaxed);
+    /// Writes the group's numbers into the cells of one thread, which does this now and then for all.
+    pub fn tell(&self, cells: Cells<Loop>) {
+        let [waiting, running, done, _, refused] = self.counts();
+        cells.set(Loop::BACKGROUND_WAITING, waiting);
+        cells.set(Loop::BACKGROUND_RUNNING, running);
+        cells.set(Loop::BACKGROUND_DONE, done);
+        cells.set(Loop::BACKGROUND_REFUSED, refused);
+        cells.set(Loop::BACKGROUND_LATE, self.shared.late.load(Ordering::Relaxed));
+        let oldest = self.oldest_running().unwrap_or_default();
+        cells.set(Loop::BACKGROUND_OLDEST, u64::try_from(oldest.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes one piece of work, if there is one, and looks again in the next turn; else the thread is idle.
+fn look(shared: &Arc<Shared>, thread: &Thread) {
+    let job = {
+        let mut queue = shared.lock();
+        match queue.jobs.pop_front() {
+            Some(job) => job,
+            None => {
+                queue.idle.push(thread.index());
+                return;
+            }
+        }
+    };
+    let began = SystemClock.now().as_nanos().max(1);
+    if let Some(worker) = shared.workers.get(thread.index()) {
+        worker.since.store(began, Ordering::Relaxed);
+        thread.core().enter("background work");
+        job();
+        worker.since.store(0, Ordering::Relaxed);
+    }
+    shared.done.fetch_add(1, Ordering::Relaxed);
+    let again = Arc::clone(shared);
+    thread.handle().must_run(move |thread| look(&again, thread));
+}
+
 /// The threads themselves, for whoever ends them.
-#[derive(Debug)]
 pub struct BackgroundThreads {
     background: Background,
-    joins: Vec<JoinHandle<()>>,
+    started: Started,
 }
+
+impl std::fmt::Debug for BackgroundThreads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BackgroundThreads({:?})", self.background)
+    }
+}
+
+/// How long [`BackgroundThreads::stop`] waits.
+const STOP_MAX: Duration = Duration::from_millis(100);
 
 impl BackgroundThreads {
     /// Drops what waits, and ends each thread after the work it is at. Threads that are stuck in a system call are
     /// not waited for: they end with the process.
     pub fn stop(self) {
+        self.stop_within(STOP_MAX);
+    }
+
+    /// As [`BackgroundThreads::stop`], waiting at most `limit`; true when all ended.
+    pub fn stop_within(self, limit: Duration) -> bool {
         let waiting = {
-            let mut queue = self.background.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.background.shared.lock();
             queue.stopped = true;
             std::mem::take(&mut queue.jobs)
         };
         drop(waiting);
-        self.background.shared.arrived.notify_all();
-        for join in self.joins {
-            if join.is_finished() {
-                // Panics of the work were contained, so this one cannot have panicked.
-                let _ = join.join();
-            }
-        }
+        self.started.stop(limit)
     }
 }
 

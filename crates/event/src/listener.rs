@@ -174,14 +174,13 @@ impl Listener {
         let state = {
             let mut sources = core.sources.borrow_mut();
             let entry = sources.vacant_entry();
-            let state =
-                Rc::new(ListenerState {
-                    listener: Arc::clone(self),
-                    token: entry.key(),
-                    registered: Cell::new(false),
-                    expected: Cell::new(1),
-                    full: Cell::new(0),
-                });
+            let state = Rc::new(ListenerState {
+                listener: Arc::clone(self),
+                token: entry.key(),
+                registered: Cell::new(false),
+                expected: Cell::new(1),
+                full: Cell::new(0),
+            });
             entry.insert(Source::Listener(Rc::clone(&state)));
             state
         };
@@ -289,7 +288,8 @@ impl ListenerState {
         match self.listener.peers.get().and_then(|peers| peers.get(owner)) {
             Some(peer) if owner != thread.index() => {
                 shares.handed_on.fetch_add(1, Ordering::Relaxed);
-                peer.run(move |thread| start(thread, connection, share, &on_accept));
+                // Refused: the connection closes, and its place in the count is given back.
+                let _ = peer.run(move |thread| start(thread, connection, share, &on_accept));
             }
             _ => start(thread, connection, share, &on_accept),
         }

@@ -62,6 +62,16 @@ impl Drop for Entered {
     }
 }
 
+/// The names of the event thread that runs here, and of the continuation that runs on it; for a panic's report, so it
+/// never panics itself.
+pub(crate) fn running() -> Option<(String, &'static str)> {
+    let of = |current: &RefCell<Option<Thread>>| {
+        let current = current.try_borrow().ok()?;
+        current.as_ref().map(|thread| (thread.name().to_owned(), thread.running()))
+    };
+    CURRENT.try_with(of).ok().flatten()
+}
+
 /// The event thread that runs here.
 #[must_use]
 pub fn current() -> Option<Thread> {

@@ -121,6 +121,7 @@ impl Drop for TaskBox {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 enum State {
     Free,
     /// Waits to be woken.
@@ -135,20 +136,87 @@ enum State {
     RunningCancelled,
 }
 
+/// A task's place. An idle future costs this much beyond its own (rounded) size.
 struct Slot {
-    generation: u32,
-    state: State,
+    /// Generation above, [`State`] in the lowest three bits.
+    generation_and_state: u32,
     next_free: u32,
     name: &'static str,
     task: Option<TaskBox>,
 }
 
+const _: () = assert!(size_of::<Slot>() == 40, "a slot's size is counted for every idle future");
+
+const STATE_BITS: u32 = 3;
+
+impl Slot {
+    const EMPTY: Self = Self { generation_and_state: 0, next_free: NONE, name: "", task: None };
+
+    fn generation(&self) -> u32 {
+        self.generation_and_state >> STATE_BITS
+    }
+
+    fn state(&self) -> State {
+        match self.generation_and_state & 7 {
+            1 => State::Idle,
+            2 => State::Queued,
+            3 => State::Running,
+            4 => State::RunningWoken,
+            5 => State::RunningCancelled,
+            _ => State::Free,
+        }
+    }
+
+    fn set_state(&mut self, state: State) {
+        self.generation_and_state = self.generation_and_state & !7 | state as u32;
+    }
+
+    /// Free, and no id of before names it.
+    fn retire(&mut self, next_free: u32) {
+        let generation = (self.generation() + 1) & GENERATION_MASK;
+        self.generation_and_state = generation << STATE_BITS | State::Free as u32;
+        self.next_free = next_free;
+    }
+}
+
 const NONE: u32 = u32::MAX;
+/// Slots that are allocated together: so many, and not twice as many as before, so that memory follows their number.
+const PAGE_BITS: u32 = 8;
+const PAGE: usize = 1 << PAGE_BITS;
+
+/// All slots of one thread: pages that stay where they are.
+#[derive(Default)]
+struct Slots {
+    pages: Vec<Box<[Slot; PAGE]>>,
+    used: u32,
+}
+
+impl Slots {
+    #[inline]
+    fn get(&mut self, index: u32) -> Option<&mut Slot> {
+        let page = self.pages.get_mut((index >> PAGE_BITS) as usize)?;
+        page.get_mut(index as usize % PAGE)
+    }
+
+    #[inline]
+    fn of(&mut self, id: TaskId) -> Option<&mut Slot> {
+        self.get(id.slot).filter(|slot| slot.generation() == id.generation)
+    }
+
+    /// A slot that was never used.
+    fn add(&mut self) -> u32 {
+        if self.used as usize == self.pages.len() * PAGE {
+            self.pages.push(Box::new([Slot::EMPTY; PAGE]));
+        }
+        self.used = self.used.checked_add(1).expect("fewer than 2^32 tasks fit into memory");
+        self.used - 1
+    }
+}
 
 /// All tasks of one thread.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    slots: RefCell<Vec<Slot>>,
+    slots: RefCell<Slots>,
     free: Cell<Option<u32>>,
     live: Cell<usize>,
 }
@@ -163,54 +231,47 @@ impl Tasks {
     where
         F: Future<Output = ()> + 'static,
     {
-        let task = Some(TaskBox::new(future));
+        let task = TaskBox::new(future);
         let mut slots = self.slots.borrow_mut();
-        self.live.set(self.live.get() + 1);
-        let slot = if let Some(free) = self.free.get() {
-            let slot = &mut slots[free as usize];
+        let index = self.free.get().unwrap_or_else(|| slots.add());
+        let slot = slots.get(index).expect("free and added slots exist");
+        if self.free.get().is_some() {
             self.free.set(if slot.next_free == NONE { None } else { Some(slot.next_free) });
-            slot.state = State::Queued;
-            slot.name = name;
-            slot.task = task;
-            free
-        } else {
-            let index = u32::try_from(slots.len()).expect("fewer than 2^32 tasks fit into memory");
-            slots.push(Slot { generation: 0, state: State::Queued, next_free: NONE, name, task });
-            index
-        };
-        TaskId { thread, slot, generation: slots[slot as usize].generation }
+        }
+        slot.set_state(State::Queued);
+        slot.name = name;
+        slot.task = Some(task);
+        self.live.set(self.live.get() + 1);
+        TaskId { thread, slot: index, generation: slot.generation() }
     }
 
     /// True when the task is to be put into the local queue.
+    #[inline]
     pub(crate) fn wake(&self, id: TaskId) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let Some(slot) = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-            return false;
-        };
-        match slot.state {
+        let Some(slot) = slots.of(id) else { return false };
+        match slot.state() {
             State::Idle => {
-                slot.state = State::Queued;
+                slot.set_state(State::Queued);
                 true
             }
             State::Running => {
-                slot.state = State::RunningWoken;
+                slot.set_state(State::RunningWoken);
                 false
             }
             State::Free | State::Queued | State::RunningWoken | State::RunningCancelled => false,
         }
     }
 
-    /// Polls one task. True when it was woken meanwhile and is to be queued again. Panics go through, after the task
-    /// is gone.
-    pub(crate) fn poll(&self, id: TaskId, running: &Cell<&'static str>) -> bool {
+    /// Polls one task; `enter` is told its name before. True when it was woken meanwhile and is to be queued again.
+    /// Panics go through, after the task is gone.
+    pub(crate) fn poll(&self, id: TaskId, enter: impl FnOnce(&'static str)) -> bool {
         let mut task = {
             let mut slots = self.slots.borrow_mut();
-            let Some(slot) = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-                return false;
-            };
+            let Some(slot) = slots.of(id) else { return false };
             let Some(task) = slot.task.take() else { return false };
-            slot.state = State::Running;
-            running.set(slot.name);
+            slot.set_state(State::Running);
+            enter(slot.name);
             task
         };
         /// Frees the slot when the poll ends the task, by returning or by a panic.
@@ -228,19 +289,19 @@ impl Tasks {
             return false;
         }
         let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[id.slot as usize];
-        let again = match slot.state {
+        let Some(slot) = slots.of(id) else { return false };
+        let again = match slot.state() {
             State::RunningCancelled => {
                 drop(slots);
                 drop(task);
                 return false;
             }
             State::RunningWoken => {
-                slot.state = State::Queued;
+                slot.set_state(State::Queued);
                 true
             }
             _ => {
-                slot.state = State::Idle;
+                slot.set_state(State::Idle);
                 false
             }
         };
@@ -251,13 +312,8 @@ impl Tasks {
 
     fn release(&self, id: TaskId) {
         let mut slots = self.slots.borrow_mut();
-        let slot = &mut slots[id.slot as usize];
-        if slot.generation != id.generation {
-            return;
-        }
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
-        slot.state = State::Free;
-        slot.next_free = self.free.get().unwrap_or(NONE);
+        let Some(slot) = slots.of(id) else { return };
+        slot.retire(self.free.get().unwrap_or(NONE));
         self.free.set(Some(id.slot));
         self.live.set(self.live.get() - 1);
     }
@@ -266,12 +322,10 @@ impl Tasks {
     pub(crate) fn cancel(&self, id: TaskId) {
         let task = {
             let mut slots = self.slots.borrow_mut();
-            let Some(slot) = slots.get_mut(id.slot as usize).filter(|slot| slot.generation == id.generation) else {
-                return;
-            };
-            match slot.state {
+            let Some(slot) = slots.of(id) else { return };
+            match slot.state() {
                 State::Running | State::RunningWoken => {
-                    slot.state = State::RunningCancelled;
+                    slot.set_state(State::RunningCancelled);
                     return;
                 }
                 _ => slot.task.take(),
@@ -283,19 +337,36 @@ impl Tasks {
         }
     }
 
-    /// Ends every task, in the order of their slots.
-    pub(crate) fn clear(&self) {
-        let mut index = 0;
-        loop {
-            let task = {
-                let mut slots = self.slots.borrow_mut();
-                let Some(slot) = slots.get_mut(index) else { return };
-                slot.task.take()
-            };
-            drop(task);
-            index += 1;
+    /// Takes the first task at or after `index` out, for its end; and where to go on. `None`: there is none left.
+    pub(crate) fn take_from(&self, index: u32) -> Option<(EndedTask, u32)> {
+        let mut slots = self.slots.borrow_mut();
+        for index in index..slots.used {
+            let Some(slot) = slots.get(index) else { break };
+            if let Some(task) = slot.task.take() {
+                let generation = slot.generation();
+                drop(slots);
+                self.release(TaskId { thread: 0, slot: index, generation });
+                return Some((EndedTask(task), index + 1));
+            }
         }
+        None
     }
+}
+
+/// A future to be dropped.
+pub(crate) struct EndedTask(#[expect(dead_code, reason = "held for its drop")] TaskBox);
+
+/// Lets everything else that is queued on this thread run, and the sockets be looked at, before going on.
+pub async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A spawned future's handle. Dropping it lets the future run on; [`Task::cancel`] ends it.
@@ -334,12 +405,12 @@ mod tests {
         let running = Cell::new("");
         let id = tasks.insert(0, "test", async {});
         assert!(!tasks.wake(id), "queued already");
-        assert!(!tasks.poll(id, &running));
+        assert!(!tasks.poll(id, |name| running.set(name)));
         assert_eq!(running.get(), "test");
         assert_eq!(tasks.live(), 0);
         let next = tasks.insert(0, "next", std::future::pending());
         assert_eq!(next.slot, id.slot);
-        assert!(!tasks.poll(next, &running));
+        assert!(!tasks.poll(next, |_| {}));
         assert!(!tasks.wake(id), "another lives in that slot now");
         assert!(tasks.wake(next));
     }
@@ -347,9 +418,8 @@ mod tests {
     #[test]
     fn a_panicking_task_frees_its_slot_and_its_memory() {
         let tasks = Tasks::default();
-        let running = Cell::new("");
         let id = tasks.insert(0, "test", async { panic!("on purpose") });
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tasks.poll(id, &running)));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tasks.poll(id, |_| {})));
         assert!(caught.is_err());
         assert_eq!(tasks.live(), 0);
         assert_eq!(tasks.insert(0, "next", async {}).slot, id.slot);

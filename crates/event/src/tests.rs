@@ -191,12 +191,13 @@ fn messages_and_wakes_from_other_threads_reach_a_sleeping_loop() {
     let (send, received) = mpsc::channel();
     let second = processor.net()[1].clone();
     // Thread 0 asks the background; the answer wakes a task of thread 0; that tells thread 1.
-    processor.net()[0].run(move |thread| {
+    let asks = move |thread: &Thread| {
         thread.spawn("asks", async move {
             let answer = background().unwrap().run(|| 6 * 7).await;
-            second.run(move |thread| send.send((answer, thread.index())).unwrap());
+            second.run(move |thread| send.send((answer, thread.index())).unwrap()).unwrap();
         });
-    });
+    };
+    processor.net()[0].run(asks).unwrap();
     assert_eq!(received.recv_timeout(Duration::from_secs(5)), Ok((Ok(42), 1)));
     assert!(processor.is_whole());
     assert!(processor.stop(Duration::from_secs(5)));

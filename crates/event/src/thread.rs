@@ -25,23 +25,29 @@ use std::time::Duration;
 use base::{Clock, Instant, Rng, SystemClock, WallTime};
 use buf::Chain;
 use slab::Slab;
-use stats::{Beat, BeatName};
+use stats::{Beat, BeatName, Cells};
 
-use crate::continuation::{Action, ActionKey, Actions, Cont, Event, Scheduled, deliver};
+use crate::continuation::{Action, ActionKey, Actions, Cont, Event, Every, PERIOD_MIN, Scheduled, Target};
 use crate::driver::{Driver, WAKE_TOKEN};
-use crate::external::{External, Message};
+use crate::external::{External, Message, Refused};
 use crate::listener::ListenerState;
+use crate::metrics::Loop;
 use crate::registry;
+use crate::remote::{Arrival, When};
 use crate::sleep::Sleep;
 use crate::task::{Task, TaskId, Tasks};
 use crate::tcp::Stream;
 use crate::timer::{TimerKey, Wheel};
-use crate::turn::TurnStats;
+use crate::turn::{Running, TurnStats};
 
 /// Messages from other threads that one turn takes; the rest wait for the next.
-const EXTERNAL_MAX: usize = 1_024;
+const EXTERNAL_MAX: u64 = 1_024;
+/// Due timers whose list a thread keeps for the next turn.
+const DUE_KEPT_MAX: usize = 4_096;
 /// Empty chains a thread keeps ready for the next response.
 const CHAINS_MAX: usize = 256;
+/// How often a thread's end looks whether ending something has started something.
+const ENDS_MAX: usize = 8;
 /// How long a closed connection may take to accept what was sent before it is cut.
 pub(crate) const FLUSH_AFTER_CLOSE_MAX: Duration = Duration::from_secs(30);
 
@@ -111,11 +117,12 @@ pub(crate) struct Core {
     pub(crate) dirty: RefCell<Vec<Rc<Stream>>>,
     pub(crate) chains: RefCell<Vec<Chain>>,
     external: Arc<External>,
-    pub(crate) running: Cell<&'static str>,
+    running: Running,
     pub(crate) stats: TurnStats,
     stop: Cell<bool>,
     tail: RefCell<Vec<AtTail>>,
-    beat: Cell<Option<Beat>>,
+    /// Emptied between turns: its memory is kept.
+    due: Cell<Vec<(Instant, TimerTarget)>>,
 }
 
 /// One event thread, from the inside. Clones share it.
@@ -129,9 +136,21 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Runs `f` on that thread's loop, soon, after what was sent before. Nothing happens when the thread has ended.
-    pub fn run(&self, f: impl FnOnce(&Thread) + Send + 'static) {
+    /// Runs `f` on that thread's loop, soon, after what was sent before.
+    ///
+    /// # Errors
+    /// When the thread's queue is full, or it has ended; `f` is dropped.
+    pub fn run(&self, f: impl FnOnce(&Thread) + Send + 'static) -> Result<(), Refused> {
+        self.external.offer(Message::Run(Box::new(f)))
+    }
+
+    /// As [`Handle::run`], for what must not be refused and is sent a few times only.
+    pub(crate) fn must_run(&self, f: impl FnOnce(&Thread) + Send + 'static) {
         self.external.push(Message::Run(Box::new(f)));
+    }
+
+    pub(crate) fn external(&self) -> &Arc<External> {
+        &self.external
     }
 
     /// Messages that wait to be taken.
@@ -200,11 +219,11 @@ impl Thread {
             dirty: RefCell::default(),
             chains: RefCell::default(),
             external,
-            running: Cell::new("idle"),
+            running: Running::default(),
             stats: TurnStats::default(),
             stop: Cell::new(false),
             tail: RefCell::default(),
-            beat: Cell::new(None),
+            due: Cell::default(),
         })))
     }
 
@@ -277,9 +296,9 @@ impl Thread {
     /// Starts a future and polls it at once: for an event handler whose work must not wait for another turn.
     pub fn spawn_now(&self, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
         let id = self.0.tasks.insert(self.0.id, name, future);
-        let before = self.0.running.get();
+        let before = self.0.running.name();
         self.0.run_task(id);
-        self.0.running.set(before);
+        self.0.running.resume(before);
         Task { thread: self.clone(), id }
     }
 
@@ -295,15 +314,55 @@ impl Thread {
         Sleep::new(self.clone(), at)
     }
 
-    fn schedule(&self, cont: Cont, at: Option<Instant>, every: Option<Duration>) -> Action {
-        let event = if at.is_some() { Event::Interval } else { Event::Immediate };
-        let every = every.zip(at).map(|(period, at)| (at, period));
-        let key = self.0.actions.borrow_mut().insert(Scheduled { cont, event, timer: None, every });
-        match at {
-            None => self.0.local.borrow_mut().push_back(Local::Action(key)),
-            Some(at) => self.0.arm(key, at),
+    #[inline]
+    fn schedule(&self, cont: Cont, at: Option<Instant>, every: Option<Box<Every>>) -> Action {
+        let core = &self.0;
+        let key = {
+            let mut actions = core.actions.borrow_mut();
+            let key = actions.insert(Scheduled { target: Some(Target::Local(cont)), timer: None, every });
+            if let Some(at) = at
+                && let Some(scheduled) = actions.entry(key)
+            {
+                scheduled.timer = Some(core.wheel.borrow_mut().insert(at, TimerTarget::Action(key)));
+            }
+            key
+        };
+        if at.is_none() {
+            core.local.borrow_mut().push_back(Local::Action(key));
         }
         Action { thread: self.clone(), key: Some(key) }
+    }
+
+    /// Files an event that another thread scheduled; one that is to come at once is delivered.
+    fn arrive(&self, mut arrival: Arrival) {
+        let core = &self.0;
+        let (at, every) = match arrival.when() {
+            When::Now => {
+                core.contain(|| {
+                    arrival.deliver(Event::Immediate, self);
+                    drop(arrival);
+                });
+                return;
+            }
+            When::At(at) => (at, None),
+            When::In(after) => (self.now() + after, None),
+            When::Every(period) => {
+                let next = self.now() + period;
+                (next, Some(Box::new(Every { next, period })))
+            }
+        };
+        if arrival.is_cancelled() {
+            core.contain(|| drop(arrival));
+            return;
+        }
+        let mut actions = core.actions.borrow_mut();
+        let key = actions.insert(Scheduled { target: None, timer: None, every });
+        arrival.filed(key);
+        if let Some(scheduled) = actions.entry(key) {
+            scheduled.target = Some(Target::Remote(arrival));
+        }
+        drop(actions);
+        core.arm(key, at);
     }
 
     /// Delivers [`Event::Immediate`] at the next run of the local queue.
@@ -324,14 +383,32 @@ impl Thread {
     /// Delivers [`Event::Interval`] every `period` (at least 1 ms), the first time one period from now. Moments are
     /// counted from the first: lateness does not add up, and periods missed altogether are skipped.
     pub fn schedule_every(&self, cont: Cont, period: Duration) -> Action {
-        let period = period.max(Duration::from_millis(1));
-        self.schedule(cont, Some(self.now() + period), Some(period))
+        let period = period.max(PERIOD_MIN);
+        let next = self.now() + period;
+        self.schedule(cont, Some(next), Some(Box::new(Every { next, period })))
     }
 
     /// Makes this thread's signs of life visible through `beat`, from now on.
     pub fn set_beat(&self, beat: Beat) {
         beat.begin(&BeatName::new(&self.0.name), sys::thread::id());
-        self.0.beat.set(Some(beat));
+        self.0.running.set_beat(beat);
+    }
+
+    /// Makes the loop write its numbers into `cells`, from now on.
+    pub fn set_cells(&self, cells: Cells<Loop>) {
+        self.0.stats.set_cells(cells);
+    }
+
+    /// Timers that are pending.
+    #[must_use]
+    pub fn timers_pending(&self) -> usize {
+        self.0.wheel.borrow().len()
+    }
+
+    /// The name of the continuation that runs now, or ran last.
+    #[must_use]
+    pub fn running(&self) -> &'static str {
+        self.0.running.name()
     }
 
     /// Gives back memory that this thread keeps for reuse and has not needed since the last call. Call it now and then.
@@ -351,7 +428,7 @@ impl Thread {
         let sources: Vec<Source> = self.0.sources.borrow().iter().map(|(_, source)| source.clone()).collect();
         for source in sources {
             match source {
-                Source::Stream(stream) => self.0.contain("drain", || stream.drain(self)),
+                Source::Stream(stream) => self.0.contain_as("drain", || stream.drain(self)),
                 Source::Listener(listener) => listener.drain(self),
             }
         }
@@ -373,12 +450,15 @@ impl Thread {
     /// # Errors
     /// When the poll itself fails: the loop cannot go on.
     pub fn run(&self) -> io::Result<()> {
-        let mut result = Ok(());
-        while !self.0.stop.get() && result.is_ok() {
-            result = self.turn(true);
+        let mut result = Ok(self.0.clock.now());
+        while !self.0.stop.get()
+            && let Ok(started) = result
+        {
+            // A turn begins where the one before ended: one look at the clock for both.
+            result = self.turn_from(true, started);
         }
         self.clear();
-        result
+        result.map(|_| ())
     }
 
     /// One turn. Sleeps in the poll only when `may_sleep` and nothing waits.
@@ -386,35 +466,56 @@ impl Thread {
     /// # Errors
     /// When the poll itself fails.
     pub fn turn(&self, may_sleep: bool) -> io::Result<()> {
+        self.turn_from(may_sleep, self.0.clock.now()).map(|_| ())
+    }
+
+    /// One turn that begins at `started`. Says when it ended.
+    fn turn_from(&self, may_sleep: bool, started: Instant) -> io::Result<Instant> {
         let _entered = registry::enter(self);
         let core = &self.0;
-        let started = core.clock.now();
         core.now.set(started);
-        if let Some(beat) = core.beat.get() {
-            beat.turn(started.as_nanos());
-        }
-        for _ in 0..EXTERNAL_MAX {
-            match core.external.pop() {
-                Some(Message::Wake(id)) => core.wake_local(id),
-                Some(Message::Run(f)) => core.contain("message", || f(self)),
-                None => break,
-            }
-        }
+        core.running.turn(started);
+        core.running.begin();
+        self.take_messages();
         self.fire_timers();
         self.run_local();
         let slept = self.poll(may_sleep, started)?;
         core.now.set(slept);
+        core.running.begin();
         self.run_local();
         for tail in 0..core.tail.borrow().len() {
             let f = core.tail.borrow().get(tail).cloned();
             if let Some(f) = f {
-                core.contain("tail", || f(self));
+                core.contain_as("tail", || f(self));
             }
         }
         self.flush();
-        core.running.set("idle");
-        core.stats.turn_ended(core.clock.now() - slept);
-        Ok(())
+        core.running.leave();
+        let ended = core.clock.now();
+        core.stats.stretch(ended - slept, &core.running);
+        core.stats.turn_ended(ended - slept);
+        Ok(ended)
+    }
+
+    /// Takes what other threads sent, up to a bound.
+    fn take_messages(&self) {
+        let core = &self.0;
+        let mut taken = 0;
+        while taken < EXTERNAL_MAX
+            && let Some(message) = core.external.pop()
+        {
+            taken += 1;
+            match message {
+                Message::Wake(id) => core.wake_local(id),
+                Message::Run(f) => core.contain_as("message", || f(self)),
+                Message::Event(arrival) => self.arrive(arrival),
+                Message::Reap(reap) => core.contain_as("reap", || core.cancel(reap.key())),
+            }
+        }
+        if taken > 0 {
+            core.external.took(taken);
+            core.stats.messages_taken(taken);
+        }
     }
 
     fn fire_timers(&self) {
@@ -422,13 +523,15 @@ impl Thread {
         if core.wheel.borrow().is_empty() {
             return;
         }
-        let mut due = Vec::new();
-        core.wheel.borrow_mut().expire(core.now.get(), &mut due);
-        for target in due {
+        let now = core.now.get();
+        let mut due = core.due.take();
+        core.wheel.borrow_mut().expire(now, &mut due);
+        for (at, target) in due.drain(..) {
+            core.stats.timer_fired(now - at);
             match target {
                 TimerTarget::Waker(waker) => waker.wake(),
                 TimerTarget::Action(key) => self.deliver_action(key),
-                TimerTarget::Stream(stream) => core.contain("deadline", || stream.deadline_fired(self)),
+                TimerTarget::Stream(stream) => core.contain_as("deadline", || stream.deadline_fired(self)),
                 TimerTarget::Listener(source) => {
                     let listener = match core.sources.borrow().get(source) {
                         Some(Source::Listener(listener)) => Some(Rc::clone(listener)),
@@ -440,50 +543,71 @@ impl Thread {
                 }
             }
         }
+        if due.capacity() <= DUE_KEPT_MAX {
+            core.due.set(due);
+        }
     }
 
     fn deliver_action(&self, key: ActionKey) {
         let core = &self.0;
-        let (cont, event) = {
-            let mut actions = core.actions.borrow_mut();
-            let Some(scheduled) = actions.entry(key) else { return };
-            let event = scheduled.event;
-            if let Some((at, period)) = scheduled.every {
-                let cont = Rc::clone(&scheduled.cont);
-                let mut next = at + period;
-                if next <= core.now.get() {
-                    // Whole periods were missed (suspended, or a long turn): go on with the grid, not with a burst.
-                    let missed = (core.now.get() - at).as_nanos() / period.as_nanos();
-                    next = at + period * u32::try_from(missed + 1).unwrap_or(u32::MAX);
-                }
-                scheduled.every = Some((next, period));
+        let due = core.actions.borrow_mut().due(key);
+        let Some((mut target, event, periodic)) = due else { return };
+        if !periodic {
+            core.contain(|| {
+                target.deliver(event, self);
+                drop(target);
+            });
+            return;
+        }
+        let whole = core.contain(|| target.deliver(event, self));
+        let mut actions = core.actions.borrow_mut();
+        let next = match actions.entry(key) {
+            Some(scheduled) if whole && target.again() => {
+                scheduled.target = Some(target);
+                scheduled.every.as_mut().map(|every| {
+                    **every = every.after(core.now.get());
+                    every.next
+                })
+            }
+            _ => {
+                // Cancelled meanwhile, or it panicked: whoever panics has lost its right to the next event.
+                let gone = actions.remove(key);
                 drop(actions);
-                core.arm(key, next);
-                (cont, event)
-            } else {
-                match actions.remove(key) {
-                    Some(scheduled) => (scheduled.cont, event),
-                    None => return,
-                }
+                core.contain(|| drop((gone, target)));
+                return;
             }
         };
-        core.contain("event", || {
-            deliver(&cont, event, self);
-        });
+        drop(actions);
+        if let Some(at) = next {
+            core.arm(key, at);
+        }
     }
 
     /// Runs what is in the local queue now; what is queued meanwhile waits.
     fn run_local(&self) {
         let core = &self.0;
         let queued = core.local.borrow().len();
+        if queued == 0 {
+            return;
+        }
         core.stats.queue_seen(queued);
         for _ in 0..queued {
-            let next = core.local.borrow_mut().pop_front();
-            match next {
-                Some(Local::Task(id)) => core.run_task(id),
-                Some(Local::Action(key)) => self.deliver_action(key),
-                None => return,
+            let Some(next) = core.local.borrow_mut().pop_front() else { return };
+            if core.stats.watches() {
+                let began = core.clock.now();
+                self.run_one(next);
+                core.stats.watched(core.running.name(), core.clock.now() - began);
+            } else {
+                self.run_one(next);
             }
+        }
+    }
+
+    #[inline]
+    fn run_one(&self, next: Local) {
+        match next {
+            Local::Task(id) => self.0.run_task(id),
+            Local::Action(key) => self.deliver_action(key),
         }
     }
 
@@ -495,15 +619,13 @@ impl Thread {
         let mut before = started;
         let timeout = if sleep {
             before = core.clock.now();
-            if let Some(beat) = core.beat.get() {
-                beat.poll(before.as_nanos());
-            }
+            core.running.leave();
+            core.running.poll(before);
             let next = core.wheel.borrow().next_expiry();
             next.map(|at| u64::try_from((at - before).as_nanos()).unwrap_or(u64::MAX))
         } else {
             Some(0)
         };
-        core.running.set("poll");
         let result = core.driver.wait(timeout, |token, ready| {
             if token == WAKE_TOKEN {
                 return;
@@ -511,8 +633,8 @@ impl Thread {
             // A token is the source's place in the table; one that was closed in this very poll is gone from there.
             let source = usize::try_from(token).ok().and_then(|token| core.sources.borrow().get(token).cloned());
             match source {
-                Some(Source::Stream(stream)) => core.contain("io", || stream.became_ready(ready, self)),
-                Some(Source::Listener(listener)) => core.contain("accept", || listener.became_ready(self)),
+                Some(Source::Stream(stream)) => core.contain_as("io", || stream.became_ready(ready, self)),
+                Some(Source::Listener(listener)) => core.contain_as("accept", || listener.became_ready(self)),
                 None => {}
             }
         });
@@ -521,7 +643,11 @@ impl Thread {
         }
         let events = result?;
         let after = core.clock.now();
-        core.stats.polled(before - started, if sleep { after - before } else { Duration::ZERO }, events);
+        // A poll that did not sleep counts as work, together with what ran before it.
+        let (worked, slept) =
+            if sleep { (before - started, after - before) } else { (after - started, Duration::ZERO) };
+        core.stats.stretch(worked, &core.running);
+        core.stats.polled(worked, slept, events);
         Ok(after)
     }
 
@@ -572,9 +698,26 @@ impl Thread {
     pub(crate) fn clear(&self) {
         let _entered = registry::enter(self);
         let core = &self.0;
-        core.tasks.clear();
-        let actions = core.actions.borrow_mut().clear();
-        drop(actions);
+        // What a drop or a last event starts anew ends too, as long as it does not go on for ever.
+        for _ in 0..ENDS_MAX {
+            let mut from = 0;
+            while let Some((task, next)) = core.tasks.take_from(from) {
+                core.contain_as("end", || drop(task));
+                from = next;
+            }
+            let actions = core.actions.borrow_mut().clear();
+            for scheduled in actions {
+                core.contain_as("end", || {
+                    if let Some(mut target) = scheduled.target {
+                        target.tell_end(self);
+                    }
+                });
+            }
+            core.local.borrow_mut().clear();
+            if core.tasks.live() == 0 {
+                break;
+            }
+        }
         self.flush();
         let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
         drop(timers);
@@ -587,10 +730,8 @@ impl Thread {
             }
         }
         drop(sources);
-        while core.external.pop().is_some() {}
-        if let Some(beat) = core.beat.take() {
-            beat.end();
-        }
+        core.external.end();
+        core.running.end();
     }
 }
 
@@ -601,19 +742,36 @@ impl Core {
         }
     }
 
+    #[inline]
     fn run_task(&self, id: TaskId) {
-        self.contain("task", || {
-            if self.tasks.poll(id, &self.running) {
+        self.contain(|| {
+            if self.tasks.poll(id, |name| self.running.enter(name)) {
                 self.local.borrow_mut().push_back(Local::Task(id));
             }
         });
     }
 
-    /// Runs one piece of work; a panic in it ends that piece alone and is counted.
-    fn contain(&self, _kind: &'static str, work: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            self.stats.panicked(self.running.get());
+    /// A continuation of that name begins to run.
+    #[inline]
+    pub(crate) fn enter(&self, name: &'static str) {
+        self.running.enter(name);
+    }
+
+    /// Runs one piece of work; a panic in it ends that piece alone and is counted. Whether it ended well.
+    #[inline]
+    fn contain(&self, work: impl FnOnce()) -> bool {
+        let whole = catch_unwind(AssertUnwindSafe(work)).is_ok();
+        if !whole {
+            self.stats.panicked(self.running.name());
         }
+        whole
+    }
+
+    /// As [`Core::contain`], of work that has no name of its own.
+    #[inline]
+    fn contain_as(&self, name: &'static str, work: impl FnOnce()) {
+        self.running.enter(name);
+        self.contain(work);
     }
 
     fn arm(&self, key: ActionKey, at: Instant) {

@@ -73,7 +73,6 @@ impl<T> Wheel<T> {
     }
 
     /// Pending timers.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -127,8 +126,8 @@ impl<T> Wheel<T> {
         if entry.generation == key.generation { entry.payload.as_mut() } else { None }
     }
 
-    /// Moves on to `now` and appends what became due to `due`, in the order of their ticks.
-    pub(crate) fn expire(&mut self, now: Instant, due: &mut Vec<T>) {
+    /// Moves on to `now` and appends what became due to `due`, each with its tick, in the order of their ticks.
+    pub(crate) fn expire(&mut self, now: Instant, due: &mut Vec<(Instant, T)>) {
         let target = now.as_nanos() / NANOS_PER_TICK;
         while self.current < target {
             if self.len == 0 {
@@ -270,13 +269,14 @@ impl<T> Wheel<T> {
         }
     }
 
-    fn fire(&mut self, tick: u64, due: &mut Vec<T>) {
+    fn fire(&mut self, tick: u64, due: &mut Vec<(Instant, T)>) {
+        let at = Instant::from_nanos(tick.saturating_mul(NANOS_PER_TICK));
         let slot = usize::try_from(tick & 255).unwrap_or(0);
         let mut index = self.take_slot(slot);
         let first = due.len();
         while index != NONE {
             let next = self.entries[index as usize].next;
-            due.extend(self.release(index));
+            due.extend(self.release(index).map(|payload| (at, payload)));
             index = next;
         }
         // A slot is a stack: what was inserted first comes last out of it.
@@ -298,7 +298,7 @@ mod tests {
     fn due(wheel: &mut Wheel<u64>, now: Instant) -> Vec<u64> {
         let mut due = Vec::new();
         wheel.expire(now, &mut due);
-        due
+        due.into_iter().map(|(_, payload)| payload).collect()
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Continuation for Idle {
             }
             // A deadline that was for sending, and all has been sent: not ours.
             Event::Interval if thread.now() < self.until && session.tcp.queued() == 0 => self.session = Some(session),
-            Event::Interval | Event::Drain | Event::Immediate => drop(session),
+            Event::Interval | Event::Drain | Event::Immediate | Event::Message | Event::Cancelled => drop(session),
         }
     }
 

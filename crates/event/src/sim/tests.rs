@@ -281,7 +281,7 @@ fn a_full_accept_queue_delays_and_nobody_listening_refuses() {
         let (listener, handle) = (Arc::clone(&listener), accepting.handle());
         async move {
             thread.sleep(Duration::from_millis(500)).await;
-            handle.run(move |thread| listener.accept_on(thread).unwrap());
+            handle.run(move |thread| listener.accept_on(thread).unwrap()).unwrap();
         }
     });
     let (second, late) = run(&world, &connecting, connects(server_address()));

@@ -17,6 +17,7 @@ use std::time::Duration;
 use base::{Clock, Instant, SystemClock};
 use config::{Config, Diagnostics, LogFile, Threads};
 use event::log::{LogSender, LogThread, Sink};
+use event::metrics::Loop;
 use event::{Listener, Processor, ProcessorOptions, Shares, Thread};
 use http::local::Service;
 use http::{Http, Plan, Worker, WorkerParts};
@@ -24,7 +25,6 @@ use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
 use supervise::status::ThreadBeat;
 
-use self::numbers::Loop;
 use self::pages::Pages;
 
 /// How often a thread does its house-keeping.
@@ -204,7 +204,8 @@ impl Engine {
     pub fn drain(&self) {
         self.clients.drain();
         for thread in self.processor.net() {
-            thread.run(|_| with_worker(Worker::drain));
+            // A thread that has ended has nothing to drain.
+            let _ = thread.run(|_| with_worker(Worker::drain));
         }
     }
 
@@ -252,7 +253,7 @@ impl Engine {
 
 fn thread_count(threads: Threads) -> usize {
     match threads {
-        Threads::Auto => sys::thread::cores().len().max(1),
+        Threads::Auto => event::cores_usable(),
         Threads::Count(count) => count.get(),
     }
 }
@@ -270,6 +271,7 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     let cells = setup.segment.cells::<Http>(index).ok_or_else(missing)?;
     let loop_cells = setup.segment.cells::<Loop>(index).ok_or_else(missing)?;
     thread.set_beat(setup.segment.beat(index).ok_or_else(missing)?);
+    thread.set_cells(loop_cells);
     let worker = Worker::new(WorkerParts {
         thread: thread.clone(),
         plan: Arc::clone(&setup.plan),
