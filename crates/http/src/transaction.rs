@@ -97,13 +97,15 @@ pub(crate) async fn run(
     };
     let continued = Cell::new(false);
     let mut exchange = Exchange { session, plan, head, text: &text, continued: &continued, account };
-    let received_before = session.tcp.received();
+    // Of the content, what has come already counts, and what comes behind it does not.
+    let (received_before, ahead_before) = (session.tcp.received(), inbox.bytes().len() as u64);
     let ending = match judge(head, &text, &plan.remap, &plan.via, HTTP_PORT) {
         Verdict::Forward { rule } => exchange.forward(rule, inbox, response).await,
         Verdict::LastHop => exchange.last_hop(),
         Verdict::Refuse(refusal) => exchange.fail(refusal.status(), refusal.detail(), refusal.name()),
     };
-    exchange.account.received += session.tcp.received() - received_before;
+    let arrived = ahead_before + session.tcp.received() - received_before;
+    exchange.account.received += arrived.saturating_sub(inbox.bytes().len() as u64);
     exchange.close_account(response, started);
     // What came behind this request is the next one's, unless the connection ends here.
     if ending == Ending::KeepAlive && worker.is_draining() { Ending::Close } else { ending }
