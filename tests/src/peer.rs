@@ -22,7 +22,15 @@ impl Peer {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect_timeout(&address, PATIENCE).unwrap())
+        Self::try_connect(address).unwrap()
+    }
+
+    /// Connects, if somebody listens.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, PATIENCE).map(Self::over)
     }
 
     /// Connects, and asks before for a small receive buffer, so that what is not read stays with the sender.

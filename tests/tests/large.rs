@@ -2,6 +2,8 @@
 //!
 //! With `BELTWAY_FULL=1` the bodies are 1 GiB, else 256 MiB.
 
+#![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
+
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::net::TcpStream;
@@ -18,6 +20,8 @@ use walks::{Nginx, Origin, Peer, Server, eventually, now, pause, thread};
 const GROWTH_MAX: u64 = 32 << 20;
 /// Clients that hardly move.
 const SLOW: usize = 1_000;
+/// What a server may hold for all of them: a window's worth for each that downloads, and some.
+const HELD_MAX: u64 = 160 << 20;
 /// What the 99th percentile of a normal client's answers may take beside them.
 const P99_MAX: Duration = Duration::from_millis(100);
 
@@ -187,6 +191,35 @@ fn a_large_download_to_a_client_that_reads_in_bursts_waits_at_the_origin() {
     assert!(grown < GROWTH_MAX, "{grown} bytes");
 }
 
+#[test]
+fn content_that_comes_in_small_pieces_holds_no_more_than_it_is_worth() {
+    const CLIENTS: usize = 20;
+    const PIECES: usize = 300;
+    let origin = Origin::scripted(|mut connection| {
+        connection.request();
+        connection.send("HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let server = ten_lines(&origin.url());
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 100_000 + PIECES));
+    }
+    let growth = Growth::watch(server.pid());
+    for _ in 0..PIECES {
+        for client in &mut clients {
+            client.send("x");
+        }
+        pause(Duration::from_micros(500));
+    }
+    for client in &mut clients {
+        client.send([b'x'; 100_000]);
+        assert_eq!(client.response_to("PUT").status(), 204);
+    }
+    let grown = growth.end();
+    println!("{} KiB for each client", (grown >> 10) / CLIENTS as u64);
+    assert!(grown < (CLIENTS as u64) << 20, "{grown} bytes");
+}
+
 /// A client that hardly moves.
 enum Slow {
     /// Takes a few bytes of a large download.
@@ -291,6 +324,7 @@ fn a_thousand_slow_clients_disturb_nobody_and_all_they_held_is_given_back() {
         held.saturating_sub(memory) >> 20
     );
     assert!(times[197] < P99_MAX, "{:?}", &times[190..]);
+    assert!(held.saturating_sub(memory) < HELD_MAX, "{held} bytes");
 
     ended.store(true, Ordering::Relaxed);
     drop(mover.join().unwrap());
