@@ -95,13 +95,13 @@ fn an_origin_that_answers_by_and_by_is_not_late() {
     let origin = Origin::scripted(|mut connection| {
         connection.request();
         // Longer than any one wait may be, as a whole.
-        for piece in ["HTTP/1.1 200 OK\r\n", "Content-Length: 3\r\n\r\n", "a", "b", "c"] {
+        for piece in ["HTTP/1.1 200 OK\r\n", "Content-Length: 5\r\n\r\n", "a", "b", "c", "d", "e"] {
             pause(Duration::from_millis(200));
             connection.send(piece);
         }
     });
-    let server = Server::to_and(&[&origin], &SHORT.replace("origin_response: 400ms", "origin_response: 2s"));
-    assert_eq!(server.get("/").text(), "abc");
+    let server = Server::to_and(&[&origin], "timeouts: {origin_response: 900ms, origin_idle: 900ms}");
+    assert_eq!(server.get("/").text(), "abcde");
 }
 
 #[test]
