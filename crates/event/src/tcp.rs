@@ -183,6 +183,12 @@ impl Stream {
         }
     }
 
+    /// The kernel tells a reset once, to whichever call comes first; the next receive says that the stream ended. Where
+    /// a send was told, that must not pass for an orderly end. A broken pipe is no such case: the end came before it.
+    fn was_reset(&self) -> bool {
+        self.failure().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    }
+
     fn failure(&self) -> Option<io::Error> {
         self.error.get().map(|errno| match errno {
             0 => io::Error::from(io::ErrorKind::ConnectionAborted),
@@ -204,6 +210,7 @@ impl Stream {
         }
         if self.phase.get() == Phase::Closing {
             self.error.set(Some(0));
+            self.cut_short();
             self.close();
             return;
         }
@@ -272,8 +279,18 @@ impl Stream {
         }
     }
 
+    /// What is still queued will not be sent: makes the close an abort, so that the peer does not take what it has for
+    /// whole.
+    fn cut_short(&self) {
+        if !self.out.borrow().is_empty() {
+            // Fails only when the connection is gone, and then the peer has its error already.
+            let _ = self.socket.abort_on_close();
+        }
+    }
+
     /// Breaks the circle connection → handler → connection.
     pub(crate) fn release_handler(&self) {
+        self.cut_short();
         drop(self.handler.take());
         self.phase.set(Phase::Closed);
     }
@@ -458,6 +475,7 @@ impl Tcp {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidInput, "no room to receive into")));
             }
             match stream.socket.receive(spare) {
+                Ok(0) if stream.was_reset() => {}
                 Ok(n) => {
                     // SAFETY: the socket says that it wrote the first `n` bytes of the spare part.
                     unsafe { block.advance(n) };
@@ -470,7 +488,10 @@ impl Tcp {
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.ready.set(ready.without(READABLE)),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    stream.fail(&error);
+                    return Poll::Ready(Err(error));
+                }
             }
         }
         Poll::Ready(Err(match self.poll_failure(context) {
