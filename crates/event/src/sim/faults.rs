@@ -23,9 +23,9 @@ pub struct Faults {
     pub slow_connect_max: Duration,
     /// A connect is never answered.
     pub lost_connect: u64,
-    /// A connection is reset at some time, at both ends or at one.
+    /// A connection is reset at some time, at one end sooner than at the other.
     pub reset: u64,
-    /// A connection falls silent for ever at some time, without a word to either end.
+    /// A connection falls silent for ever at some time: without a word to either end, or to one of them.
     pub cut: u64,
     /// A direction pauses before a delivery, for up to [`Faults::stall_max`].
     pub stall: u64,

@@ -201,17 +201,15 @@ impl Network {
     fn doom(&mut self, id: EndId) {
         let (reset, cut) = (self.faults.reset, self.faults.cut);
         let rng = &mut self.ends[id].rng;
+        let after = duration_within(rng, [Duration::ZERO, DOOM_MAX]);
+        let which = id ^ usize::from(rng.one_in(2));
         if hits(rng, reset) {
-            let after = duration_within(rng, [Duration::ZERO, DOOM_MAX]);
             let later = after + duration_within(rng, [Duration::ZERO, DOOM_MAX]);
-            let (which, both) = (id ^ usize::from(rng.one_in(2)), !rng.one_in(3));
             self.plan(which, after, Happening::Reset);
-            if both {
-                self.plan(which ^ 1, later, Happening::Reset);
-            }
+            self.plan(which ^ 1, later, Happening::Reset);
         } else if hits(rng, cut) {
-            let after = duration_within(rng, [Duration::ZERO, DOOM_MAX]);
-            self.plan(id, after, Happening::Cut);
+            let happening = if rng.one_in(2) { Happening::Reset } else { Happening::Cut };
+            self.plan(which, after, happening);
         }
     }
 

@@ -241,14 +241,17 @@ impl World {
         Ok(())
     }
 
-    /// Lets `time` of the world's own time pass, or less when nothing is left that could happen.
+    /// Lets `time` of the world's own time pass, whether or not anything happens.
     ///
     /// # Errors
     /// As [`World::run_until`].
     pub fn run_for(&self, time: Duration) -> Result<(), Stuck> {
         let until = self.now() + time;
         match self.run_until(|| self.now() >= until, time + Duration::from_secs(1)) {
-            Err(Stuck::Deadlock) => Ok(()),
+            Err(Stuck::Deadlock) => {
+                self.clock.advance_to(until);
+                Ok(())
+            }
             other => other,
         }
     }
