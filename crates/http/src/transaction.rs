@@ -431,6 +431,8 @@ impl Exchange<'_> {
             response.clear();
         }
         answered.set(true);
+        // From here on a 100 of ours would land within the answer.
+        self.continued.set(true);
         let cells = worker.cells();
         let waited = (worker.thread().now() - started).as_nanos();
         cells.observe(Http::ORIGIN_WAIT, u64::try_from(waited).unwrap_or(u64::MAX));
