@@ -29,8 +29,12 @@ pub(crate) enum Command {
     Start(Place),
     /// Stops everything, orderly, and waits for it
     Stop(Place),
+    /// Puts what the configuration file says now in force, in the running server, or says why not
+    Reload(Asked),
+    /// Replaces the server by a new one with what the configuration file says now; no connection is refused
+    Restart(Asked),
     /// Shows the tree of processes
-    Status(Status),
+    Status(Asked),
     /// Reads and validates the configuration, touches nothing
     Check(Check),
     /// Talks to the running manager
@@ -72,9 +76,9 @@ pub(crate) struct Run {
     pub(crate) daemon: Option<RawFd>,
 }
 
-/// `status`.
+/// A question to the running processes.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Status {
+pub(crate) struct Asked {
     #[command(flatten)]
     pub(crate) place: Place,
     /// As JSON
@@ -103,11 +107,93 @@ pub(crate) struct Ctl {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum CtlCommand {
     /// Shows the tree of processes
-    Status(Status),
-    /// Closes and opens the log files
+    Status(Asked),
+    /// The configuration: what is in force, what would change, what was
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// The server: replace it, stop it, start it
+    Server {
+        #[command(subcommand)]
+        command: ServerCommand,
+    },
+    /// The numbers
+    Metric {
+        #[command(subcommand)]
+        command: MetricCommand,
+    },
+    /// The logs of all processes
     Log {
         #[command(subcommand)]
         command: LogCommand,
+    },
+}
+
+/// What may be asked of the configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Shows the text that is in force
+    Get(Asked),
+    /// Judges the file as the running server would, and says which keys differ and what they take
+    Diff(Asked),
+    /// Puts what the file says in force
+    Reload(Asked),
+    /// Shows the configurations that were in force
+    History(Asked),
+    /// Puts one of them in force again
+    Rollback {
+        /// Its number in the history
+        number: u64,
+        /// With a new server side by side, when keys differ that take one
+        #[arg(long)]
+        restart: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
+}
+
+/// What may be done to the server.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Replaces it by a new one; no connection is refused
+    Restart(Asked),
+    /// Lets it finish what it has, and runs none until `start`: new connections wait
+    #[command(alias = "drain")]
+    Stop(Asked),
+    /// Runs one again after `stop`
+    Start(Asked),
+}
+
+/// What may be asked of the numbers.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum MetricCommand {
+    /// Shows one, by its name
+    Get {
+        /// Its name, such as beltway_http_requests_total
+        name: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Shows those whose names contain a text
+    Match {
+        /// The text
+        text: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Shows those whose names contain a text that change, again and again
+    Watch {
+        /// The text
+        text: String,
+        /// Seconds between two looks
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        interval: u64,
+        /// How many looks
+        #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+        count: u64,
+        #[command(flatten)]
+        asked: Asked,
     },
 }
 
@@ -116,6 +202,14 @@ pub(crate) enum CtlCommand {
 pub(crate) enum LogCommand {
     /// Closes and opens the log files, after they were renamed
     Reopen(Place),
+    /// Sets how much all processes tell, until the next reload
+    Level {
+        /// error, warn, info or debug
+        #[arg(value_parser = ["error", "warn", "info", "debug"])]
+        level: String,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 /// What every role is told.
@@ -149,6 +243,9 @@ pub(crate) struct ServerArguments {
     /// The generation that manager gave it
     #[arg(long, hide = true)]
     pub(crate) generation: Option<u64>,
+    /// It tries the configuration that is to be committed when it is ready
+    #[arg(long, hide = true)]
+    pub(crate) candidate: bool,
     /// Inherited listeners for HTTP clients, such as 8080:fd=9,8443:fd=10
     #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
     pub(crate) httpport: Option<PromisedList>,

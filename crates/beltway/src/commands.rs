@@ -1,23 +1,23 @@
 //! What each command does. Every answer is an exit code of the contract.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
 use config::Config;
-use ctl::{CtlError, Known};
+use supervise::change::{Proposal, Step};
 use supervise::configuration::Source;
 use supervise::directory::RuntimeDir;
-use supervise::failure::{ALREADY_RUNNING, COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRONG_USAGE};
+use supervise::failure::{ALREADY_RUNNING, COULD_NOT, DONE, WRONG_CONFIGURATION, WRONG_USAGE};
 use supervise::lease::{self, Holder};
 use supervise::role::{self, FIRST_DESCRIPTOR};
 use supervise::wait;
 
-use crate::cli::{Check, Command, CopArguments, CtlCommand, LogCommand, Place, RoleArguments, ServerArguments, Status};
-use crate::{names, stub};
+use crate::cli::{Check, Command, CopArguments, Place, RoleArguments, ServerArguments};
+use crate::{ask, names, stub};
 
 /// What the daemon has beyond its server's start timeout to say how it went.
 const START_MARGIN: Duration = Duration::from_secs(5);
@@ -29,10 +29,10 @@ pub(crate) fn dispatch(command: Command) -> u8 {
         Command::Run(run) => stub::run(&run),
         Command::Start(place) => start(&place),
         Command::Stop(place) => stop(&place),
-        Command::Status(asked) | Command::Ctl(crate::cli::Ctl { command: CtlCommand::Status(asked) }) => status(&asked),
-        Command::Ctl(crate::cli::Ctl { command: CtlCommand::Log { command: LogCommand::Reopen(place) } }) => {
-            reopen(&place)
-        }
+        Command::Status(asked) => ask::status(&asked),
+        Command::Reload(asked) => ask::change(&asked, Proposal::File, Step::Reload),
+        Command::Restart(asked) => ask::change(&asked, Proposal::File, Step::Restart),
+        Command::Ctl(asked) => ask::ctl(asked.command),
         Command::Check(asked) => check(&asked),
         Command::Cop(arguments) => cop(arguments),
         Command::Manager(arguments) => manager(arguments),
@@ -64,7 +64,7 @@ pub(crate) fn load(place: &Place) -> Result<(Source, Config, RuntimeDir), u8> {
 }
 
 /// The runtime directory alone. A configuration that was spoiled after the start must not keep anybody from stopping.
-fn directory(place: &Place) -> Result<RuntimeDir, u8> {
+pub(crate) fn directory(place: &Place) -> Result<RuntimeDir, u8> {
     match &place.runtime_dir {
         Some(path) => Ok(RuntimeDir::new(path)),
         None => load(place).map(|(_, _, directory)| directory).inspect_err(|_| {
@@ -168,46 +168,8 @@ fn stop(place: &Place) -> u8 {
             println!("beltway: stopped");
             DONE
         }
-        Err(error) => complain(&error),
+        Err(error) => ask::complain(&error),
     }
-}
-
-fn status(asked: &Status) -> u8 {
-    let directory = match directory(&asked.place) {
-        Ok(directory) => directory,
-        Err(code) => return code,
-    };
-    let known = match ctl::status(&directory) {
-        Ok(known) => known,
-        Err(error) => return complain(&error),
-    };
-    let text = match (&known, asked.json) {
-        (Known::Whole(status), false) => Ok(ctl::tree(status)),
-        (Known::Census(census), false) => Ok(ctl::census(census)),
-        (Known::Whole(status), true) => serde_json::to_string_pretty(status).map(|text| text + "\n"),
-        (Known::Census(census), true) => serde_json::to_string_pretty(census).map(|text| text + "\n"),
-    };
-    let printed = text.map_err(std::io::Error::other).and_then(|text| std::io::stdout().write_all(text.as_bytes()));
-    match printed {
-        Ok(()) => DONE,
-        Err(error) => {
-            eprintln!("beltway: the status cannot be written: {error}");
-            COULD_NOT
-        }
-    }
-}
-
-fn reopen(place: &Place) -> u8 {
-    match directory(place).map(|directory| ctl::reopen_logs(&directory)) {
-        Ok(Ok(())) => DONE,
-        Ok(Err(error)) => complain(&error),
-        Err(code) => code,
-    }
-}
-
-fn complain(error: &CtlError) -> u8 {
-    eprintln!("beltway: {error}");
-    if matches!(error, CtlError::NotRunning(_)) { NOT_RUNNING } else { COULD_NOT }
 }
 
 fn check(asked: &Check) -> u8 {
@@ -250,7 +212,7 @@ fn server(arguments: ServerArguments) -> u8 {
     let list = |list: Option<crate::cli::PromisedList>| list.map(|list| list.0).unwrap_or_default();
     with_role(arguments.role, |role| {
         server::run(&server::Options {
-            role: role::Options { in_tree: arguments.generation.is_some(), ..role },
+            role: role::Options { in_tree: arguments.generation.is_some(), candidate: arguments.candidate, ..role },
             generation: arguments.generation,
             http: list(arguments.httpport),
             server_page: list(arguments.serverport),
@@ -268,6 +230,7 @@ fn with_role(arguments: RoleArguments, run: impl FnOnce(role::Options) -> u8) ->
             runtime_dir: arguments.place.runtime_dir.as_deref().map(absolute),
             log_file: arguments.log_file,
             in_tree: arguments.in_tree,
+            candidate: false,
         }),
         Err(code) => code,
     }

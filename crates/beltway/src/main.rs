@@ -1,8 +1,9 @@
 //! The program `beltway`, and the names it answers to: one binary for the stub, the three roles and the commands.
 //!
 //! `cli` says what may be typed, `names` which name stands for which command; `stub` is what `run` and `start` leave at
-//! the top of the tree; `commands` does what needs no process of its own.
+//! the top of the tree; `commands` does what needs no process of its own, `ask` asks the processes that run.
 
+mod ask;
 mod banner;
 mod cli;
 mod commands;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::Config;
-use supervise::configuration::{self, Source};
+use supervise::configuration::{self, Follower, Source};
 use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::failure::{COULD_NOT, DONE, Failure, WRONG_USAGE};
@@ -76,6 +76,8 @@ struct Stub {
     /// Until the first server is ready: questions to manager.
     first: Option<Link>,
     daemon: bool,
+    /// Tells when another configuration is in force.
+    follower: Follower,
 }
 
 impl Stub {
@@ -89,7 +91,7 @@ impl Stub {
         directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
         let daemon = run.daemon.is_some();
         let log_file = commands::log_file(&config, &directory, daemon);
-        let family = Family { directory: directory.clone(), source, log_file };
+        let mut family = Family { directory: directory.clone(), source, log_file };
         let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
         let lease = Lease::take(&directory.stub_lease()).map_err(|error| {
             let Failure { code, why } = error.into();
@@ -115,7 +117,9 @@ impl Stub {
         let manager =
             Watch::new(Role::Manager, directory.manager_lease(), directory.manager_socket(), None, backoff_max);
         let first = Some(Link::new(&directory.manager_socket(), READY_LOOK_INTERVAL));
-        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon })
+        family.follow(&config);
+        let follower = Follower::new(&directory);
+        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon, follower })
     }
 
     fn stand(&mut self, report: &mut Report) -> u8 {
@@ -136,6 +140,10 @@ impl Stub {
                 housekeeping_at = now + self.config.supervise.heartbeat_interval;
                 if let Some(lease) = &mut self.lease {
                     role::restore(&self.family.directory, lease, None);
+                }
+                if let Some(config) = self.follower.look() {
+                    self.family.follow(&config);
+                    self.config = config;
                 }
             }
             if let Err(error) = self.wait(now, housekeeping_at) {

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
-use config::Supervise;
+use config::{Config, Supervise};
+use supervise::configuration::Follower;
 use supervise::control::{Connection, ControlError, Endpoint, Pong, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::failure::{DONE, Failure};
@@ -44,6 +45,8 @@ struct Patrol {
     in_tree: bool,
     /// Until manager has answered once.
     first: bool,
+    /// Tells when another configuration is in force.
+    follower: Follower,
     lease: Lease,
     signals: Signals,
     endpoint: Endpoint,
@@ -75,8 +78,10 @@ impl Patrol {
     fn start(options: &Options) -> Result<Self, Failure> {
         let started_at = SystemClock.now();
         let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
-        let (bounds, family) = read_configuration(&options.role);
+        let (config, mut family) = read_configuration(&options.role);
         role::settle(Role::Cop, &family)?;
+        family.follow(&config);
+        let bounds = config.supervise;
         let directory = &family.directory;
         let lease = Lease::take(&directory.cop_lease())?;
         if let Err(error) = sys::process::become_subreaper() {
@@ -92,6 +97,7 @@ impl Patrol {
             bounds.respawn_backoff_max,
         );
         Ok(Self {
+            follower: Follower::new(&family.directory),
             family,
             bounds,
             in_tree: options.role.in_tree,
@@ -129,6 +135,10 @@ impl Patrol {
             if own_gap || now >= self.judge_at {
                 self.judge_at = now + self.bounds.heartbeat_interval;
                 self.judge(now, own_gap);
+                if let Some(config) = self.follower.look() {
+                    self.family.follow(&config);
+                    self.bounds = config.supervise;
+                }
                 role::restore(&self.family.directory, &mut self.lease, Some(&mut self.endpoint));
             }
             self.wait()?;
@@ -244,7 +254,7 @@ impl Patrol {
 
     fn answer(&mut self, now: Instant) {
         for question in self.endpoint.questions() {
-            match question.request {
+            match &question.request {
                 Request::Ping => {
                     let pong = Pong {
                         name: Role::Cop.name().to_owned(),
@@ -265,7 +275,16 @@ impl Patrol {
                     self.family.reopen_log();
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
-                Request::Status => {
+                &Request::LogLevel(level) => {
+                    supervise::log::set_level(level);
+                    self.endpoint.answer(&question, Reply::Done, &[]);
+                }
+                Request::Status
+                | Request::Change { .. }
+                | Request::Prepare(_)
+                | Request::Commit(_)
+                | Request::Numbers(_)
+                | Request::Serve(_) => {
                     let why = "cop keeps no account of the tree: ask manager".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);
                 }
@@ -403,15 +422,15 @@ fn sign(pid: u32, link: &Link, at_last_answer: Ticks, now: Instant) -> Sign {
 }
 
 /// Cop has little to configure, and is needed most when things are not well: what is wrong is said, and no reason to end.
-fn read_configuration(options: &role::Options) -> (Supervise, Family) {
+fn read_configuration(options: &role::Options) -> (Config, Family) {
     match options.read_configuration() {
-        Ok((config, family)) => (config.supervise, family),
+        Ok((config, family)) => (config, family),
         Err(failure) => {
             warn!("cop runs with the defaults: {}", failure.why);
             let config = config::builtin_default();
-            let path = options.runtime_dir.clone().unwrap_or(config.runtime_dir);
+            let path = options.runtime_dir.clone().unwrap_or_else(|| config.runtime_dir.clone());
             let (source, log_file) = (options.source.clone(), options.log_file.clone());
-            (config.supervise, Family { directory: RuntimeDir::new(path), source, log_file })
+            (config, Family { directory: RuntimeDir::new(path), source, log_file })
         }
     }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use base::{Clock, SystemClock};
 use serde::Serialize;
+use supervise::change::{Proposal, Step, Verdict};
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
+use supervise::log::Level;
 use supervise::role::Role;
-use supervise::status::Status;
+use supervise::status::{ServerState, Status};
 use supervise::stop::{self, Stopped};
 use supervise::wait;
 use sys::process::Signal;
@@ -87,11 +89,7 @@ pub fn status(directory: &RuntimeDir) -> Result<Known, CtlError> {
 /// # Errors
 /// [`CtlError::NotRunning`], or manager does not answer.
 pub fn reopen_logs(directory: &RuntimeDir) -> Result<(), CtlError> {
-    if alive(directory)?.is_empty() {
-        return Err(CtlError::NotRunning(directory.path().display().to_string()));
-    }
-    ask(directory, Request::ReopenLogs)?;
-    Ok(())
+    ask_running(directory, &Request::ReopenLogs, ANSWER_WITHIN).map(|_| ())
 }
 
 /// Stops everything in `directory`, orderly, and waits for it, at most `bound`.
@@ -125,6 +123,76 @@ pub fn stop(directory: &RuntimeDir, bound: Duration) -> Result<(), CtlError> {
         }
     }
     Ok(())
+}
+
+/// Has a configuration judged or put in force, and waits for the verdict, at most `bound`.
+///
+/// # Errors
+/// [`CtlError::NotRunning`]; manager does not answer, so that the outcome is not known.
+pub fn change(directory: &RuntimeDir, proposal: Proposal, step: Step, bound: Duration) -> Result<Verdict, CtlError> {
+    match ask_running(directory, &Request::Change { proposal, step }, bound)? {
+        Reply::Verdict(verdict) => Ok(*verdict),
+        other => Err(ControlError::Malformed(format!("{other:?}")).into()),
+    }
+}
+
+/// The numbers whose names contain `pattern`, with their values.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or manager does not answer.
+pub fn numbers(directory: &RuntimeDir, pattern: &str) -> Result<Vec<(String, String)>, CtlError> {
+    match ask_running(directory, &Request::Numbers(pattern.to_owned()), ANSWER_WITHIN)? {
+        Reply::Numbers(numbers) => Ok(numbers),
+        other => Err(ControlError::Malformed(format!("{other:?}")).into()),
+    }
+}
+
+/// Sets how much the logs of all processes tell, until the next reload.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or somebody does not answer.
+pub fn set_log_level(directory: &RuntimeDir, level: Level) -> Result<(), CtlError> {
+    ask_running(directory, &Request::LogLevel(level), ANSWER_WITHIN).map(|_| ())
+}
+
+/// Says whether a server is to run, and waits until one serves, or none lives, at most `bound`.
+///
+/// # Errors
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when it did not come to that in time.
+pub fn serve(directory: &RuntimeDir, wanted: bool, bound: Duration) -> Result<(), CtlError> {
+    ask_running(directory, &Request::Serve(wanted), ANSWER_WITHIN)?;
+    let deadline = SystemClock.now() + bound;
+    loop {
+        if let Ok(Reply::Status(status)) = ask(directory, Request::Status) {
+            let ready = status.servers.iter().any(|server| server.state == ServerState::Ready);
+            if (wanted && ready) || (!wanted && status.servers.is_empty()) {
+                return Ok(());
+            }
+        }
+        if SystemClock.now() >= deadline {
+            let what = if wanted { "no server is ready" } else { "a server still drains" };
+            return Err(CtlError::Unfinished(format!("{what} after {bound:?}")));
+        }
+        wait::readable(&[], TRY_INTERVAL)?;
+    }
+}
+
+/// Asks a manager that may just be on its way back.
+fn ask_running(directory: &RuntimeDir, request: &Request, bound: Duration) -> Result<Reply, CtlError> {
+    let deadline = SystemClock.now() + RESPAWN_WITHIN;
+    loop {
+        let error = match Connection::open(&directory.manager_socket()) {
+            Ok(connection) => return Ok(connection.ask(request.clone(), bound)?.0),
+            Err(error) => error,
+        };
+        if alive(directory)?.is_empty() {
+            return Err(CtlError::NotRunning(directory.path().display().to_string()));
+        }
+        if SystemClock.now() >= deadline {
+            return Err(error.into());
+        }
+        wait::readable(&[], TRY_INTERVAL)?;
+    }
 }
 
 fn ask(directory: &RuntimeDir, request: Request) -> Result<Reply, ControlError> {

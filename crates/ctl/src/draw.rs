@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use supervise::change::{Outcome, Verdict};
 use supervise::status::{HeartbeatStatus, ProcessStatus, Status};
 
 use crate::ask::Census;
@@ -59,6 +60,30 @@ pub fn tree(status: &Status) -> String {
     text.push('\n');
     for listener in &status.listeners {
         let _ = writeln!(text, "listens on {:<24} {:<8} backlog {}", listener.address, listener.kind, listener.backlog);
+    }
+    text
+}
+
+/// What became of a change.
+#[must_use]
+pub fn verdict(verdict: &Verdict) -> String {
+    let mut text = String::new();
+    let _ = match verdict.outcome {
+        Outcome::Applied => {
+            writeln!(text, "in force after {} ms, generation {}", verdict.took_ms, verdict.generation)
+        }
+        Outcome::Possible => writeln!(text, "right; nothing has changed yet"),
+        Outcome::Unchanged => writeln!(text, "nothing differs from what is in force"),
+        Outcome::NeedsRestart => writeln!(text, "nothing has changed: some keys take a new server (beltway restart)"),
+        Outcome::Wrong => writeln!(text, "wrong; nothing has changed:"),
+        Outcome::Failed => writeln!(text, "it failed, what ran goes on: {}", verdict.why),
+    };
+    for changed in &verdict.changed {
+        let how = if changed.needs_restart { "restart" } else { "reload" };
+        let _ = writeln!(text, "  {how:<8} {}", changed.key);
+    }
+    for diagnostic in &verdict.diagnostics {
+        let _ = writeln!(text, "{diagnostic}");
     }
     text
 }

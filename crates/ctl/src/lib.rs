@@ -1,10 +1,11 @@
 //! The control client: what an operator's commands ask of the running processes, and how the answers look.
 //!
 //! [`status`] asks manager for the tree; when manager is just being respawned, the leases tell who lives. [`stop`] stops
-//! the top process and makes sure of the rest. [`tree`] draws a status for a terminal.
+//! the top process and makes sure of the rest. [`change`] has a configuration judged or put in force. [`tree`] and
+//! [`verdict`] draw answers for a terminal.
 
 mod ask;
 mod draw;
 
-pub use ask::{Census, CtlError, Known, reopen_logs, status, stop};
-pub use draw::{census, tree};
+pub use ask::{Census, CtlError, Known, change, numbers, reopen_logs, serve, set_log_level, status, stop};
+pub use draw::{census, tree, verdict};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{Instant, WallTime};
 use event::log::{LogWriter, Sink};
 use event::{Tcp, Thread};
-use net::{Names, Pool};
+use net::{Names, NamesOptions, Pool, PoolOptions};
 use stats::Cells;
 
 use crate::local::Service;
@@ -52,7 +52,7 @@ struct Inside {
     names: Names,
     avoided: RefCell<HashMap<SocketAddr, Instant>>,
     cells: Cells<Http>,
-    log: Option<AccessLog>,
+    log: RefCell<Option<Rc<AccessLog>>>,
     #[expect(clippy::vec_box, reason = "a future holds the box: moving it must not move the heads")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     civil: RefCell<Civil>,
@@ -86,12 +86,38 @@ pub struct WorkerParts {
     pub log: Option<(LogWriter, Sink)>,
 }
 
+/// What changes with a new configuration.
+#[derive(Debug)]
+pub struct Renewal {
+    /// What is served.
+    pub plan: Arc<Plan>,
+    /// How long names count.
+    pub names: NamesOptions,
+    /// How many idle connections there may be, and for how long.
+    pub pool: PoolOptions,
+    /// Where the access log goes.
+    pub log: LogRenewal,
+}
+
+/// What becomes of the access log.
+#[derive(Debug)]
+pub enum LogRenewal {
+    /// It stays as it is.
+    Keep,
+    /// It goes there from now on, in the plan's format; or there is none.
+    Replace(Option<(LogWriter, Sink)>),
+}
+
+fn access_log(plan: &Plan, log: Option<(LogWriter, Sink)>) -> Option<Rc<AccessLog>> {
+    log.zip(plan.access_log).map(|((writer, sink), format)| Rc::new(AccessLog::new(writer, sink, format)))
+}
+
 impl Worker {
     /// A worker for the thread it is made on.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Self {
         let WorkerParts { thread, plan, pool, names, cells, log } = parts;
-        let log = log.zip(plan.access_log).map(|((writer, sink), format)| AccessLog::new(writer, sink, format));
+        let log = RefCell::new(access_log(&plan, log));
         let turns = plan.rules.iter().map(|_| Cell::new(thread.random())).collect();
         let (read, wall) = (thread.now(), thread.wall());
         let civil = Civil { read, wall, second: wall.as_secs(), date: date::format(wall.as_secs()) };
@@ -120,10 +146,19 @@ impl Worker {
         session::start(self, tcp, Some(service));
     }
 
-    /// Takes a new plan: for requests that begin from now on.
-    pub fn replace_plan(&self, plan: Arc<Plan>) {
-        *self.0.turns.borrow_mut() = plan.rules.iter().map(|_| Cell::new(self.0.thread.random())).collect();
-        *self.0.plan.borrow_mut() = plan;
+    /// Takes over what a new configuration says: for requests that begin from now on. What is under way goes on by the
+    /// plan it began with.
+    pub fn renew(&self, renewal: Renewal) {
+        let Renewal { plan, names, pool, log } = renewal;
+        let inside = &self.0;
+        if let LogRenewal::Replace(log) = log {
+            // A request that is under way keeps the old one; dropping the last hold on it hands its lines over.
+            *inside.log.borrow_mut() = access_log(&plan, log);
+        }
+        inside.names.set_options(names);
+        inside.pool.set_options(pool);
+        *inside.turns.borrow_mut() = plan.rules.iter().map(|_| Cell::new(inside.thread.random())).collect();
+        *inside.plan.borrow_mut() = plan;
     }
 
     /// From now on every response is the last of its connection; idle connections close.
@@ -134,7 +169,7 @@ impl Worker {
 
     /// House-keeping, a few times a second: hands the log over, closes what was idle too long.
     pub fn tick(&self) {
-        if let Some(log) = &self.0.log {
+        if let Some(log) = self.log() {
             log.flush();
         }
         let now = self.0.thread.now();
@@ -168,8 +203,8 @@ impl Worker {
         self.0.draining.get()
     }
 
-    pub(crate) fn log(&self) -> Option<&AccessLog> {
-        self.0.log.as_ref()
+    pub(crate) fn log(&self) -> Option<Rc<AccessLog>> {
+        self.0.log.borrow().clone()
     }
 
     /// The next turn of a rule's round robin.

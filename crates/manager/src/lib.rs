@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! supervisor   the poll loop of the main thread: signals, control socket, deaths, heartbeats, orderly stop
+//! change       reload and restart: prepare, commit, replace
 //! servers      one server process: start with inherited listeners, adoption of one that lives, its end
 //! listeners    where the listeners come from: a server or cop that holds them, else bound
 //! report       what is known of the tree, published whole for whoever asks
@@ -11,6 +12,7 @@
 //! A healthy server is adopted, never killed, because its manager died. Start at [`run`].
 
 pub mod admin;
+mod change;
 mod listeners;
 mod report;
 mod servers;

@@ -40,6 +40,34 @@ pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64
     Ok(listeners)
 }
 
+/// Every listener that another configuration asks for: copies of those we hold, the rest bound anew.
+///
+/// # Errors
+/// Which address cannot be listened on, and why. Nothing has changed then.
+pub(crate) fn renew(config: &Config, ours: &[Listener]) -> Result<Vec<Listener>, String> {
+    let mut taken = vec![false; ours.len()];
+    let mut renewed = Vec::new();
+    for name in listener::wanted(config) {
+        let same = |l: &Listener| (l.name.kind, l.name.configured) == (name.kind, name.configured);
+        let found = ours.iter().zip(&mut taken).find(|(listener, taken)| !**taken && same(listener));
+        let (kind, address) = (name.kind.as_str(), name.configured);
+        let failed = |error| format!("cannot listen on {address} ({kind}): {error}");
+        renewed.push(match found {
+            Some((ours, taken)) => {
+                *taken = true;
+                let fd = ours.fd.try_clone().map_err(failed)?;
+                if ours.name.backlog != name.backlog {
+                    let backlog = i32::try_from(name.backlog).unwrap_or(i32::MAX);
+                    rustix::net::listen(&fd, backlog).map_err(|error| failed(error.into()))?;
+                }
+                Listener { name, fd }
+            }
+            None => Listener::bind(name).map_err(failed)?,
+        });
+    }
+    Ok(renewed)
+}
+
 fn take(held: &mut Vec<Listener>, name: &ListenerName) -> Option<Listener> {
     let same =
         |l: &Listener| (l.name.kind, l.name.index, l.name.configured) == (name.kind, name.index, name.configured);

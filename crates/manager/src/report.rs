@@ -15,7 +15,7 @@ use supervise::status::{
 };
 use supervise::watch::Watch;
 
-use crate::admin::StatusSource;
+use crate::admin::{self, StatusSource};
 use crate::servers::Server;
 
 /// The newest report and where the numbers are. Clones share them.
@@ -32,6 +32,11 @@ impl Published {
 
     pub(crate) fn publish(&self, status: Status) {
         self.status.store(Arc::new(status));
+    }
+
+    /// The numbers whose names contain `pattern`, as the admin port shows them.
+    pub(crate) fn numbers(&self, pattern: &str) -> Vec<(String, String)> {
+        admin::numbers_matching(&self.newest(), &self.metrics_segments(), pattern)
     }
 
     pub(crate) fn newest(&self) -> Status {

@@ -40,7 +40,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the next generation on `listeners`. Its lease is held before it exists.
+    /// Starts the next generation on `listeners`, with the committed configuration or with the candidate. Its lease is
+    /// held before it exists.
     ///
     /// # Errors
     /// The directory cannot be written, or the kernel cannot start it.
@@ -48,6 +49,7 @@ impl Server {
         family: &Family,
         listeners: &[Listener],
         heartbeat_interval: Duration,
+        candidate: bool,
         now: Instant,
     ) -> Result<Self, String> {
         let directory = &family.directory;
@@ -57,6 +59,9 @@ impl Server {
         rustix::io::ioctl_fionbio(&ready, true).map_err(|error| format!("no pipe: {error}"))?;
 
         let mut arguments: Vec<OsString> = vec!["--generation".into(), generation.to_string().into()];
+        if candidate {
+            arguments.push("--candidate".into());
+        }
         let (promised, mut descriptors) = listener::promise(listeners, FIRST_DESCRIPTOR);
         arguments.extend(promised.into_iter().map(OsString::from));
         let next = descriptors.last().map_or(FIRST_DESCRIPTOR, |(_, last)| last + 1);
@@ -147,6 +152,7 @@ impl Server {
         }
         if self.link.turn(now)
             && let Some(pong) = self.link.pong()
+            && self.stop_by.is_none()
         {
             self.state = pong.state;
         }
@@ -156,6 +162,13 @@ impl Server {
     /// Its newest answer.
     pub(crate) const fn pong(&self) -> Option<&Pong> {
         self.link.pong()
+    }
+
+    /// Makes it finish what it has and end, by `deadline` at the latest.
+    pub(crate) fn retire(&mut self, directory: &RuntimeDir, deadline: Instant) {
+        self.state = ServerState::Draining;
+        self.stop_by = Some(deadline);
+        self.signal(directory, Signal::TERM);
     }
 
     /// Sends it a signal, its lease read again first.

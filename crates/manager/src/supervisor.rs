@@ -9,8 +9,9 @@ use std::time::Duration;
 use base::{Clock, Instant, SystemClock};
 use config::Config;
 use supervise::backoff::Backoff;
+use supervise::change::{Proposal, Step};
 use supervise::configuration;
-use supervise::control::{Endpoint, Pong, Reply, Request};
+use supervise::control::{Connection, Endpoint, Pong, Reply, Request};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
@@ -22,12 +23,13 @@ use sys::process::Signal;
 use sys::signal::{Signals, Taken};
 
 use crate::admin::{self, AdminHandle};
+use crate::change::{Asker, Change};
 use crate::listeners;
 use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, Server};
 
-/// The set of listeners does not change while a manager lives; cop asks again when manager's pid has changed.
-const LISTENERS_EPOCH: u64 = 1;
+/// How long each process may take to set the level of its log.
+const LEVEL_WITHIN: Duration = Duration::from_millis(200);
 
 /// How long supervision, about to stop, waits for the control plane.
 const ADMIN_STOPS_WITHIN: Duration = Duration::from_millis(100);
@@ -42,15 +44,21 @@ pub fn run(options: &Options) -> u8 {
     }
 }
 
-struct Supervisor {
-    family: Family,
-    config: Arc<Config>,
+pub(crate) struct Supervisor {
+    pub(crate) family: Family,
+    pub(crate) config: Arc<Config>,
     configuration: ConfigurationStatus,
     lease: Lease,
     signals: Signals,
-    endpoint: Endpoint,
-    listeners: Vec<Listener>,
-    servers: Vec<Server>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) listeners: Vec<Listener>,
+    /// Grows with each change of the listeners.
+    pub(crate) listeners_epoch: u64,
+    pub(crate) servers: Vec<Server>,
+    /// A change that is under way.
+    pub(crate) change: Option<Change>,
+    /// The last server that ended, and how.
+    last_end: (u64, String),
     server_deaths: u64,
     backoff: Backoff,
     /// No server is started before this.
@@ -58,7 +66,9 @@ struct Supervisor {
     last_death: String,
     cop: Option<Watch>,
     /// An orderly stop has begun.
-    stopping: bool,
+    pub(crate) stopping: bool,
+    /// An operator wants no server to run.
+    down: bool,
     housekeeping_at: Instant,
     started_at: Instant,
     published: Published,
@@ -71,8 +81,9 @@ impl Supervisor {
         let started_at = SystemClock.now();
         // Before any thread starts: all inherit the mask.
         let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
-        let (config, family) = options.read_configuration()?;
+        let (config, mut family) = options.read_configuration()?;
         role::settle(Role::Manager, &family)?;
+        family.follow(&config);
         let directory = family.directory.clone();
         let lease = Lease::take(&directory.manager_lease())?;
 
@@ -100,12 +111,16 @@ impl Supervisor {
             signals,
             endpoint,
             listeners,
+            listeners_epoch: 1,
             servers,
+            change: None,
+            last_end: (0, String::new()),
             server_deaths: 0,
             not_before: Instant::ORIGIN,
             last_death: String::new(),
             cop,
             stopping: false,
+            down: false,
             housekeeping_at: started_at,
             started_at,
             admin: None,
@@ -140,6 +155,7 @@ impl Supervisor {
                 self.backoff.succeeded();
             }
         }
+        self.turn_change(now);
         self.start_server(now);
         self.hasten(now);
         self.mind_cop(now, &reaped);
@@ -157,9 +173,11 @@ impl Supervisor {
         descriptors.extend(self.endpoint.descriptors());
         descriptors.extend(self.servers.iter().flat_map(Server::descriptors));
         descriptors.extend(self.cop.iter().flat_map(Watch::descriptors));
+        descriptors.extend(self.change.as_ref().and_then(Change::descriptor));
         let moments = self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server)]);
         let moments = moments.chain([
             Some(self.housekeeping_at),
+            self.change.as_ref().map(Change::until),
             self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
             self.needs_server().then_some(self.not_before),
         ]);
@@ -168,7 +186,7 @@ impl Supervisor {
     }
 
     fn needs_server(&self) -> bool {
-        !self.stopping && !self.servers.iter().any(|server| server.state != ServerState::Draining)
+        !self.stopping && !self.down && !self.servers.iter().any(|server| server.state != ServerState::Draining)
     }
 
     fn start_server(&mut self, now: Instant) {
@@ -176,7 +194,7 @@ impl Supervisor {
             return;
         }
         let interval = self.config.supervise.heartbeat_interval;
-        match Server::start(&self.family, &self.listeners, interval, now) {
+        match Server::start(&self.family, &self.listeners, interval, false, now) {
             Ok(server) => self.servers.push(server),
             Err(why) => {
                 error!("{why}");
@@ -195,8 +213,12 @@ impl Supervisor {
             let pid = server.process.pid();
             let cause = watch::cause(reaped, pid);
             let text = format!("{}[{pid}] generation {} {cause}", Role::Server.name(), server.generation);
+            self.last_end = (server.generation, cause.clone());
+            let successor = self.change.as_ref().and_then(Change::successor) == Some(server.generation);
             if server.stop_by.is_some() {
                 info!("{text}");
+            } else if successor && server.state == ServerState::Starting {
+                warn!("{text}");
             } else {
                 warn!("{text}");
                 self.server_deaths += 1;
@@ -256,7 +278,7 @@ impl Supervisor {
             let Some(arrived) = arrived else { return Ok(()) };
             match arrived.signal {
                 Taken::Terminate | Taken::Interrupt => self.stop(now, arrived.sender),
-                Taken::HangUp => self.judge_file(),
+                Taken::HangUp => self.begin_change(now, Proposal::File, Step::Reload, Asker::Log),
                 Taken::User1 => self.reopen_logs(),
                 Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
                 Taken::Child => {}
@@ -290,20 +312,49 @@ impl Supervisor {
         }
     }
 
-    /// Says what a reload would find. The configuration stays as it is.
-    fn judge_file(&self) {
-        match self.family.source.load() {
-            Err(wrong) => error!("the configuration is wrong, the one in force stays:\n{wrong}"),
-            Ok(new) => {
-                let changed: Vec<_> = self.config.changed(&new).map(|(key, _)| key).collect();
-                if changed.is_empty() {
-                    info!("the configuration in {} says what is in force already", self.family.source);
-                } else {
-                    let keys = changed.join(", ");
-                    warn!("this version cannot reload: changes of {keys} take effect after a stop and a start");
-                }
+    /// The server that serves.
+    pub(crate) fn serving(&self) -> Option<&Server> {
+        self.servers.iter().rfind(|server| server.state == ServerState::Ready)
+    }
+
+    /// How a server ended.
+    pub(crate) fn last_end_of(&self, generation: u64) -> String {
+        let (last, how) = &self.last_end;
+        if *last == generation { format!("{how}; its log says why") } else { "is gone".to_owned() }
+    }
+
+    /// Makes every server but one finish what it has.
+    pub(crate) fn drain_all_but(&mut self, generation: u64, now: Instant) {
+        let deadline = now + self.config.supervise.stop_timeout;
+        for server in self.servers.iter_mut().filter(|server| server.generation != generation) {
+            if server.stop_by.is_none() {
+                info!("{}[{}] generation {} drains", Role::Server.name(), server.process.pid(), server.generation);
+                server.retire(&self.family.directory, deadline);
             }
         }
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn follow(&mut self, config: Arc<Config>) {
+        self.family.follow(&config);
+        self.configuration =
+            ConfigurationStatus { source: config.file_name().to_owned(), digest: configuration::digest(&config) };
+        self.backoff = Backoff::new(config.supervise.respawn_backoff_max);
+        self.config = config;
+    }
+
+    /// The admin port may be another one now.
+    pub(crate) fn reopen_admin(&mut self) {
+        let wanted = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Admin);
+        if self.admin.as_ref().map(AdminHandle::address) == wanted.map(Listener::address) {
+            return;
+        }
+        if let Some(admin) = self.admin.take()
+            && !admin.stop(ADMIN_STOPS_WITHIN)
+        {
+            warn!("the old admin port is still busy; it ends by itself");
+        }
+        self.open_admin();
     }
 
     fn reopen_logs(&self) {
@@ -319,7 +370,7 @@ impl Supervisor {
 
     fn answer(&mut self, now: Instant) {
         for question in self.endpoint.questions() {
-            match question.request {
+            match &question.request {
                 Request::Ping => {
                     let pong = Reply::Pong(self.pong(now));
                     self.endpoint.answer(&question, pong, &[]);
@@ -338,12 +389,56 @@ impl Supervisor {
                     self.reopen_logs();
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
+                &Request::Change { proposal, step } => {
+                    self.begin_change(now, proposal, step, Asker::Control(question));
+                }
+                &Request::LogLevel(level) => {
+                    let reply = self.set_log_level(level);
+                    self.endpoint.answer(&question, reply, &[]);
+                }
+                Request::Numbers(pattern) => {
+                    let reply = Reply::Numbers(self.published.numbers(pattern));
+                    self.endpoint.answer(&question, reply, &[]);
+                }
+                &Request::Serve(wanted) => {
+                    self.serve(now, wanted);
+                    self.endpoint.answer(&question, Reply::Done, &[]);
+                }
+                Request::Prepare(_) | Request::Commit(_) => {
+                    let why = "manager judges no configuration itself: ask for a change".to_owned();
+                    self.endpoint.answer(&question, Reply::Refused(why), &[]);
+                }
             }
         }
     }
 
+    /// Sets the level of everybody's log.
+    fn set_log_level(&self, level: supervise::log::Level) -> Reply {
+        supervise::log::set_level(level);
+        let directory = &self.family.directory;
+        let sockets = self.servers.iter().map(|server| directory.server_socket(server.generation));
+        let sockets = sockets.chain(self.cop.as_ref().map(|_| directory.cop_socket()));
+        for socket in sockets {
+            let told = Connection::open(&socket).and_then(|c| c.ask(Request::LogLevel(level), LEVEL_WITHIN));
+            if let Err(error) = told {
+                return Reply::Refused(format!("{}: {error}", socket.display()));
+            }
+        }
+        Reply::Done
+    }
+
+    /// Whether a server is to run at all.
+    fn serve(&mut self, now: Instant, wanted: bool) {
+        self.down = !wanted;
+        if wanted {
+            self.not_before = now;
+        } else {
+            info!("no server is to run, until told otherwise");
+            self.drain_all_but(0, now);
+        }
+    }
+
     fn pong(&self, now: Instant) -> Pong {
-        let serving = self.servers.iter().rfind(|server| server.state == ServerState::Ready);
         Pong {
             name: Role::Manager.name().to_owned(),
             pid: std::process::id(),
@@ -351,8 +446,8 @@ impl Supervisor {
             age_ms: u64::try_from((now - self.started_at).as_millis()).unwrap_or(u64::MAX),
             configuration: self.configuration.digest.clone(),
             stopping: self.stopping,
-            generation: serving.map_or(0, |server| server.generation),
-            listeners_epoch: if self.stopping { 0 } else { LISTENERS_EPOCH },
+            generation: self.serving().map_or(0, |server| server.generation),
+            listeners_epoch: if self.stopping { 0 } else { self.listeners_epoch },
             ..Pong::default()
         }
     }

@@ -157,6 +157,11 @@ impl Names {
         Self(Rc::new(RefCell::new(Cache { options, entries: HashMap::new() })))
     }
 
+    /// Other lifetimes from now on, for what is remembered, too.
+    pub fn set_options(&self, options: NamesOptions) {
+        self.0.borrow_mut().options = options;
+    }
+
     /// The addresses of `name`. Waits only when nothing good is known, and then at most the configured time.
     ///
     /// # Errors

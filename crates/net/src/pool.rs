@@ -221,6 +221,11 @@ impl Pool {
         Self { inside: Rc::new(RefCell::new(inside)), shared }
     }
 
+    /// Other bounds from now on: a connection that is idle already keeps its time.
+    pub fn set_options(&self, options: PoolOptions) {
+        self.inside.borrow_mut().options = options;
+    }
+
     /// Idle connections of this thread.
     #[must_use]
     pub fn idle(&self) -> usize {

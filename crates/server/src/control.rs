@@ -3,8 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use supervise::control::{Endpoint, Pong, Reply, Request};
+use supervise::control::{Endpoint, Pong, Question, Reply, Request};
 use supervise::listener::Listener;
+use supervise::log::Level;
 use supervise::status::ServerState;
 
 use crate::engine::Engine;
@@ -20,17 +21,30 @@ pub(crate) struct Identity {
     pub(crate) state: ServerState,
 }
 
-/// Answers everything that was asked. `engine` is `None` before it runs. Returns whether the logs are to be reopened.
+/// What an answer cannot do itself.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Open the log files anew.
+    ReopenLogs,
+    /// Set the level of the log.
+    LogLevel(Level),
+    /// Judge the candidate with this digest; the question waits for the verdict.
+    Prepare(Question, String),
+    /// Put in force what was prepared under this digest; the question waits for the outcome.
+    Commit(Question, String),
+}
+
+/// Answers everything that was asked, but what is an errand for the shell.
 pub(crate) fn answer(
     endpoint: &mut Endpoint,
     identity: &Identity,
-    engine: Option<&Engine>,
+    engine: &Engine,
     listeners: &[Listener],
     age: Duration,
-) -> bool {
-    let mut reopen = false;
+) -> Vec<Errand> {
+    let mut errands = Vec::new();
     for question in endpoint.questions() {
-        match question.request {
+        match &question.request {
             Request::Ping => {
                 let pong = Reply::Pong(pong(identity, engine, listeners, age));
                 endpoint.answer(&question, pong, &[]);
@@ -41,19 +55,31 @@ pub(crate) fn answer(
                 endpoint.answer(&question, Reply::Listeners(names), &fds);
             }
             Request::ReopenLogs => {
-                reopen = true;
+                errands.push(Errand::ReopenLogs);
                 endpoint.answer(&question, Reply::Done, &[]);
             }
-            Request::Status => {
+            Request::LogLevel(level) => {
+                errands.push(Errand::LogLevel(*level));
+                endpoint.answer(&question, Reply::Done, &[]);
+            }
+            Request::Prepare(digest) => {
+                let digest = digest.clone();
+                errands.push(Errand::Prepare(question, digest));
+            }
+            Request::Commit(digest) => {
+                let digest = digest.clone();
+                errands.push(Errand::Commit(question, digest));
+            }
+            Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) => {
                 let why = "a server knows nothing of the others: ask manager".to_owned();
                 endpoint.answer(&question, Reply::Refused(why), &[]);
             }
         }
     }
-    reopen
+    errands
 }
 
-fn pong(identity: &Identity, engine: Option<&Engine>, listeners: &[Listener], age: Duration) -> Pong {
+fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Duration) -> Pong {
     Pong {
         name: supervise::role::Role::Server.name().to_owned(),
         pid: std::process::id(),
@@ -64,7 +90,7 @@ fn pong(identity: &Identity, engine: Option<&Engine>, listeners: &[Listener], ag
         generation: identity.generation,
         listeners_epoch: u64::from(!listeners.is_empty()),
         state: identity.state,
-        open_connections: engine.map_or(0, Engine::open_connections),
-        threads: engine.map(Engine::beats).unwrap_or_default(),
+        open_connections: engine.open_connections(),
+        threads: engine.beats(),
     }
 }

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::Config;
+use supervise::change::{Outcome, Verdict};
 use supervise::configuration;
-use supervise::control::Endpoint;
+use supervise::control::{Endpoint, Reply};
 use supervise::directory::{self, RuntimeDir};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::{self, Holder, Lease, LeaseError};
 use supervise::listener::{Listener, ListenerKind};
 use supervise::role::{self, Family, Role};
 use supervise::status::ServerState;
-use supervise::{info, wait, warn};
+use supervise::{error, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
-use crate::control::{self, Identity};
-use crate::engine::{self, Engine, EngineListeners};
+use crate::control::{self, Errand, Identity};
+use crate::engine::{self, Engine, EngineListeners, Prepared, Unprepared};
 use crate::options::{self, Options};
 
 /// How often lease and socket are looked after.
@@ -49,6 +50,8 @@ struct Shell {
     started_at: Instant,
     /// Nobody started it but an operator.
     alone: bool,
+    /// What was judged and may be put in force, under its digest.
+    prepared: Option<(String, Arc<Config>, Prepared)>,
 }
 
 impl Shell {
@@ -56,8 +59,9 @@ impl Shell {
         let started_at = SystemClock.now();
         // Before any thread starts: all inherit the mask.
         let signals = Signals::take().map_err(|error| Failure::could_not("no signals", error))?;
-        let (config, family) = options.role.read_configuration()?;
+        let (config, mut family) = options.role.read_configuration()?;
         role::settle(Role::Server, &family)?;
+        family.follow(&config);
         let directory = family.directory.clone();
 
         let (generation, lease) = match options.generation {
@@ -85,7 +89,19 @@ impl Shell {
         )
         .map_err(|error| Failure::could_not("the engine", error))?;
         let alone = options.generation.is_none();
-        let shell = Self { family, config, identity, lease, endpoint, signals, listeners, engine, started_at, alone };
+        let shell = Self {
+            family,
+            config,
+            identity,
+            lease,
+            endpoint,
+            signals,
+            listeners,
+            engine,
+            started_at,
+            alone,
+            prepared: None,
+        };
         shell.say_ready(options);
         Ok(shell)
     }
@@ -173,7 +189,8 @@ impl Shell {
                     stop = true;
                 }
                 Taken::User1 => self.reopen_logs(),
-                Taken::HangUp => warn!("this version cannot reload: the configuration stays as it is"),
+                Taken::HangUp if self.alone => self.reload_alone(),
+                Taken::HangUp => warn!("the configuration is manager's: reload there"),
                 Taken::User2 => warn!("this version cannot restart in place"),
                 Taken::Child => {}
             }
@@ -183,8 +200,87 @@ impl Shell {
 
     fn answer(&mut self) {
         let age = SystemClock.now() - self.started_at;
-        if control::answer(&mut self.endpoint, &self.identity, Some(&self.engine), &self.listeners, age) {
-            self.reopen_logs();
+        let errands = control::answer(&mut self.endpoint, &self.identity, &self.engine, &self.listeners, age);
+        for errand in errands {
+            match errand {
+                Errand::ReopenLogs => self.reopen_logs(),
+                Errand::LogLevel(level) => {
+                    supervise::log::set_level(level);
+                    self.engine.set_log_level(level);
+                }
+                Errand::Prepare(question, digest) => {
+                    let verdict = self.prepare(&digest);
+                    self.endpoint.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
+                }
+                Errand::Commit(question, digest) => {
+                    let reply = match self.commit(&digest) {
+                        Ok(()) => Reply::Done,
+                        Err(why) => Reply::Refused(why),
+                    };
+                    self.endpoint.answer(&question, reply, &[]);
+                }
+            }
+        }
+    }
+
+    /// Judges the candidate, and keeps what it takes to put it in force. Nothing changes.
+    fn prepare(&mut self, digest: &str) -> Verdict {
+        self.prepared = None;
+        let config = match configuration::proposed(&self.family.directory) {
+            Ok(config) if configuration::digest(&config) == digest => config,
+            Ok(_) => return Verdict::new(Outcome::Failed, "the candidate is not the one that is meant"),
+            Err(why) => return Verdict::new(Outcome::Failed, why),
+        };
+        match self.engine.prepare(&self.config, &config) {
+            Ok(prepared) => {
+                self.prepared = Some((digest.to_owned(), Arc::new(config), prepared));
+                Verdict::new(Outcome::Possible, "")
+            }
+            Err(Unprepared::Wrong(diagnostics)) => Verdict::wrong(&diagnostics),
+            Err(Unprepared::Log(why)) => Verdict::new(Outcome::Failed, why),
+        }
+    }
+
+    /// Puts what was prepared in force, for requests that begin from now on.
+    fn commit(&mut self, digest: &str) -> Result<(), String> {
+        let prepared = self.prepared.take().filter(|(prepared, ..)| prepared == digest);
+        let Some((digest, config, prepared)) = prepared else {
+            return Err("nothing was prepared under this digest".to_owned());
+        };
+        let late = self.engine.commit(prepared);
+        if late > 0 {
+            warn!("{late} event threads are busy: they take the new configuration when their turn ends");
+        }
+        self.family.follow(&config);
+        self.config = config;
+        info!("configuration {digest} is in force");
+        self.identity.configuration = digest;
+        Ok(())
+    }
+
+    /// A server by itself reads its file anew.
+    fn reload_alone(&mut self) {
+        let config = match self.family.source.load() {
+            Ok(config) => config,
+            Err(wrong) => {
+                error!("the configuration is wrong, the one in force stays:\n{wrong}");
+                return;
+            }
+        };
+        let keys = self.config.restart_needed(&config);
+        if !keys.is_empty() {
+            error!("nothing has changed: {} take effect after a stop and a start", keys.join(", "));
+            return;
+        }
+        match self.engine.prepare(&self.config, &config) {
+            Ok(prepared) => {
+                let digest = configuration::digest(&config);
+                self.prepared = Some((digest.clone(), Arc::new(config), prepared));
+                if let Err(why) = self.commit(&digest) {
+                    error!("the configuration in force stays: {why}");
+                }
+            }
+            Err(unprepared) => error!("the configuration is wrong, the one in force stays:\n{unprepared}"),
         }
     }
 

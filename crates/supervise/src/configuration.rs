@@ -6,11 +6,14 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Diagnostics};
 
 use crate::directory::{self, RuntimeDir};
+
+pub mod history;
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +76,32 @@ pub fn digest(config: &Config) -> String {
     format!("{:016x}", hasher.digest())
 }
 
-/// Puts `config` in force for every process of the tree that starts from now on.
+/// Puts `config` in force for every process of the tree that starts from now on, and enters it in the history.
+///
+/// # Errors
+/// The copy cannot be written. That it cannot be entered in the history is only logged.
+pub fn commit(directory: &RuntimeDir, config: &Config) -> io::Result<()> {
+    write_copy(&directory.committed_configuration(), config)?;
+    if let Err(error) = history::enter(directory, config) {
+        crate::warn!("{}: {error}", directory.history().display());
+    }
+    Ok(())
+}
+
+/// Lays down `config` for the server that is to judge it.
 ///
 /// # Errors
 /// The copy cannot be written.
-pub fn commit(directory: &RuntimeDir, config: &Config) -> io::Result<()> {
-    let text = format!("{}\n{}", config.file_name(), config.source_text());
-    directory::replace(&directory.committed_configuration(), text.as_bytes())
+pub fn propose(directory: &RuntimeDir, config: &Config) -> io::Result<()> {
+    write_copy(&directory.candidate_configuration(), config)
+}
+
+/// The configuration that was laid down to be judged.
+///
+/// # Errors
+/// There is none, or it is wrong; in words.
+pub fn proposed(directory: &RuntimeDir) -> Result<Config, String> {
+    read_copy(directory, &directory.candidate_configuration())?.ok_or_else(|| "there is no candidate".to_owned())
 }
 
 /// The configuration in force: the committed one, or that of `source` when nothing is committed. `true`: it was committed.
@@ -95,8 +117,56 @@ pub fn in_force(directory: &RuntimeDir, source: &Source) -> Result<(Config, bool
     Ok((source.load()?, false))
 }
 
-fn committed(directory: &RuntimeDir) -> Result<Option<Config>, String> {
-    let text = match std::fs::read_to_string(directory.committed_configuration()) {
+/// The committed configuration, if there is one.
+///
+/// # Errors
+/// It cannot be read or is wrong; in words.
+pub fn committed(directory: &RuntimeDir) -> Result<Option<Config>, String> {
+    read_copy(directory, &directory.committed_configuration())
+}
+
+/// Notices when another configuration is put in force.
+#[derive(Debug)]
+pub struct Follower {
+    directory: RuntimeDir,
+    seen: Option<(u64, u64)>,
+}
+
+impl Follower {
+    /// What is in force now is known already.
+    #[must_use]
+    pub fn new(directory: &RuntimeDir) -> Self {
+        Self { directory: directory.clone(), seen: identity(&directory.committed_configuration()) }
+    }
+
+    /// The configuration in force, when it has become another since the last look. One `stat(2)` when it has not.
+    pub fn look(&mut self) -> Option<Config> {
+        let there = identity(&self.directory.committed_configuration());
+        if there.is_none() || there == self.seen {
+            return None;
+        }
+        self.seen = there;
+        committed(&self.directory).unwrap_or_else(|why| {
+            crate::warn!("the configuration that was put in force cannot be read: {why}");
+            None
+        })
+    }
+}
+
+/// Each commit makes a new file under the name.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), u64::try_from(metadata.mtime_nsec()).unwrap_or(0) ^ metadata.mtime().unsigned_abs() << 30))
+}
+
+/// A copy is the name that the configuration was read by, and its text from the second line on.
+fn write_copy(path: &Path, config: &Config) -> io::Result<()> {
+    let text = format!("{}\n{}", config.file_name(), config.source_text());
+    directory::replace(path, text.as_bytes())
+}
+
+fn read_copy(directory: &RuntimeDir, path: &Path) -> Result<Option<Config>, String> {
+    let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),

@@ -92,6 +92,24 @@ impl RuntimeDir {
         self.path.join("committed.yaml")
     }
 
+    /// The text of a configuration that is being judged.
+    #[must_use]
+    pub fn candidate_configuration(&self) -> PathBuf {
+        self.path.join("candidate.yaml")
+    }
+
+    /// The directory of the configurations that were in force, by number.
+    #[must_use]
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history")
+    }
+
+    /// The directory of what is known of the dead.
+    #[must_use]
+    pub fn obituaries(&self) -> PathBuf {
+        self.path.join("obituaries")
+    }
+
     /// Where a daemon writes its log when the configuration names no file.
     #[must_use]
     pub fn daemon_log(&self) -> PathBuf {
@@ -103,7 +121,7 @@ impl RuntimeDir {
     /// # Errors
     /// What reading the directory says.
     pub fn server_generations(&self) -> io::Result<Vec<u64>> {
-        self.numbered("server.", ".lock")
+        numbered(&self.path, "server.", ".lock")
     }
 
     /// The generations that left numbers here, in ascending order.
@@ -111,7 +129,7 @@ impl RuntimeDir {
     /// # Errors
     /// What reading the directory says.
     pub fn numbers_generations(&self) -> io::Result<Vec<u64>> {
-        self.numbered("server.", ".numbers")
+        numbered(&self.path, "server.", ".numbers")
     }
 
     /// The next generation's number, never given out before, and remembered before it is given.
@@ -133,30 +151,37 @@ impl RuntimeDir {
     }
 
     /// Removes what belongs to one run of a tree and not to the next: the committed configuration and the numbers.
+    /// The history of configurations and the obituaries stay.
     ///
     /// # Errors
     /// What cannot be removed; the rest is.
     pub fn forget_run(&self) -> io::Result<()> {
         let mut outcome = remove(&self.committed_configuration());
-        let removed = remove(&self.folded_numbers());
-        outcome = outcome.and(removed);
+        for file in [self.candidate_configuration(), self.folded_numbers()] {
+            let removed = remove(&file);
+            outcome = outcome.and(removed);
+        }
         for generation in self.numbers_generations()? {
             let removed = remove(&self.server_numbers(generation));
             outcome = outcome.and(removed);
         }
         outcome
     }
+}
 
-    fn numbered(&self, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|n| n.strip_prefix(prefix)).and_then(|n| n.strip_suffix(suffix));
-            found.extend(number.and_then(|n| n.parse::<u64>().ok()));
-        }
-        found.sort_unstable();
-        Ok(found)
+/// The numbers of the files in `directory` that are named by a number between `prefix` and `suffix`, in ascending order.
+///
+/// # Errors
+/// What reading the directory says.
+pub fn numbered(directory: &Path, prefix: &str, suffix: &str) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|n| n.strip_prefix(prefix)).and_then(|n| n.strip_suffix(suffix));
+        found.extend(number.and_then(|n| n.parse::<u64>().ok()));
     }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Replaces a file's content whole: a reader sees the old or the new.

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use base::{Clock, SystemClock, WallTime};
+use serde::{Deserialize, Serialize};
 use sys::daemon::ErrorStream;
 
 /// How grave a line is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Level {
     /// For who looks for a fault.
@@ -31,6 +33,17 @@ impl Level {
             Self::Info => "info",
             Self::Warning => "warning",
             Self::Error => "error",
+        }
+    }
+}
+
+impl From<config::Level> for Level {
+    fn from(level: config::Level) -> Self {
+        match level {
+            config::Level::Error => Self::Error,
+            config::Level::Warn => Self::Warning,
+            config::Level::Info => Self::Info,
+            config::Level::Debug => Self::Debug,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-use config::Config;
+use config::{Config, LogFile};
 use sys::process::{Pidfd, Spawn, Standing};
 use sys::signal::{Arrived, Signals, Taken};
 
@@ -55,6 +55,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// It is one of a tree: it reads the committed configuration and brings its neighbour back.
     pub in_tree: bool,
+    /// It tries the configuration that is to be committed when it is ready.
+    pub candidate: bool,
 }
 
 impl Options {
@@ -66,6 +68,11 @@ impl Options {
         let family = |directory| Family { directory, source: self.source.clone(), log_file: self.log_file.clone() };
         if let (true, Some(path)) = (self.in_tree, &self.runtime_dir) {
             let directory = RuntimeDir::new(path);
+            if self.candidate {
+                let config = configuration::proposed(&directory)
+                    .map_err(|why| Failure { code: crate::failure::WRONG_CONFIGURATION, why })?;
+                return Ok((config, family(directory)));
+            }
             let (config, _) = configuration::in_force(&directory, &self.source)?;
             return Ok((config, family(directory)));
         }
@@ -96,6 +103,19 @@ impl Family {
             arguments.extend(["--log-file".into(), file.into()]);
         }
         arguments
+    }
+
+    /// Takes over what `config` says about the log of this process.
+    pub fn follow(&mut self, config: &Config) {
+        crate::log::set_level(config.log.level.into());
+        // Standard error as it was when the process started cannot be had back: a change to it takes a new start.
+        if let LogFile::Path(path) = &config.log.file
+            && self.log_file.as_ref() != Some(path)
+        {
+            crate::info!("the log goes on in {}", path.display());
+            self.log_file = Some(path.clone());
+            self.reopen_log();
+        }
     }
 
     /// Opens the log file anew, after it was renamed.

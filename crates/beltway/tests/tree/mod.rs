@@ -52,6 +52,7 @@ pub(crate) struct Tree {
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) stub: Option<Child>,
+    original: String,
 }
 
 impl Tree {
@@ -63,16 +64,22 @@ impl Tree {
         // Held together, so that all differ; free again when this returns.
         let free: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let address = |at: usize| free[at].local_addr().unwrap();
-        let tree = Self { home, http: address(0), admin: address(1), stub: None };
         let (http, admin, page, demo) = (address(0), address(1), address(2), address(3));
-        tree.configure(&format!(
+        let original = format!(
             "runtime_dir: {}\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
              demo: {{origin: {demo}}}\nthreads: 1\nhttp:\n  listen: [{http}]\n  remap:\n    - {{from: \"/\", to: \
              \"http://{demo}/\"}}\nsupervise: {{heartbeat_interval: 100ms, hang_timeout: 1s, stop_timeout: 5s, \
              respawn_backoff_max: 500ms}}\n",
-            tree.home.join("run").display(),
-        ));
+            home.join("run").display(),
+        );
+        let tree = Self { home, http, admin, stub: None, original };
+        tree.configure(&tree.original);
         tree
+    }
+
+    /// The configuration as it was made.
+    pub(crate) fn original(&self) -> String {
+        self.original.clone()
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -125,7 +132,12 @@ impl Tree {
     }
 
     pub(crate) fn status(&self) -> Option<Value> {
-        let output = self.ask("status --json");
+        self.status_by("")
+    }
+
+    /// As [`Tree::status`], with more arguments.
+    pub(crate) fn status_by(&self, more: &str) -> Option<Value> {
+        let output = self.ask(format!("status --json {more}").trim_end());
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
         (output.status.success() && status["manager"].is_object()).then_some(status)
     }
@@ -179,7 +191,8 @@ impl Tree {
         let leases = stop::leases(&directory, Role::Cop).unwrap();
         assert!(!stop::any_lives(&leases).unwrap(), "{leases:?}");
         let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(left.iter().all(|name| name == "generation" || name == "beltway.log"), "{left:?}");
+        let stays = ["generation", "beltway.log", "history", "obituaries"];
+        assert!(left.iter().all(|name| stays.iter().any(|stays| name == stays)), "{left:?}");
         assert!(matches!(self.get(), Err(Failed::Refused)));
     }
 }

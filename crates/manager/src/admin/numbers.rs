@@ -111,6 +111,17 @@ impl Numbers {
     }
 }
 
+/// The samples whose names contain `pattern`: name with labels, and value.
+#[must_use]
+pub fn numbers_matching(status: &Status, segments: &[PathBuf], pattern: &str) -> Vec<(String, String)> {
+    /// Samples of one answer at most.
+    const SAMPLES_MAX: usize = 1_000;
+    let text = Numbers::read(status, segments).render(status);
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let matching = samples.filter(|(name, _)| name.contains(pattern));
+    matching.take(SAMPLES_MAX).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// Adds the segments of dead generations to the file `folded`, which is made when it is not there, and removes them.
 /// `dead` are all dead generations older than every live one; those that `folded` includes already are only removed.
 /// A segment that cannot be read is removed too: what it counted is lost, which the answer tells.

@@ -2,11 +2,13 @@
 //!
 //! - `numbers`: the segment, and what the loops say of themselves.
 //! - `pages`: the server's own page.
+//! - `reload`: a new configuration, prepared and put in force.
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
 mod numbers;
 mod pages;
+mod reload;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -26,6 +28,7 @@ use stats::{Segment, Snapshot};
 use supervise::status::ThreadBeat;
 
 use self::pages::Pages;
+pub use self::reload::{Prepared, Unprepared};
 
 /// How often a thread does its house-keeping.
 const TICK: Duration = Duration::from_millis(200);
@@ -128,12 +131,7 @@ impl Engine {
         let (log_thread, log) =
             LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
         log.sign(&format!("traffic_server[{}]", identity.pid));
-        log.set_level(match config.log.level {
-            config::Level::Error => event::log::Level::Error,
-            config::Level::Warn => event::log::Level::Warn,
-            config::Level::Info => event::log::Level::Info,
-            config::Level::Debug => event::log::Level::Debug,
-        });
+        log.set_level(reload::level(config.log.level));
         if let LogFile::Path(path) = &config.log.file {
             let sink = log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?;
             log.report_to(sink);
@@ -169,21 +167,10 @@ impl Engine {
         if let Some(fd) = listeners.demo {
             accepting.push(listen(fd, &own_pages, Some(Arc::new(demo::origin::Origin)))?);
         }
-        let limits = &config.http.limits;
         let setup = Setup {
             plan,
-            names: NamesOptions {
-                ttl: config.names.ttl,
-                negative_ttl: config.names.negative_ttl,
-                timeout: config.names.timeout,
-                stale: config.names.stale,
-            },
-            pool: PoolOptions {
-                idle_per_thread: limits.origin_idle_per_thread,
-                idle_shared: limits.origin_idle_shared,
-                keep_alive: config.http.timeouts.origin_keep_alive,
-                threads,
-            },
+            names: reload::names_options(&config),
+            pool: reload::pool_options(&config, threads),
             shared_pool: Arc::default(),
             segment: segment.clone(),
             log: log.clone(),

@@ -196,7 +196,10 @@ mod tests {
         client.send(41, Request::Ping, &[]).unwrap();
         client.send(42, Request::Listeners, &[]).unwrap();
         let questions = endpoint.questions();
-        assert_eq!(questions.iter().map(|q| q.request).collect::<Vec<_>>(), [Request::Ping, Request::Listeners]);
+        assert_eq!(
+            questions.iter().map(|q| q.request.clone()).collect::<Vec<_>>(),
+            [Request::Ping, Request::Listeners]
+        );
         endpoint.answer(&questions[0], Reply::Pong(Pong::default()), &[]);
         endpoint.answer(&questions[1], Reply::Refused("no".to_owned()), &[]);
         assert_eq!(client.receive::<Reply>().unwrap().unwrap().0.sequence, 41);

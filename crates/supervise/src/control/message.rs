@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::{Proposal, Step, Verdict};
 use crate::listener::ListenerName;
+use crate::log::Level;
 use crate::status::{ServerState, Status, ThreadBeat};
 
 /// Version of the protocol: grows when a word changes its meaning, not when one is added.
@@ -23,7 +25,7 @@ pub struct Packet<T> {
 }
 
 /// What may be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// All: a sign of life. Answered by [`Reply::Pong`].
@@ -34,6 +36,24 @@ pub enum Request {
     Listeners,
     /// Manager and server: close and open the log files again. Answered by [`Reply::Done`].
     ReopenLogs,
+    /// All: how much the log tells, until the next reload. Answered by [`Reply::Done`].
+    LogLevel(Level),
+    /// Manager: judge a configuration, or put it in force. Answered by [`Reply::Verdict`], when it is decided.
+    Change {
+        /// Which.
+        proposal: Proposal,
+        /// How far to go.
+        step: Step,
+    },
+    /// Server: judge the candidate in the runtime directory, which has this digest, and keep what it takes to put it in
+    /// force. Answered by [`Reply::Verdict`].
+    Prepare(String),
+    /// Server: put what was prepared under this digest in force. Answered by [`Reply::Done`].
+    Commit(String),
+    /// Manager: the numbers whose names contain this text. Answered by [`Reply::Numbers`].
+    Numbers(String),
+    /// Manager: no server is to run until told otherwise, or one is. Answered by [`Reply::Done`].
+    Serve(bool),
 }
 
 /// What may be answered.
@@ -46,6 +66,10 @@ pub enum Reply {
     Status(Box<Status>),
     /// The listeners whose descriptors come with this, in the same order.
     Listeners(Vec<ListenerName>),
+    /// What became of a change.
+    Verdict(Box<Verdict>),
+    /// Names with labels, and values, as Prometheus writes them.
+    Numbers(Vec<(String, String)>),
     /// It is done.
     Done,
     /// It is not done, and why.

@@ -1,0 +1,231 @@
+//! Planned change with real processes: reload, restart, rollback, under load. Each test has a tree of its own.
+
+#[path = "tree/mod.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod tree;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use supervise::role::Role;
+use sys::process::{Pidfd, Signal};
+use tree::{Load, Tree, eventually};
+
+/// What the tree calls itself in Via, as the embedded origin sees it.
+fn via(tree: &Tree) -> String {
+    let answer = tree.get().expect("an answer");
+    let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with("via:")).unwrap_or_default();
+    line.rsplit(' ').next().unwrap_or_default().to_owned()
+}
+
+/// The tree's file with another `via` and more.
+fn rewrite(tree: &Tree, via: &str, more: &str) {
+    let text = tree.original();
+    tree.configure(&format!("{}{more}", text.replacen("http:\n", &format!("http:\n  via: {via}\n"), 1)));
+}
+
+fn stdout(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn json(tree: &Tree, command: &str) -> Value {
+    let output = tree.ask(command);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{command}: {error}: {output:?}"))
+}
+
+#[test]
+fn a_reload_under_load_fails_no_request_and_is_seen_by_the_next_one() {
+    let tree = Tree::run("reload");
+    let server = tree.pid(Role::Server);
+    let load = Load::begin(tree.http);
+    for round in 0..10 {
+        rewrite(&tree, &format!("round{round}"), "");
+        let diff = json(&tree, "ctl config diff --json");
+        assert_eq!((&diff["outcome"], &diff["changed"][0]["key"]), (&"possible".into(), &"http.via".into()), "{diff}");
+        let output = tree.ask("reload");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(via(&tree), format!("round{round}"));
+        load.more(5);
+    }
+    let (good, refused, broken) = load.end();
+    println!("{good} good");
+    assert_eq!((refused, broken), (0, 0));
+    assert_eq!(tree.pid(Role::Server), server, "the same server");
+    let output = tree.ask("reload");
+    assert!(stdout(&output).contains("nothing differs"), "{output:?}");
+    assert_eq!(output.status.code(), Some(0));
+
+    // What was committed is what a new server and a new manager run.
+    rewrite(&tree, "uncommitted", "");
+    let before = tree.kill(Role::Server);
+    tree.await_another(Role::Server, before);
+    let before = tree.kill(Role::Manager);
+    tree.await_another(Role::Manager, before);
+    tree.await_serving();
+    assert_eq!(via(&tree), "round9");
+    assert_eq!(tree.status().unwrap()["servers"][0]["other_configuration"], false);
+
+    // By signal, too.
+    Pidfd::open(tree.stub.as_ref().unwrap().id()).unwrap().signal(Signal::HUP).unwrap();
+    eventually("the new name", || (via(&tree) == "uncommitted").then_some(()));
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_says_where() {
+    let tree = Tree::run("wrong");
+    rewrite(&tree, "named", "");
+    assert_eq!(tree.ask("reload").status.code(), Some(0));
+    let directory = format!("--runtime-dir {}", tree.directory().path().display());
+    rewrite(&tree, "named", "nonsense: true\n");
+    let lines = std::fs::read_to_string(tree.file()).unwrap().lines().count();
+    for command in ["reload", "restart", "ctl config diff", "ctl config reload", "ctl server restart"] {
+        let output = tree.ask(&format!("{command} {directory}"));
+        assert_eq!(output.status.code(), Some(3), "{command}: {output:?}");
+        assert!(stdout(&output).contains(&format!("beltway.yaml:{lines}:1: ")), "{command}: {output:?}");
+    }
+    assert_eq!(via(&tree), "named");
+    let get = tree.ask(&format!("ctl config get {directory}"));
+    assert!(stdout(&get).contains("via: named") && !stdout(&get).contains("nonsense"), "{get:?}");
+    assert_eq!(tree.status_by(&directory).unwrap()["servers"][0]["generation"], 1);
+}
+
+#[test]
+fn a_key_that_takes_a_new_server_is_refused_by_reload_and_taken_by_restart() {
+    let tree = Tree::run("restart-key");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = tree.original().replacen("threads: 1", "threads: 2", 1).replacen(
+        &format!("listen: [{}]", tree.http),
+        &format!("listen: [{}, {other}]", tree.http),
+        1,
+    );
+    tree.configure(&text);
+    let verdict = json(&tree, "reload --json");
+    assert_eq!(verdict["outcome"], "needs_restart", "{verdict}");
+    let keys: Vec<_> = verdict["changed"].as_array().unwrap().iter().map(|c| c["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["threads", "http.listen"]);
+    assert_eq!(tree.ask("reload").status.code(), Some(1));
+    assert!(std::net::TcpStream::connect(other).is_err());
+
+    let load = Load::begin(tree.http);
+    let output = tree.ask("restart");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    tree::get(other).unwrap();
+    load.more(5);
+    let (_, refused, broken) = load.end();
+    assert_eq!((refused, broken), (0, 0));
+    let server = &json(&tree, "status --json")["servers"][0];
+    assert_eq!((&server["generation"], server["threads"].as_array().unwrap().len()), (&2.into(), 2), "{server}");
+
+    // Back again: nobody listens there any more.
+    tree.configure(&tree.original());
+    assert_eq!(tree.ask("restart").status.code(), Some(0));
+    eventually("it is let go of", || std::net::TcpStream::connect(other).err());
+    tree.get().unwrap();
+
+    // An address that cannot be had: everything goes on.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = tree.original().replacen(
+        &format!("listen: [{}]", tree.http),
+        &format!("listen: [{}, {}]", tree.http, taken.local_addr().unwrap()),
+        1,
+    );
+    tree.configure(&text);
+    let output = tree.ask("restart");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stdout(&output).contains("cannot listen on"), "{output:?}");
+    tree.get().unwrap();
+}
+
+#[test]
+fn twenty_restarts_under_load_fail_no_request() {
+    let tree = Tree::run("restarts");
+    let load = Load::begin(tree.http);
+    let begin = tree::now();
+    for round in 2..=21 {
+        let output = tree.ask("restart --json");
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&verdict["outcome"], &verdict["generation"]), (&"applied".into(), &round.into()), "{verdict}");
+        load.more(3);
+    }
+    println!("20 restarts in {:?}", begin.elapsed());
+    let (good, refused, broken) = load.end();
+    println!("{good} good");
+    assert_eq!((refused, broken), (0, 0));
+    // The old ones are done, were no accidents, and their numbers count.
+    eventually("one server is left", || {
+        let status = tree.status()?;
+        assert_eq!(status["server_deaths"], 0);
+        (status["servers"].as_array()?.len() == 1).then_some(())
+    });
+    let metric = tree.ask("ctl metric get beltway_http_client_connections_total");
+    let counted: u64 = stdout(&metric).trim().rsplit(' ').next().unwrap().parse().unwrap_or(0);
+    assert!(counted >= good, "{counted} of {good}: {metric:?}");
+}
+
+#[test]
+fn a_new_server_that_cannot_start_leaves_the_old_one_and_says_why() {
+    let tree = Tree::run("stillborn");
+    let server = tree.pid(Role::Server);
+    let log = tree.home.join("no-such-directory").join("access.log");
+    let named = format!("http:\n  access_log: {{file: {}}}\n", log.display());
+    tree.configure(&tree.original().replacen("http:\n", &named, 1));
+    for command in ["reload", "restart"] {
+        let output = tree.ask(command);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(stdout(&output).contains("no-such-directory"), "{output:?}");
+    }
+    assert_eq!(tree.pid(Role::Server), server);
+    // One that dies before it is ready.
+    tree.configure(&tree.original());
+    let asked = std::thread::scope(|scope| {
+        let asked = std::thread::Builder::new().spawn_scoped(scope, || tree.ask("restart")).unwrap();
+        let (successor, _) = eventually("the successor", || tree.process(Role::Server).filter(|p| p.pid() != server));
+        let _ = successor.signal(Signal::KILL);
+        asked.join().unwrap()
+    });
+    println!("{asked:?}");
+    tree.get().unwrap();
+    eventually("one server", || (tree.status()?["servers"].as_array()?.len() == 1).then_some(()));
+}
+
+#[test]
+fn what_was_in_force_can_be_had_back_by_its_number() {
+    let tree = Tree::run("rollback");
+    for name in ["first", "second"] {
+        rewrite(&tree, name, "");
+        assert_eq!(tree.ask("reload").status.code(), Some(0));
+    }
+    let history = json(&tree, "ctl config history --json");
+    let numbers: Vec<_> = history.as_array().unwrap().iter().map(|past| past["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    let output = tree.ask("ctl config rollback 2");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(via(&tree), "first");
+    let output = tree.ask("ctl config rollback 99");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(via(&tree), "first");
+}
+
+#[test]
+fn the_log_level_can_be_changed_while_running_and_a_server_stopped_and_started() {
+    let tree = Tree::run("ctl");
+    assert_eq!(tree.ask("ctl log level error").status.code(), Some(0));
+    let quiet = tree.log();
+    assert_eq!(tree.ask("ctl log level info").status.code(), Some(0));
+    assert_eq!(tree.log(), quiet);
+    let output = tree.ask("ctl server stop");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(tree.process(Role::Server).is_none());
+    tree::pause(Duration::from_millis(200));
+    assert!(tree.process(Role::Server).is_none(), "down on purpose");
+    let http = tree.http;
+    let client = std::thread::Builder::new().spawn(move || tree::get(http)).unwrap();
+    let output = tree.ask("ctl server start");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    client.join().unwrap().unwrap();
+    let numbers = json(&tree, "ctl metric match beltway_http --json");
+    assert!(numbers.as_array().unwrap().len() > 3, "{numbers}");
+    assert_eq!(tree.ask("ctl metric get beltway_no_such_thing").status.code(), Some(1));
+    let watched = tree.ask("ctl metric watch beltway_server_generation --count 1");
+    assert!(stdout(&watched).starts_with("beltway_server_generation "), "{watched:?}");
+}

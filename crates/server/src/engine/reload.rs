@@ -1,0 +1,156 @@
+//! A new configuration for a running engine: prepared whole, then put in force by all event threads, or dropped.
+//!
+//! Preparing changes nothing; what can fail (rules that cannot be, a log that cannot be opened) fails there. Putting in
+//! force is a message to each thread: a request that is under way goes on by the plan it began with.
+
+use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use base::{Clock, SystemClock};
+use config::{Config, Diagnostic, Diagnostics, LogFile};
+use event::log::{Level, LogSender, Sink};
+use http::{LogRenewal, Plan, Renewal};
+use net::{NamesOptions, PoolOptions};
+
+use super::{Engine, with_worker};
+
+/// How long the event threads are waited for; who is busy for longer follows when its turn ends.
+const TAKEN_WITHIN: Duration = Duration::from_millis(250);
+
+/// What a configuration comes to, ready to be put in force.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Arc<Plan>,
+    names: NamesOptions,
+    pool: PoolOptions,
+    level: Level,
+    report_to: Option<Sink>,
+    /// `None`: it stays as it is.
+    access_log: Option<Option<Sink>>,
+}
+
+/// Why a configuration cannot be put in force.
+#[derive(Debug)]
+pub enum Unprepared {
+    /// It is wrong, and where.
+    Wrong(Vec<Diagnostic>),
+    /// A log it names cannot be opened.
+    Log(String),
+}
+
+impl fmt::Display for Unprepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(diagnostics) => Diagnostics(diagnostics.clone()).fmt(f),
+            Self::Log(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Engine {
+    /// Judges `new` while `old` is in force. Changes nothing, but that a new log file comes into being.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn prepare(&self, old: &Config, new: &Config) -> Result<Prepared, Unprepared> {
+        let plan = Plan::prepare(new).map_err(Unprepared::Wrong)?;
+        let report_to = match &new.log.file {
+            LogFile::Path(path) if new.log.file != old.log.file => Some(open(&self.log, path)?),
+            LogFile::Path(_) | LogFile::Stderr => None,
+        };
+        let access_log = (new.http.access_log != old.http.access_log).then(|| access_log(&self.log, new));
+        Ok(Prepared {
+            plan,
+            names: names_options(new),
+            pool: pool_options(new, self.processor.net().len()),
+            level: level(new.log.level),
+            report_to,
+            access_log: access_log.transpose()?,
+        })
+    }
+
+    /// Puts it in force. Returns how many event threads have not taken it within a short wait: they are busy with one
+    /// long turn, and take it when that ends.
+    pub fn commit(&self, prepared: Prepared) -> usize {
+        let Prepared { plan, names, pool, level, report_to, access_log } = prepared;
+        self.log.set_level(level);
+        if let Some(sink) = report_to {
+            self.log.report_to(sink);
+        }
+        let (taken, all_taken) = mpsc::channel();
+        for thread in self.processor.net() {
+            let (plan, taken) = (Arc::clone(&plan), taken.clone());
+            let log = access_log.as_ref().map(|sink| (self.log.clone(), sink.clone()));
+            // A thread that has ended serves nobody.
+            let _ = thread.run(move |_| {
+                with_worker(|worker| {
+                    let log = match log {
+                        None => LogRenewal::Keep,
+                        Some((log, sink)) => LogRenewal::Replace(sink.map(|sink| (log.writer(), sink))),
+                    };
+                    worker.renew(Renewal { plan, names, pool, log });
+                });
+                // Who waits for it may have lost patience.
+                let _ = taken.send(());
+            });
+        }
+        drop(taken);
+        let deadline = SystemClock.now() + TAKEN_WITHIN;
+        let mut late = self.processor.net().len();
+        while late > 0 && all_taken.recv_timeout(deadline.since(SystemClock.now())).is_ok() {
+            late -= 1;
+        }
+        late
+    }
+
+    /// How much the log tells from now on.
+    pub fn set_log_level(&self, level: supervise::log::Level) {
+        self.log.set_level(match level {
+            supervise::log::Level::Error => Level::Error,
+            supervise::log::Level::Warning => Level::Warn,
+            supervise::log::Level::Info => Level::Info,
+            supervise::log::Level::Debug => Level::Debug,
+        });
+    }
+}
+
+pub(super) fn level(level: config::Level) -> Level {
+    match level {
+        config::Level::Error => Level::Error,
+        config::Level::Warn => Level::Warn,
+        config::Level::Info => Level::Info,
+        config::Level::Debug => Level::Debug,
+    }
+}
+
+pub(super) fn names_options(config: &Config) -> NamesOptions {
+    NamesOptions {
+        ttl: config.names.ttl,
+        negative_ttl: config.names.negative_ttl,
+        timeout: config.names.timeout,
+        stale: config.names.stale,
+    }
+}
+
+pub(super) fn pool_options(config: &Config, threads: usize) -> PoolOptions {
+    let limits = &config.http.limits;
+    PoolOptions {
+        idle_per_thread: limits.origin_idle_per_thread,
+        idle_shared: limits.origin_idle_shared,
+        keep_alive: config.http.timeouts.origin_keep_alive,
+        threads,
+    }
+}
+
+pub(super) fn access_log(log: &LogSender, config: &Config) -> Result<Option<Sink>, Unprepared> {
+    match config.http.access_log.as_ref().map(|log| &log.file) {
+        None => Ok(None),
+        Some(LogFile::Stderr) => Ok(Some(log.standard_error())),
+        Some(LogFile::Path(path)) => open(log, path).map(Some),
+    }
+}
+
+fn open(log: &LogSender, path: &std::path::Path) -> Result<Sink, Unprepared> {
+    log.open(path).map_err(|error| Unprepared::Log(format!("{}: {error}", path.display())))
+}
