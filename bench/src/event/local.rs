@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use event::{Cont, Continuation, Event, Thread};
 
-use super::{thread, time};
+use super::{processor_time, thread};
 use crate::error::{Doing, Outcome};
 
 /// Events or futures a turn.
@@ -30,7 +30,7 @@ pub(super) fn schedule() -> Outcome<f64> {
     let thread = thread()?;
     let cont: Cont = Rc::new(RefCell::new(Counter(0)));
     let mut actions = Vec::with_capacity(BATCH as usize);
-    let took = time(|| {
+    let took = processor_time(|| {
         for _ in 0..TURNS {
             for _ in 0..BATCH {
                 actions.push(thread.schedule_imm(Rc::clone(&cont)));
@@ -59,7 +59,7 @@ async fn yield_once() {
 pub(super) fn spawn() -> Outcome<f64> {
     let thread = thread()?;
     let done = Rc::new(Cell::new(0_u32));
-    let took = time(|| {
+    let took = processor_time(|| {
         for _ in 0..TURNS / 2 {
             for _ in 0..BATCH {
                 let done = Rc::clone(&done);
@@ -81,7 +81,7 @@ pub(super) fn tokio_spawn() -> Outcome<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().doing("tokio's runtime")?;
     let tasks = tokio::task::LocalSet::new();
     let done = Rc::new(Cell::new(0_u32));
-    let took = time(|| {
+    let took = processor_time(|| {
         tasks.block_on(&runtime, async {
             for turn in 1..=TURNS / 2 {
                 for _ in 0..BATCH {

@@ -1,7 +1,8 @@
 //! What the event system costs, beside tokio's current-thread runtime and a bare eventfd, in one process.
 //!
 //! Every round measures everything once, one after the other, so that whatever else the machine does hits all alike; the
-//! table gives medians. Nothing here opens a socket.
+//! table gives medians. What one thread does alone is measured in its processor time, what several do in real time.
+//! Nothing here opens a socket.
 
 mod cross;
 mod local;
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     /// Also writes all values as JSON into this file
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Measures only figures whose name holds this text
+    #[arg(long)]
+    only: Option<String>,
     /// Measures memory alone, in a process that did nothing before, and prints one number
     #[arg(long, hide = true)]
     memory: Option<memory::Whose>,
@@ -135,7 +139,12 @@ const FIGURES: &[Figure] = &[
         reach: Reach::AtMost(64.0),
         measure: || memory::beyond_size(memory::Whose::Ours),
     },
-    Figure { name: "tokio: the same", unit: "B", reach: Reach::Shown, measure: || memory::beyond_size(memory::Whose::Tokio) },
+    Figure {
+        name: "tokio: the same",
+        unit: "B",
+        reach: Reach::Shown,
+        measure: || memory::beyond_size(memory::Whose::Tokio),
+    },
 ];
 
 /// Measures everything and prints the table. Says whether every reach was reached.
@@ -144,18 +153,20 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         println!("{}", memory::here(whose)?);
         return Ok(true);
     }
-    let mut values: Vec<Vec<f64>> = vec![Vec::new(); FIGURES.len()];
+    let wanted = |figure: &&Figure| options.only.as_ref().is_none_or(|only| figure.name.contains(only.as_str()));
+    let figures: Vec<&Figure> = FIGURES.iter().filter(wanted).collect();
+    let mut values: Vec<Vec<f64>> = vec![Vec::new(); figures.len()];
     for round in 1..=options.rounds {
         eprintln!("bench: event: round {round} of {}", options.rounds);
-        for (figure, values) in FIGURES.iter().zip(&mut values) {
+        for (figure, values) in figures.iter().zip(&mut values) {
             values.push((figure.measure)()?);
         }
     }
-    let of = |name: &str| FIGURES.iter().position(|figure| figure.name == name).map(|at| median(&values[at]));
+    let of = |name: &str| figures.iter().position(|figure| figure.name == name).map(|at| median(&values[at]));
     let mut table = Table::new(&["figure", "median", "spread", "reach", "reached"]);
     let mut json = Vec::new();
     let mut all = true;
-    for (figure, values) in FIGURES.iter().zip(&values) {
+    for (figure, values) in figures.iter().zip(&values) {
         let mine = median(values);
         let judge = |most: Option<f64>, ratio: Option<(&str, f64)>| {
             let mut words = Vec::new();
@@ -201,6 +212,17 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
 /// An event thread for the calling thread.
 fn thread() -> Outcome<Thread> {
     Thread::new(ThreadOptions { name: "[BENCH]".to_owned(), index: 0, seed: 1 }).doing("an event thread")
+}
+
+/// Nanoseconds of processor time that `work` takes on the calling thread: what else the machine does is not in it.
+fn processor_time(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let begun = now();
+    work()?;
+    Ok((now() - begun).as_secs_f64() * 1e9)
 }
 
 /// Nanoseconds that `work` takes.

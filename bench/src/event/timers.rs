@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use event::{Action, Cont, Continuation, Event, Thread};
 
-use super::{thread, time};
+use super::{processor_time, thread};
 use crate::error::{Doing, Outcome};
 use crate::table::median;
 
@@ -39,7 +39,7 @@ pub(super) fn ours(count: u32) -> Outcome<f64> {
     let thread = thread()?;
     let cont: Cont = Rc::new(RefCell::new(Nobody));
     let _pending = pending(&thread, &cont, count);
-    let took = time(|| {
+    let took = processor_time(|| {
         for n in 0..ROUNDS {
             black_box(thread.schedule_in(Rc::clone(&cont), ahead(n))).cancel();
         }
@@ -53,7 +53,7 @@ pub(super) fn sleeps(count: u32) -> Outcome<f64> {
     let cont: Cont = Rc::new(RefCell::new(Nobody));
     let _pending = pending(&thread, &cont, count);
     let mut context = Context::from_waker(Waker::noop());
-    let took = time(|| {
+    let took = processor_time(|| {
         for n in 0..ROUNDS {
             let mut sleep = thread.sleep(ahead(n));
             black_box(Pin::new(&mut sleep).poll(&mut context).is_pending());
@@ -71,7 +71,7 @@ pub(super) fn tokio_sleeps(count: u32) -> Outcome<f64> {
     for sleep in &mut pending {
         black_box(sleep.as_mut().poll(&mut context).is_pending());
     }
-    let took = time(|| {
+    let took = processor_time(|| {
         for n in 0..ROUNDS {
             let mut sleep = std::pin::pin!(tokio::time::sleep(ahead(n)));
             black_box(sleep.as_mut().poll(&mut context).is_pending());
@@ -87,7 +87,7 @@ pub(super) fn turn_beside_a_million() -> Outcome<f64> {
     let (full, empty) = (thread()?, thread()?);
     let _pending = pending(&full, &cont, 1_000_000);
     let of = |thread: &Thread| {
-        time(|| {
+        processor_time(|| {
             for _ in 0..TURNS {
                 thread.turn(false).doing("a turn")?;
             }

@@ -38,8 +38,10 @@ struct Game {
 fn serve(mut game: Game) {
     let begun = SystemClock.now();
     let there = game.there.clone();
-    let sent = there.run(move |_| {
+    // A thread that has ended takes nothing, and the game is over.
+    let _ = there.run(move |_| {
         let here = game.here.clone();
+        // As above.
         let _ = here.run(move |_| {
             let trip = nanos(begun, SystemClock.now());
             if game.left < EXCHANGES {
@@ -54,7 +56,6 @@ fn serve(mut game: Game) {
             }
         });
     });
-    drop(sent);
 }
 
 pub(super) fn threads() -> Outcome<f64> {
@@ -63,7 +64,7 @@ pub(super) fn threads() -> Outcome<f64> {
     let (done, finished) = mpsc::channel();
     let (here, there) = (processor.net()[0].clone(), processor.net()[1].clone());
     let game = Game { here: here.clone(), there, trips: Vec::new(), left: EXCHANGES + WARM_UP, done };
-    let _ = here.run(move |_| serve(game));
+    here.run(move |_| serve(game)).map_err(|refused| Trouble::Wrong(refused.to_string()))?;
     let trips = finished.recv_timeout(PATIENCE).map_err(|_| Trouble::Late("ping-pong".to_owned(), PATIENCE.as_secs()));
     processor.stop(PATIENCE);
     middle(trips?)
@@ -120,7 +121,7 @@ pub(super) fn bare() -> Outcome<f64> {
     })
 }
 
-fn cores() -> (Option<usize>, Option<usize>) {
+pub(super) fn cores() -> (Option<usize>, Option<usize>) {
     let set = rustix::thread::sched_getaffinity(None).ok();
     let mut mine =
         (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.as_ref().is_some_and(|set| set.is_set(core)));

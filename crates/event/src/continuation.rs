@@ -181,16 +181,22 @@ struct Entry {
 }
 
 impl Actions {
-    pub(crate) fn insert(&mut self, scheduled: Scheduled) -> ActionKey {
-        if let Some(index) = self.free.pop()
-            && let Some(entry) = self.entries.get_mut(index as usize)
-        {
-            entry.scheduled = Some(scheduled);
-            return ActionKey { index, generation: entry.generation };
-        }
+    /// Files what `make` makes of the key that it will have.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(ActionKey) -> Scheduled) -> ActionKey {
+        let index = self.free.pop().unwrap_or_else(|| self.add());
+        let entry = &mut self.entries[index as usize];
+        let key = ActionKey { index, generation: entry.generation };
+        // A free entry holds nothing: nothing is to be dropped.
+        std::mem::forget(entry.scheduled.replace(make(key)));
+        key
+    }
+
+    #[cold]
+    fn add(&mut self) -> u32 {
         let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 events fit into memory");
-        self.entries.push(Entry { generation: 0, scheduled: Some(scheduled) });
-        ActionKey { index, generation: 0 }
+        self.entries.push(Entry { generation: 0, scheduled: None });
+        index
     }
 
     pub(crate) fn entry(&mut self, key: ActionKey) -> Option<&mut Scheduled> {
@@ -207,6 +213,19 @@ impl Actions {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(key.index);
         Some(scheduled)
+    }
+
+    /// Takes an event back: what it held, and its timer.
+    #[inline]
+    pub(crate) fn cancel(&mut self, key: ActionKey) -> Option<(Option<Target>, Option<TimerKey>)> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
+            return None;
+        }
+        let Scheduled { target, timer, every: _ } = entry.scheduled.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some((target, timer))
     }
 
     /// What is to be delivered now: the target, the event, and whether it is periodic; a periodic one's entry stays.

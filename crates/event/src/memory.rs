@@ -10,8 +10,10 @@ const STEP: usize = 16;
 const POOLED_MAX: usize = 8 << 10;
 /// Free pieces of one size that a thread keeps.
 const KEPT_MAX: usize = 256;
-/// Alignment of every pooled piece.
-const ALIGN: usize = 16;
+/// Allocators have sizes for multiples of the step and want some bytes for themselves.
+const ALLOCATORS: usize = 8;
+/// Alignment of every pooled piece. Futures that need more are rare.
+const ALIGN: usize = 8;
 
 /// For each size: the free pieces, and the fewest there have been since the last trim.
 struct FreeLists(Vec<(Vec<NonNull<u8>>, usize)>);
@@ -32,12 +34,13 @@ thread_local! {
 }
 
 fn class_layout(class: usize) -> Layout {
-    Layout::from_size_align((class + 1) * STEP, ALIGN).expect("small sizes make valid layouts")
+    Layout::from_size_align((class + 1) * STEP - ALLOCATORS, ALIGN).expect("small sizes make valid layouts")
 }
 
 /// The free list for a layout, and `None` for what is not pooled.
 fn class_of(layout: Layout) -> Option<usize> {
-    (layout.size() <= POOLED_MAX && layout.align() <= ALIGN).then(|| layout.size().max(1).div_ceil(STEP) - 1)
+    (layout.size() <= POOLED_MAX && layout.align() <= ALIGN)
+        .then(|| (layout.size().max(1) + ALLOCATORS).div_ceil(STEP) - 1)
 }
 
 fn allocate(layout: Layout) -> NonNull<u8> {

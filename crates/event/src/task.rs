@@ -181,21 +181,22 @@ impl Slot {
 
 const NONE: u32 = u32::MAX;
 /// Slots that are allocated together: so many, and not twice as many as before, so that memory follows their number.
+/// A little under 10 KiB, which allocators have a size for; the numbers beyond, up to the next page, name nothing.
+const PAGE: usize = 252;
 const PAGE_BITS: u32 = 8;
-const PAGE: usize = 1 << PAGE_BITS;
 
 /// All slots of one thread: pages that stay where they are.
 #[derive(Default)]
 struct Slots {
     pages: Vec<Box<[Slot; PAGE]>>,
-    used: u32,
+    used_of_last: usize,
 }
 
 impl Slots {
     #[inline]
     fn get(&mut self, index: u32) -> Option<&mut Slot> {
         let page = self.pages.get_mut((index >> PAGE_BITS) as usize)?;
-        page.get_mut(index as usize % PAGE)
+        page.get_mut((index & ((1 << PAGE_BITS) - 1)) as usize)
     }
 
     #[inline]
@@ -205,11 +206,13 @@ impl Slots {
 
     /// A slot that was never used.
     fn add(&mut self) -> u32 {
-        if self.used as usize == self.pages.len() * PAGE {
+        if self.used_of_last == PAGE || self.pages.is_empty() {
             self.pages.push(Box::new([Slot::EMPTY; PAGE]));
+            self.used_of_last = 0;
         }
-        self.used = self.used.checked_add(1).expect("fewer than 2^32 tasks fit into memory");
-        self.used - 1
+        self.used_of_last += 1;
+        let index = (self.pages.len() - 1) << PAGE_BITS | (self.used_of_last - 1);
+        u32::try_from(index).expect("fewer than 2^32 tasks fit into memory")
     }
 }
 
@@ -340,8 +343,9 @@ impl Tasks {
     /// Takes the first task at or after `index` out, for its end; and where to go on. `None`: there is none left.
     pub(crate) fn take_from(&self, index: u32) -> Option<(EndedTask, u32)> {
         let mut slots = self.slots.borrow_mut();
-        for index in index..slots.used {
-            let Some(slot) = slots.get(index) else { break };
+        let end = u32::try_from(slots.pages.len() << PAGE_BITS).unwrap_or(u32::MAX);
+        for index in index..end {
+            let Some(slot) = slots.get(index) else { continue };
             if let Some(task) = slot.task.take() {
                 let generation = slot.generation();
                 drop(slots);

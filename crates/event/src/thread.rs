@@ -318,14 +318,12 @@ impl Thread {
     fn schedule(&self, cont: Cont, at: Option<Instant>, every: Option<Box<Every>>) -> Action {
         let core = &self.0;
         let key = {
-            let mut actions = core.actions.borrow_mut();
-            let key = actions.insert(Scheduled { target: Some(Target::Local(cont)), timer: None, every });
-            if let Some(at) = at
-                && let Some(scheduled) = actions.entry(key)
-            {
-                scheduled.timer = Some(core.wheel.borrow_mut().insert(at, TimerTarget::Action(key)));
-            }
-            key
+            let arm = |key| at.map(|at| core.wheel.borrow_mut().insert(at, TimerTarget::Action(key)));
+            core.actions.borrow_mut().insert_with(|key| Scheduled {
+                target: Some(Target::Local(cont)),
+                timer: arm(key),
+                every,
+            })
         };
         if at.is_none() {
             core.local.borrow_mut().push_back(Local::Action(key));
@@ -356,11 +354,10 @@ impl Thread {
             return;
         }
         let mut actions = core.actions.borrow_mut();
-        let key = actions.insert(Scheduled { target: None, timer: None, every });
-        arrival.filed(key);
-        if let Some(scheduled) = actions.entry(key) {
-            scheduled.target = Some(Target::Remote(arrival));
-        }
+        let key = actions.insert_with(|key| {
+            arrival.filed(key);
+            Scheduled { target: Some(Target::Remote(arrival)), timer: None, every }
+        });
         drop(actions);
         core.arm(key, at);
     }
@@ -781,14 +778,16 @@ impl Core {
         }
     }
 
+    #[inline]
     pub(crate) fn cancel(&self, key: ActionKey) {
-        let scheduled = self.actions.borrow_mut().remove(key);
-        if let Some(timer) = scheduled.as_ref().and_then(|scheduled| scheduled.timer) {
+        let Some((target, timer)) = self.actions.borrow_mut().cancel(key) else { return };
+        if let Some(timer) = timer {
             drop(self.cancel_timer(timer));
         }
-        drop(scheduled);
+        drop(target);
     }
 
+    #[inline]
     pub(crate) fn cancel_timer(&self, key: TimerKey) -> Option<TimerTarget> {
         self.wheel.borrow_mut().cancel(key)
     }

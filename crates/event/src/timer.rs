@@ -23,7 +23,31 @@ const LEVEL_SHIFT: [u32; LEVELS] = [0, 8, 14, 20, 26];
 /// Further ahead than this, in ticks, an entry waits in the last level's last slot.
 const SPAN: u64 = 1 << 32;
 
+/// The level that reaches so far ahead, by the number of bits of the distance in ticks.
+const LEVEL_BY_BITS: [u8; 65] = {
+    let mut levels = [4; 65];
+    let mut bits = 0;
+    while bits <= 26 {
+        levels[bits] = if bits <= 8 {
+            0
+        } else if bits <= 14 {
+            1
+        } else if bits <= 20 {
+            2
+        } else {
+            3
+        };
+        bits += 1;
+    }
+    levels
+};
+
 const NONE: u32 = u32::MAX;
+
+#[expect(clippy::cast_possible_truncation, reason = "there are 512 slots")]
+const fn slot_number(slot: usize) -> u32 {
+    (slot % SLOTS) as u32
+}
 
 /// A timer in the wheel. Stale after it fired or was cancelled; a stale key does nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,40 +108,74 @@ impl<T> Wheel<T> {
     }
 
     /// Makes `payload` due at `at`, or at the next tick when that is past.
+    #[inline]
     pub(crate) fn insert(&mut self, at: Instant, payload: T) -> TimerKey {
         let tick = at.as_nanos().div_ceil(NANOS_PER_TICK).max(self.current + 1);
-        let index = if self.free == NONE {
-            let index = u32::try_from(self.entries.len()).expect("fewer than 2^32 timers fit into memory");
-            self.entries.push(Entry {
-                tick,
-                previous: NONE,
-                next: NONE,
-                slot: 0,
-                generation: 0,
-                payload: Some(payload),
-            });
-            index
-        } else {
-            let index = self.free;
-            let entry = &mut self.entries[index as usize];
+        let slot = self.slot_of(tick);
+        let next = self.slots[slot];
+        let index = self.free;
+        let key = if let Some(entry) = self.entries.get_mut(index as usize) {
             self.free = entry.next;
             entry.tick = tick;
-            entry.payload = Some(payload);
-            index
+            entry.previous = NONE;
+            entry.next = next;
+            entry.slot = slot_number(slot);
+            // A free entry holds nothing: nothing is to be dropped.
+            std::mem::forget(entry.payload.replace(payload));
+            TimerKey { index, generation: entry.generation }
+        } else {
+            self.add(Entry {
+                tick,
+                previous: NONE,
+                next,
+                slot: slot_number(slot),
+                generation: 0,
+                payload: Some(payload),
+            })
         };
-        self.link(index);
+        if let Some(head) = self.entries.get_mut(next as usize) {
+            head.previous = key.index;
+        }
+        self.slots[slot] = key.index;
+        self.occupied[slot / 64] |= 1 << (slot % 64);
         self.len += 1;
-        TimerKey { index, generation: self.entries[index as usize].generation }
+        key
+    }
+
+    #[cold]
+    fn add(&mut self, entry: Entry<T>) -> TimerKey {
+        let index = u32::try_from(self.entries.len()).ok().filter(|&index| index != NONE);
+        let index = index.expect("fewer than 2^32 timers fit into memory");
+        self.entries.push(entry);
+        TimerKey { index, generation: 0 }
     }
 
     /// Takes a timer out. `None` when it fired or was cancelled before.
+    #[inline]
     pub(crate) fn cancel(&mut self, key: TimerKey) -> Option<T> {
-        let entry = self.entries.get(key.index as usize)?;
-        if entry.generation != key.generation || entry.payload.is_none() {
+        let free = self.free;
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation != key.generation {
             return None;
         }
-        self.unlink(key.index);
-        self.release(key.index)
+        let payload = entry.payload.take()?;
+        let (previous, next, slot) = (entry.previous, entry.next, entry.slot as usize % SLOTS);
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.next = free;
+        self.free = key.index;
+        self.len -= 1;
+        if let Some(after) = self.entries.get_mut(next as usize) {
+            after.previous = previous;
+        }
+        if let Some(before) = self.entries.get_mut(previous as usize) {
+            before.next = next;
+        } else {
+            self.slots[slot] = next;
+            if next == NONE {
+                self.occupied[slot / 64] &= !(1 << (slot % 64));
+            }
+        }
+        Some(payload)
     }
 
     /// The payload of a pending timer.
@@ -195,28 +253,39 @@ impl<T> Wheel<T> {
         None
     }
 
+    /// The slot for a tick that lies ahead.
+    #[inline]
     fn slot_of(&self, tick: u64) -> usize {
-        let ahead = (tick - self.current).min(SPAN - 1);
-        // Beyond the span: as far as the wheel goes; it falls back in from there.
-        let tick = self.current + ahead;
-        for level in 0..LEVELS {
-            let (bits, shift) = (LEVEL_BITS[level], LEVEL_SHIFT[level]);
-            let distance = (tick >> shift) - (self.current >> shift);
-            if distance < 1 << bits {
-                let index = (tick >> shift) & ((1 << bits) - 1);
-                return LEVEL_START[level] + usize::try_from(index).unwrap_or(0);
+        let ahead = tick.wrapping_sub(self.current);
+        if ahead >= SPAN {
+            return self.last_slot();
+        }
+        // The level whose slots reach so far, or the next one when the slot in question is just once around.
+        let mut level = LEVEL_BY_BITS[64 - ahead.leading_zeros() as usize] as usize % LEVELS;
+        let distance = |level: usize| (tick >> LEVEL_SHIFT[level]) - (self.current >> LEVEL_SHIFT[level]);
+        if distance(level) >= 1 << LEVEL_BITS[level] {
+            level += 1;
+            if level == LEVELS {
+                return self.last_slot();
             }
         }
-        // The span's last tick may be one boundary too far when `current` is not on one: the furthest slot then.
+        let index = (tick >> LEVEL_SHIFT[level]) & ((1 << LEVEL_BITS[level]) - 1);
+        (LEVEL_START[level] + usize::try_from(index).unwrap_or(0)) % SLOTS
+    }
+
+    /// As far as the wheel goes: what lies beyond falls back in from there.
+    #[cold]
+    fn last_slot(&self) -> usize {
         let position = (self.current >> LEVEL_SHIFT[LEVELS - 1]) + (1 << LEVEL_BITS[LEVELS - 1]) - 1;
         LEVEL_START[LEVELS - 1] + usize::try_from(position & ((1 << LEVEL_BITS[LEVELS - 1]) - 1)).unwrap_or(0)
     }
 
+    /// Puts an entry of no slot into the one that its tick has now.
     fn link(&mut self, index: u32) {
         let slot = self.slot_of(self.entries[index as usize].tick);
         let head = self.slots[slot];
         let entry = &mut self.entries[index as usize];
-        entry.slot = u32::try_from(slot).unwrap_or(0);
+        entry.slot = slot_number(slot);
         entry.previous = NONE;
         entry.next = head;
         if head != NONE {
@@ -224,24 +293,6 @@ impl<T> Wheel<T> {
         }
         self.slots[slot] = index;
         self.occupied[slot / 64] |= 1 << (slot % 64);
-    }
-
-    fn unlink(&mut self, index: u32) {
-        let (previous, next, slot) = {
-            let entry = &self.entries[index as usize];
-            (entry.previous, entry.next, entry.slot as usize)
-        };
-        if next != NONE {
-            self.entries[next as usize].previous = previous;
-        }
-        if previous == NONE {
-            self.slots[slot] = next;
-            if next == NONE {
-                self.occupied[slot / 64] &= !(1 << (slot % 64));
-            }
-        } else {
-            self.entries[previous as usize].next = next;
-        }
     }
 
     fn release(&mut self, index: u32) -> Option<T> {
