@@ -1,0 +1,199 @@
+//! The bytes of a response's body: fragments in order, held whole or from the beginning up to a point.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use buf::Chunk;
+
+use crate::budget::Charge;
+
+/// Immutable bytes that threads share; cloning counts, it does not copy.
+#[derive(Clone)]
+pub struct Fragment {
+    memory: Arc<[u8]>,
+    start: usize,
+    len: usize,
+}
+
+impl Fragment {
+    /// All of `bytes`.
+    #[must_use]
+    pub fn new(bytes: Arc<[u8]>) -> Self {
+        Self { start: 0, len: bytes.len(), memory: bytes }
+    }
+
+    /// The part of it in `range`.
+    ///
+    /// # Panics
+    /// When the range is not within it.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "part of a fragment beyond its end");
+        Self { memory: Arc::clone(&self.memory), start: self.start + range.start, len: range.end - range.start }
+    }
+
+    /// The same bytes to be sent. Nothing is copied.
+    #[must_use]
+    pub fn chunk(&self) -> Chunk {
+        Chunk::from_shared(Arc::clone(&self.memory), self.start..self.start + self.len)
+    }
+}
+
+impl Deref for Fragment {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl fmt::Debug for Fragment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fragment({})", self.len)
+    }
+}
+
+/// A body as it is stored.
+#[derive(Clone, Debug)]
+pub struct Body {
+    held: Held,
+    length: u64,
+    complete: Option<u64>,
+    charge: Arc<Charge>,
+}
+
+#[derive(Clone, Debug)]
+enum Held {
+    Nothing,
+    One(Fragment),
+    /// Each with the place of its first byte.
+    Many(Arc<[(u64, Fragment)]>),
+}
+
+impl Body {
+    pub(crate) fn new(fragments: Vec<Fragment>, complete: Option<u64>, charge: Arc<Charge>) -> Self {
+        let length = fragments.iter().map(|fragment| fragment.len() as u64).sum();
+        let mut fragments = fragments;
+        let held = match fragments.len() {
+            0 => Held::Nothing,
+            1 => fragments.pop().map_or(Held::Nothing, Held::One),
+            _ => {
+                let mut at = 0;
+                let placed = fragments.into_iter().map(|fragment| {
+                    let here = at;
+                    at += fragment.len() as u64;
+                    (here, fragment)
+                });
+                Held::Many(placed.collect())
+            }
+        };
+        Self { held, length, complete, charge }
+    }
+
+    /// Which bytes of the representation are here. This store holds complete bodies and beginnings of bodies; another
+    /// may begin elsewhere.
+    #[must_use]
+    pub fn held(&self) -> Range<u64> {
+        0..self.length
+    }
+
+    /// The length of the whole representation, when it is known.
+    #[must_use]
+    pub fn complete_length(&self) -> Option<u64> {
+        self.complete
+    }
+
+    /// Whether all of the representation is here.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete == Some(self.length)
+    }
+
+    /// The bytes in `range` that are held, in order.
+    #[must_use]
+    pub fn fragments(&self, range: Range<u64>) -> Fragments<'_> {
+        let end = range.end.min(self.length);
+        Fragments { body: self, at: range.start.min(end), end }
+    }
+
+    /// The fragment that holds the byte at `place`, from that byte on.
+    pub(crate) fn at_place(&self, place: u64) -> Option<Fragment> {
+        if place >= self.length {
+            return None;
+        }
+        let (start, fragment) = match &self.held {
+            Held::Nothing => return None,
+            Held::One(fragment) => (0, fragment),
+            Held::Many(placed) => {
+                let after = placed.partition_point(|(start, _)| *start <= place);
+                let (start, fragment) = placed.get(after.checked_sub(1)?)?;
+                (*start, fragment)
+            }
+        };
+        Some(fragment.part(usize::try_from(place - start).ok()?..fragment.len()))
+    }
+
+    pub(crate) fn bytes_charged(&self) -> u64 {
+        self.charge.bytes()
+    }
+}
+
+/// The fragments of a range, in order.
+#[derive(Clone, Debug)]
+pub struct Fragments<'a> {
+    body: &'a Body,
+    at: u64,
+    end: u64,
+}
+
+impl Iterator for Fragments<'_> {
+    type Item = Fragment;
+
+    fn next(&mut self) -> Option<Fragment> {
+        if self.at >= self.end {
+            return None;
+        }
+        let fragment = self.body.at_place(self.at)?;
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let fragment = if fragment.len() > left { fragment.part(0..left) } else { fragment };
+        self.at += fragment.len() as u64;
+        Some(fragment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    fn body(parts: &[&[u8]]) -> Body {
+        let fragments: Vec<_> = parts.iter().map(|part| Fragment::new(Arc::from(*part))).collect();
+        let length = parts.iter().map(|part| part.len() as u64).sum();
+        Body::new(fragments, Some(length), Arc::new(Charge::of_taken(&Budget::new(0), 0)))
+    }
+
+    #[test]
+    fn every_range_of_every_cut_reads_the_same_bytes() {
+        for parts in [&[&b"abcdefgh"[..]][..], &[b"abc", b"d", b"efgh"], &[b"a", b"bcdefg", b"h"]] {
+            let body = body(parts);
+            assert!(body.is_complete());
+            for start in 0..=9_u64 {
+                for end in start..=10 {
+                    let read: Vec<u8> = body.fragments(start..end).flat_map(|part| part.to_vec()).collect();
+                    let (from, to) = (start.min(8) as usize, end.min(8) as usize);
+                    assert_eq!(read, &b"abcdefgh"[from..to], "{start}..{end}");
+                }
+            }
+        }
+        assert_eq!(body(&[]).fragments(0..10).count(), 0);
+    }
+
+    #[test]
+    fn a_fragment_is_sent_without_copying() {
+        let bytes: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+        let fragment = Fragment::new(Arc::clone(&bytes)).part(2..8);
+        assert_eq!(&*fragment, b"234567");
+        assert!(std::ptr::eq(fragment.chunk().as_ptr(), &raw const bytes[2]));
+    }
+}

@@ -1,0 +1,115 @@
+//! Making room: what goes, and until when.
+
+use std::sync::atomic::Ordering;
+
+use crate::budget::Charge;
+use crate::ram::Inside;
+use crate::ram::queues::{Queue, Step};
+
+/// The small queue's share of the bytes, one part in this many.
+const SMALL_SHARE: u64 = 10;
+/// Shards looked at to find the oldest. More would cost more than a better choice gains.
+const SHARDS_LOOKED_AT: usize = 16;
+/// Steps of eviction for one reservation; then there is no room.
+const STEPS_MAX: usize = 1 << 16;
+/// Objects spared for one reservation because somebody reads them: to evict them would free nothing yet.
+const BUSY_SPARED_MAX: usize = 64;
+
+impl Inside {
+    /// Takes `bytes` from the budget, evicting for it if need be.
+    pub(crate) fn reserve(&self, bytes: u64) -> Option<Charge> {
+        self.make_room(bytes).then(|| Charge::of_taken(&self.budget, bytes))
+    }
+
+    /// As [`Inside::reserve`]; the bytes are the caller's to give back.
+    pub(crate) fn make_room(&self, bytes: u64) -> bool {
+        if bytes > self.budget.limit() {
+            return false;
+        }
+        let mut spare = BUSY_SPARED_MAX;
+        for _ in 0..STEPS_MAX {
+            if self.budget.take(bytes) {
+                return true;
+            }
+            if !self.evict_step(&mut spare) {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Evicts until the limit is kept, or nothing is left.
+    pub(crate) fn evict_to_fit(&self) {
+        let mut spare = BUSY_SPARED_MAX;
+        let objects = self.numbers().objects;
+        for _ in 0..objects.saturating_mul(8) {
+            if self.budget.used() <= self.budget.limit() || !self.evict_step(&mut spare) {
+                return;
+            }
+        }
+    }
+
+    /// Looks at one object and evicts it, or not. False when nothing is left to evict.
+    fn evict_step(&self, spare: &mut usize) -> bool {
+        let (small, main) = (self.totals.small(), self.totals.main());
+        let first = if small * SMALL_SHARE > small + main || main == 0 { Queue::Small } else { Queue::Main };
+        let second = if first == Queue::Small { Queue::Main } else { Queue::Small };
+        [first, second].into_iter().any(|queue| self.evict_from(queue, spare))
+    }
+
+    fn evict_from(&self, queue: Queue, spare: &mut usize) -> bool {
+        let Some(at) = self.oldest_shard(queue) else { return false };
+        let stamp = self.stamp();
+        let evicted = self.evicted_small.load(Ordering::Relaxed);
+        let step = self.shards[at].change(&self.totals, |shard| {
+            let step = shard.table.step(queue, stamp, evicted, |stored| {
+                let busy = *spare > 0 && stored.entry.is_busy();
+                if busy {
+                    *spare -= 1;
+                }
+                busy
+            });
+            match step {
+                Step::Empty => None,
+                Step::Spared => Some(None),
+                Step::Evicted { value, bytes } => {
+                    match queue {
+                        Queue::Small => shard.counts.evicted_small += 1,
+                        Queue::Main => shard.counts.evicted_main += 1,
+                    }
+                    shard.counts.evicted_bytes += bytes;
+                    Some(Some((shard.unlink(value), bytes)))
+                }
+            }
+        });
+        // What goes is dropped here, with no lock held.
+        match step {
+            // Spared, or somebody else was quicker: another look is worth while.
+            None | Some(None) => true,
+            Some(Some((entry, bytes))) => {
+                if queue == Queue::Small {
+                    self.evicted_small.fetch_add(bytes, Ordering::Relaxed);
+                }
+                drop(entry);
+                true
+            }
+        }
+    }
+
+    /// The shard whose oldest of this queue is the oldest of those looked at.
+    fn oldest_shard(&self, queue: Queue) -> Option<usize> {
+        let count = self.shards.len();
+        let from = self.cursor.fetch_add(1, Ordering::Relaxed);
+        let among = |looked_at: usize| {
+            let places = (0..looked_at).map(|n| from.wrapping_add(n) & self.shard_mask);
+            let oldest = places.map(|at| (self.shards[at].oldest(queue), at)).min()?;
+            (oldest.0 != u64::MAX).then_some(oldest.1)
+        };
+        among(count.min(SHARDS_LOOKED_AT)).or_else(|| among(count))
+    }
+
+    /// A charge that can grow.
+    pub(crate) fn uncharged(&self) -> Charge {
+        Charge::of_taken(&self.budget, 0)
+    }
+}
