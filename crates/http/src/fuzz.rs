@@ -3,7 +3,15 @@
 //! With cargo-fuzz a target is one line, `fuzz_target!(|bytes: &[u8]| http::fuzz::fuzz_request(bytes));`. A function
 //! returns when all is well and panics when a promise of this crate is broken.
 
+use base::WallTime;
+
 use crate::remap::{Balance, HostPattern, Lookup, Origin, Remap, RuleSource};
+use crate::rules::caching::conditional::{self, Freshener};
+use crate::rules::caching::serve::{self, Failure};
+use crate::rules::caching::stored::{self, Answer, HitContext};
+use crate::rules::caching::{
+    CacheName, CacheStatus, Exchange, RequestControl, ResponseControl, StoredMeta, invalidate, store, vary,
+};
 use crate::rules::forward::{ClientContext, ConnectionField, ExpectRule, HostRule, OriginContext};
 use crate::rules::forwarded::{ClientAddress, ForwardedFields};
 use crate::rules::framing::{Framing, frame_response};
@@ -123,6 +131,112 @@ pub fn fuzz_date(bytes: &[u8]) {
     }
 }
 
+/// A value of `Cache-Control`: whatever it says, a directive beside it is still seen.
+pub fn fuzz_cache_control(bytes: &[u8]) {
+    let line = |value: &[u8]| [b"Cache-Control: ", value, b"\r\n"].concat();
+    for lines in [line(&[b"no-store, ", bytes].concat()), [line(bytes), line(b"no-store")].concat()] {
+        let text = [b"GET / HTTP/1.1\r\nHost: a\r\n".as_slice(), &lines, b"\r\n"].concat();
+        let mut head = RequestHead::new();
+        if head.parse(&text, &LIMITS) != Ok(Status::Complete) || head.field_count() > 3 {
+            return;
+        }
+        assert!(RequestControl::of(&head, &text).no_store);
+        let text = [b"HTTP/1.1 200 OK\r\n".as_slice(), &lines, b"\r\n"].concat();
+        let mut head = ResponseHead::new();
+        assert_eq!(head.parse(&text, &LIMITS, Method::Get), Ok(Status::Complete));
+        assert!(ResponseControl::of(&head, &text).no_store);
+    }
+}
+
+/// A request and the response to it, one behind the other: what is stored of them is sound, and what is served of that
+/// is a lawful head, without the fields of the hop.
+pub fn fuzz_exchange(bytes: &[u8]) {
+    let mut request = RequestHead::new();
+    if request.parse(bytes, &LIMITS) != Ok(Status::Complete) {
+        return;
+    }
+    let response_text = bytes.get(request.head_len()..).unwrap_or_default();
+    let mut response = ResponseHead::new();
+    if response.parse(response_text, &LIMITS, request.method()) != Ok(Status::Complete) {
+        return;
+    }
+    let now = WallTime::from_secs(1_795_219_200);
+    let (request, response) = (&request, &response);
+    let exchange =
+        Exchange { request, request_text: bytes, response, response_text, request_time: now, response_time: now };
+    invalidate::targets(b"http://a/b", response, response_text, &mut Vec::new(), |key| {
+        assert!(key.starts_with(b"http://a/"));
+    });
+    let Ok(storable) = store::may_store(&exchange) else { return };
+    let mut record = Vec::new();
+    if stored::encode(&mut record, &exchange, &storable, b"http://a/b").is_err() {
+        return;
+    }
+    let Some(meta) = StoredMeta::decode(&record) else { unreachable!("what was written can be read") };
+    assert!(meta.is_sound());
+    assert_eq!(meta.terms(), storable.terms());
+    assert!(vary::matches(meta.vary(), request, bytes));
+    fuzz_stored(&record);
+    for (answer, status) in [(Answer::Whole, response.status()), (Answer::NotModified, 304), (Answer::Partial, 206)] {
+        let out = hit(&meta, answer);
+        let mut again = ResponseHead::new();
+        assert_eq!(again.parse(&out, &FORWARDED_LIMITS, Method::Get), Ok(Status::Complete));
+        assert_eq!((again.head_len(), again.status()), (out.len(), status));
+        assert!(again.present().has(Known::Date) && again.present().has(Known::Age));
+        assert_eq!(again.find(Known::Age, &out).count(), 1);
+        assert!(!again.present().meets(hop_fields(Body::None)), "{:?}", String::from_utf8_lossy(&out));
+    }
+    // A 304 that says nothing changes nothing but times.
+    let text = b"HTTP/1.1 304 Not Modified\r\n\r\n";
+    let mut unchanged = ResponseHead::new();
+    assert_eq!(unchanged.parse(text, &LIMITS, Method::Get), Ok(Status::Complete));
+    let exchange = Exchange { response: &unchanged, response_text: text, ..exchange };
+    let mut fresh = Vec::new();
+    if Freshener::new().freshen(&mut fresh, &meta, &exchange).is_ok() {
+        let Some(fresh) = StoredMeta::decode(&fresh) else { unreachable!("what was written can be read") };
+        assert!(fresh.is_sound());
+        assert_eq!((fresh.etag_text(), fresh.status()), (meta.etag_text(), meta.status()));
+    }
+}
+
+/// Bytes that may be the record of a stored response: no use of them panics.
+pub fn fuzz_stored(bytes: &[u8]) {
+    let Some(meta) = StoredMeta::decode(bytes) else { return };
+    let text = b"GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"a\"\r\nIf-Range: \"a\"\r\nAccept-Encoding: gzip\r\n\r\n";
+    let mut request = RequestHead::new();
+    assert_eq!(request.parse(text, &LIMITS), Ok(Status::Complete));
+    let now = WallTime::from_secs(1_795_219_200);
+    let control = RequestControl::of(&request, text);
+    let _ = (meta.is_sound(), meta.key(), meta.fields().count(), meta.status_line(), meta.content_type());
+    let _ = vary::choose([bytes], &request, text);
+    let _ = vary::secondary_key(meta.vary(), &request, text);
+    let _ = serve::decide(&meta.terms(), &control, now, true).reading.ttl_s();
+    let _ = serve::on_failure(&meta.terms(), &control, Failure::Unreachable, now, 9);
+    let _ = conditional::evaluate(&meta, &request, text, now);
+    let _ = conditional::range_applies(&meta, &request, text);
+    conditional::put_revalidation(&mut Vec::new(), &meta);
+    for answer in [Answer::Whole, Answer::NotModified, Answer::Partial] {
+        assert!(hit(&meta, answer).ends_with(b"\r\n\r\n"));
+    }
+}
+
+fn hit(meta: &StoredMeta<'_>, answer: Answer) -> Vec<u8> {
+    let name = CacheName::new("beltway");
+    let framing = if answer == Answer::NotModified { Framing::None } else { Framing::Length(5) };
+    let context = HitContext {
+        answer,
+        age_s: 1,
+        framing,
+        via: "beltway",
+        connection: ConnectionField::Absent,
+        status: Some(CacheStatus::hit(&name, 9)),
+        extra: b"",
+    };
+    let mut out = Vec::new();
+    stored::write_hit_head(&mut out, meta, &context);
+    out
+}
+
 fn decode(body: Body, bytes: &[u8], piece: usize) -> (Vec<u8>, usize, Result<(), BodyError>) {
     let mut decoder = Decoder::new(body, &LIMITS);
     let (mut content, mut at, mut end) = (Vec::new(), 0, 0);
@@ -156,12 +270,15 @@ mod tests {
     use crate::specimens;
 
     type Target = fn(&[u8]);
-    const TARGETS: [(&str, Target); 5] = [
+    const TARGETS: [(&str, Target); 8] = [
         ("request", fuzz_request),
         ("response", fuzz_response),
         ("body", fuzz_body),
         ("remap", fuzz_remap),
         ("date", fuzz_date),
+        ("cache-control", fuzz_cache_control),
+        ("exchange", fuzz_exchange),
+        ("stored", fuzz_stored),
     ];
 
     #[test]
