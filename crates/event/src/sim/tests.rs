@@ -262,6 +262,44 @@ fn bytes_for_a_closed_end_are_answered_with_a_reset_and_the_error_is_told_once()
 }
 
 #[test]
+fn a_reset_that_a_send_was_told_of_is_no_end_to_who_reads() {
+    let world = World::new(8, Faults::none());
+    let (near, near_tcp, _far, far_tcp) = connected(&world);
+    far_tcp.abort();
+    drop(far_tcp);
+    let read = run(&world, &near, async move {
+        for _ in 0..20 {
+            near_tcp.send(Chunk::from_static(b"?"));
+            near_tcp.thread().sleep(Duration::from_millis(1)).await;
+        }
+        [receive(&near_tcp).await, receive(&near_tcp).await]
+    });
+    assert_eq!(read, [Err(ErrorKind::ConnectionReset), Err(ErrorKind::ConnectionReset)]);
+}
+
+#[test]
+fn a_closed_connection_whose_peer_takes_nothing_is_cut_so_that_the_peer_can_tell() {
+    let world = World::new(9, Faults::none());
+    let (near, near_tcp, far, far_tcp) = connected(&world);
+    let bytes: Arc<[u8]> = vec![7; 1 << 20].into();
+    near_tcp.send(Chunk::from_shared(bytes, 0..1 << 20));
+    drop(near_tcp);
+    world.run_for(Duration::from_secs(60)).unwrap();
+    assert_eq!(world.census(&near), Census::default());
+    let (read, end) = run(&world, &far, async move {
+        let mut read = 0;
+        loop {
+            match receive(&far_tcp).await {
+                Ok(bytes) if !bytes.is_empty() => read += bytes.len(),
+                end => break (read, end),
+            }
+        }
+    });
+    assert!(read < 1 << 20);
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+}
+
+#[test]
 fn a_full_accept_queue_delays_and_nobody_listening_refuses() {
     let world = World::new(4, Faults::none());
     let (accepting, connecting) = (world.thread("accepting").unwrap(), world.thread("connecting").unwrap());
