@@ -13,6 +13,7 @@ use base::ByteCount;
 
 use crate::choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
 use crate::diagnostic::{Place, Source, Spanned};
+use crate::kv;
 use crate::model::{
     AccessLog, Admin, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names, RemapRule,
     Server, Supervise, Threads,
@@ -35,6 +36,7 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
         server: Server { listen: s.address("server.listen"), drain_timeout: s.duration("server.drain_timeout") },
         demo: Demo { origin: s.address("demo.origin") },
         http: http(s),
+        kv: kv::build::kv(s),
         names: Names {
             ttl: s.duration("names.ttl"),
             negative_ttl: s.duration("names.negative_ttl"),
@@ -143,17 +145,17 @@ fn runtime_dir(uid: u32, xdg: Option<OsString>) -> PathBuf {
 /// The typed views of a value, each for the kinds that have it.
 impl Settings {
     /// The value of `path` as `view` sees it.
-    fn take<'s, T>(&'s self, path: &str, view: impl FnOnce(&'s Value) -> Option<T>) -> T {
+    pub(crate) fn take<'s, T>(&'s self, path: &str, view: impl FnOnce(&'s Value) -> Option<T>) -> T {
         self.find(path)
             .and_then(|value| view(&value.value))
             .unwrap_or_else(|| unreachable!("`{path}` is not of the kind that its field needs"))
     }
 
-    fn is_present(&self, path: &str) -> bool {
+    pub(crate) fn is_present(&self, path: &str) -> bool {
         matches!(self.find(path), Some(Spanned { value: Value::Present, .. }))
     }
 
-    fn duration(&self, path: &str) -> Duration {
+    pub(crate) fn duration(&self, path: &str) -> Duration {
         self.take(path, |value| if let Value::Duration(duration) = value { Some(*duration) } else { None })
     }
 
@@ -161,7 +163,7 @@ impl Settings {
         self.take(path, |value| if let Value::Size(size) = value { Some(*size) } else { None })
     }
 
-    fn count<T: TryFrom<u64>>(&self, path: &str) -> T {
+    pub(crate) fn count<T: TryFrom<u64>>(&self, path: &str) -> T {
         self.take(path, |value| if let Value::Count(count) = value { T::try_from(*count).ok() } else { None })
     }
 
@@ -173,11 +175,11 @@ impl Settings {
         })
     }
 
-    fn choice<T>(&self, path: &str, from_word: impl FnOnce(&str) -> Option<T>) -> T {
+    pub(crate) fn choice<T>(&self, path: &str, from_word: impl FnOnce(&str) -> Option<T>) -> T {
         self.take(path, |value| if let Value::Word(word) = value { from_word(word) } else { None })
     }
 
-    fn address(&self, path: &str) -> Option<Spanned<SocketAddr>> {
+    pub(crate) fn address(&self, path: &str) -> Option<Spanned<SocketAddr>> {
         self.take(path, |value| match value {
             Value::Word(_) => Some(None),
             Value::Address(address) => Some(Some(Spanned::new(*address, self.place(path)))),
@@ -196,6 +198,10 @@ impl Settings {
 
     fn log_file(&self, path: &str) -> LogFile {
         self.path(path).map_or(LogFile::Stderr, LogFile::Path)
+    }
+
+    pub(crate) fn switch(&self, path: &str) -> bool {
+        self.take(path, |value| if let Value::Switch(on) = value { Some(*on) } else { None })
     }
 
     fn text(&self, path: &str) -> String {

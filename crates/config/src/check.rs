@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::diagnostic::{Findings, Spanned};
+use crate::kv::{self, KvListen};
 use crate::model::{Config, RemapRule};
 use crate::remap::{HostPattern, OriginHost, OriginUrl, RemapFrom};
 use crate::value::show_duration;
@@ -11,6 +12,7 @@ use crate::value::show_duration;
 /// Looks at the whole configuration.
 pub(crate) fn check(config: &Config, findings: &mut Findings<'_>) {
     listeners(config, findings);
+    kv::check::check(&config.kv, findings);
     loops(config, findings);
     covered_rules(config, findings);
     stop_before_drained(config, findings);
@@ -26,7 +28,12 @@ fn listeners(config: &Config, findings: &mut Findings<'_>) {
         ("demo.origin", config.demo.origin),
     ];
     let single = single.into_iter().filter_map(|(key, address)| address.map(|address| (key, address)));
-    let mut all: Vec<(&str, Spanned<SocketAddr>)> = http.chain(single).collect();
+    let pools = config.kv.pools.iter().filter_map(|pool| match pool.listen.value {
+        KvListen::Tcp(address) => Some(("kv.pools.NAME.listen", Spanned::new(address, pool.listen.place))),
+        KvListen::Unix { .. } => None,
+    });
+    let stats = config.kv.stats.iter().map(|stats| ("kv.stats.listen", stats.listen));
+    let mut all: Vec<(&str, Spanned<SocketAddr>)> = http.chain(single).chain(pools).chain(stats).collect();
     // In the order of the file, so that the later one is blamed; defaults first, because they cannot be pointed at.
     all.sort_by_key(|(_, address)| address.place);
     for (i, (key, address)) in all.iter().enumerate() {
@@ -46,7 +53,7 @@ fn listeners(config: &Config, findings: &mut Findings<'_>) {
 }
 
 /// Whether two listeners cannot both be bound. Port 0 is a different port each time.
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+pub(crate) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0
         && a.port() == b.port()
         && a.is_ipv4() == b.is_ipv4()
@@ -163,11 +170,11 @@ fn stop_before_drained(config: &Config, findings: &mut Findings<'_>) {
 fn nothing_to_do(config: &Config, findings: &mut Findings<'_>) {
     let http = &config.http;
     let hint = |text: &str| Some(text.to_owned());
-    if http.listen.is_empty() {
+    if http.listen.is_empty() && config.kv.pools.is_empty() {
         findings.warning(config.settings.place("http.listen"), || {
             ("no listener: clients cannot connect".to_owned(), hint("write `http: {listen: [\"0.0.0.0:8080\"]}`"))
         });
-    } else if http.remap.is_empty() {
+    } else if http.remap.is_empty() && !http.listen.is_empty() {
         findings.warning(config.settings.place("http.remap"), || {
             let message = "no remap rule: every request will be answered with 404".to_owned();
             (message, hint("write `remap: [{from: \"/\", to: \"http://10.0.0.5:8000/\"}]` in `http`"))

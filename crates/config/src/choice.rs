@@ -103,3 +103,64 @@ choice! {
         Off = "off",
     }
 }
+
+choice! {
+    /// What turns a key into 32 bits, by twemproxy's names; the ring's own type says what each is.
+    KvHash {
+        /// Jenkins' one-at-a-time.
+        OneAtATime = "one_at_a_time",
+        /// The first four bytes of MD5; the only one that places keys as libmemcached does.
+        Md5 = "md5",
+        /// CRC-16 that is never cut to 16 bits.
+        Crc16 = "crc16",
+        /// libmemcached's 15 bits of CRC-32.
+        Crc32 = "crc32",
+        /// CRC-32.
+        Crc32a = "crc32a",
+        /// 64-bit FNV-1, cut to 32.
+        Fnv1_64 = "fnv1_64",
+        /// twemproxy's default: FNV-1a with constants cut to 32 bits.
+        Fnv1a64 = "fnv1a_64",
+        /// 32-bit FNV-1.
+        Fnv1_32 = "fnv1_32",
+        /// 32-bit FNV-1a.
+        Fnv1a32 = "fnv1a_32",
+        /// SuperFastHash.
+        Hsieh = "hsieh",
+        /// MurmurHash2.
+        Murmur = "murmur",
+        /// lookup3.
+        Jenkins = "jenkins",
+    }
+}
+
+choice! {
+    /// How a key's hash chooses among the servers of a pool.
+    KvDistribution {
+        /// The ring of libmemcached.
+        Ketama = "ketama",
+        /// The remainder by the total weight.
+        Modula = "modula",
+        /// Any live server, anew for each request.
+        Random = "random",
+        /// The highest bid, on XXH3; not known to twemproxy. The pool's `hash` is not used.
+        Rendezvous = "rendezvous",
+    }
+}
+
+impl KvDistribution {
+    /// Those that twemproxy's own file can name.
+    pub(crate) const OF_TWEMPROXY: [Self; 3] = [Self::Ketama, Self::Modula, Self::Random];
+}
+
+choice! {
+    /// What happens to the keys of an ejected server.
+    EjectPolicy {
+        /// They go to the servers that are left, as with twemproxy.
+        Rehash = "rehash",
+        /// Requests for them are answered with an error.
+        Error = "error",
+        /// Reads of them find nothing; what would write is answered with an error.
+        Miss = "miss",
+    }
+}

@@ -2,31 +2,55 @@
 
 use std::fmt::Write as _;
 
-use crate::BUILTIN_DEFAULT;
+use crate::kind::Kind;
 use crate::nearest::nearest;
-use crate::table::{Key, Kind, TABLE, below};
+use crate::table::{Key, TABLE, below};
+use crate::{BUILTIN_DEFAULT, KV_AVAILABLE};
 
 /// What `key` is, takes and does; `None` when there is no such key. The brackets of a list item may be left out:
-/// `http.remap.from` is `http.remap[].from`.
+/// `http.remap.from` is `http.remap[].from`; so may a pool's own name stand for `NAME`.
 #[must_use]
 pub fn explain(key: &str) -> Option<String> {
-    let key = TABLE.iter().find(|row| row.path == key || row.path.replace("[]", "") == key)?;
+    let key = &general(key);
+    let key = TABLE.iter().find(|row| row.path == key || row.path.replace("[]", "") == *key)?;
     let mut text = format!("{}\n  {}\n", key.path, key.meaning);
     for (name, value) in facts(key) {
         let _ = writeln!(text, "  {name}: {value}");
     }
-    let items = format!("{}[]", key.path);
-    let parts: Vec<&str> =
-        TABLE.iter().filter(|k| k.parent() == key.path || k.parent() == items).map(|k| k.path).collect();
+    let within = inside(key);
+    let parts: Vec<&str> = TABLE.iter().filter(|k| k.parent() == within).map(|k| k.path).collect();
     if !parts.is_empty() {
         let _ = writeln!(text, "  keys: {}", parts.join(", "));
     }
     Some(text)
 }
 
+/// `kv.pools.alpha.hash` as the table has it: `kv.pools.NAME.hash`.
+fn general(key: &str) -> String {
+    match key.strip_prefix("kv.pools.").and_then(|rest| rest.rsplit_once('.')) {
+        Some((_, name)) => format!("kv.pools.NAME.{name}"),
+        None => key.to_owned(),
+    }
+}
+
+/// What the keys inside `key` have before their last name.
+fn inside(key: &Key) -> String {
+    match key.kind {
+        Kind::List { .. } => format!("{}[]", key.path),
+        Kind::Map { .. } => format!("{}.NAME", key.path),
+        _ => key.path.to_owned(),
+    }
+}
+
+/// Whether whoever writes `key` is told that this version does not have it.
+fn is_refused(key: &Key, kv_available: bool) -> bool {
+    matches!(key.kind, Kind::Unavailable) || (!kv_available && (key.path == "kv" || key.path.starts_with("kv.")))
+}
+
 /// The key that `key` was most probably meant to be.
 #[must_use]
 pub fn nearest_key(key: &str) -> Option<&'static str> {
+    let key = &general(key);
     nearest(key, TABLE.iter().map(|row| row.path)).or_else(|| {
         // The right name in the wrong place, or without its place.
         let name = key.rsplit('.').next().unwrap_or(key);
@@ -35,8 +59,8 @@ pub fn nearest_key(key: &str) -> Option<&'static str> {
 }
 
 fn facts(key: &Key) -> Vec<(&'static str, String)> {
-    if matches!(key.kind, Kind::Unavailable) {
-        return vec![("kind", key.kind.name().to_owned())];
+    if is_refused(key, KV_AVAILABLE) {
+        return vec![("kind", Kind::Unavailable.name().to_owned())];
     }
     let mut facts = vec![("kind", key.kind.name().to_owned())];
     if let Some(unit) = key.kind.unit() {
@@ -48,6 +72,7 @@ fn facts(key: &Key) -> Vec<(&'static str, String)> {
     match (key.default, key.kind) {
         (Some(default), _) => facts.push(("default", default.to_owned())),
         (None, Kind::Section { .. }) => {}
+        (None, _) if !key.is_required() => facts.push(("default", "none".to_owned())),
         (None, _) => facts.push(("default", "none; it must be written".to_owned())),
     }
     if !matches!(key.kind, Kind::Section { off: false }) {
@@ -59,20 +84,26 @@ fn facts(key: &Key) -> Vec<(&'static str, String)> {
 /// The reference page: every key of the table, section by section.
 #[must_use]
 pub fn reference_markdown() -> String {
+    reference_markdown_as_if(KV_AVAILABLE)
+}
+
+/// The reference page with the rows of `kv` or without them, whatever [`KV_AVAILABLE`] says.
+#[must_use]
+pub fn reference_markdown_as_if(kv_available: bool) -> String {
+    let refused = |key: &&Key| is_refused(key, kv_available);
     let mut page = String::from(PREFACE);
     let _ = write!(page, "\nWithout any file, this is used:\n\n```yaml\n{BUILTIN_DEFAULT}```\n");
     page.push_str("\n## Keys of the top level\n");
-    rows(&mut page, "");
-    for section in TABLE.iter().filter(|key| matches!(key.kind, Kind::Section { .. } | Kind::List { .. })) {
-        let parent = match section.kind {
-            Kind::List { .. } => format!("{}[]", section.path),
-            _ => section.path.to_owned(),
-        };
+    rows(&mut page, "", kv_available);
+    let has_keys = |key: &&Key| matches!(key.kind, Kind::Section { .. } | Kind::List { .. } | Kind::Map { .. });
+    for section in TABLE.iter().filter(has_keys).filter(|key| !refused(key)) {
         let _ = write!(page, "\n## `{}`\n\n{}\n", section.path, section.meaning);
-        rows(&mut page, &parent);
+        rows(&mut page, &inside(section), kv_available);
     }
     page.push_str("\n## Not available in this version\n\nThese keys are refused, never ignored:\n\n");
-    for key in TABLE.iter().filter(|key| matches!(key.kind, Kind::Unavailable)) {
+    // Of what is refused as a whole, the parts need no line.
+    let whole = |key: &&Key| refused(key) && (kv_available || !key.path.starts_with("kv."));
+    for key in TABLE.iter().filter(whole) {
         let _ = writeln!(page, "- `{}`: {}", key.path, key.meaning);
     }
     page
@@ -97,8 +128,8 @@ that is wrong with it; `beltway check --explain KEY` shows one row of this page.
 ";
 
 /// The table of the keys below `parent`.
-fn rows(page: &mut String, parent: &str) {
-    let shown = |key: &&Key| !matches!(key.kind, Kind::Unavailable);
+fn rows(page: &mut String, parent: &str, kv_available: bool) {
+    let shown = |key: &&Key| !is_refused(key, kv_available);
     page.push_str("\n| key | takes | default | applied by | meaning |\n| --- | --- | --- | --- | --- |\n");
     for key in below(parent).filter(shown) {
         if matches!(key.kind, Kind::Section { off: false }) {
@@ -106,13 +137,19 @@ fn rows(page: &mut String, parent: &str) {
             continue;
         }
         let takes = match (key.kind, key.kind.bounds()) {
-            (Kind::Choice { .. } | Kind::Path { .. } | Kind::Address { .. } | Kind::Switch { .. }, Some(bounds)) => {
-                bounds
-            }
+            (
+                Kind::Choice { .. } | Kind::Path { .. } | Kind::Address { .. } | Kind::Listen | Kind::Switch { .. },
+                Some(bounds),
+            ) => bounds,
+            (Kind::Millis { .. }, Some(bounds)) => format!("duration or milliseconds: {bounds}"),
             (kind, Some(bounds)) => format!("{}: {bounds}", kind.name()),
             (kind, None) => kind.name().to_owned(),
         };
-        let default = key.default.map_or_else(|| "must be written".to_owned(), |default| format!("`{default}`"));
+        let default = match key.default {
+            Some(default) => format!("`{default}`"),
+            None if key.is_required() => "must be written".to_owned(),
+            None => "none".to_owned(),
+        };
         let _ = writeln!(
             page,
             "| `{}` | {} | {default} | {} | {} |",

@@ -19,6 +19,8 @@ mod check;
 mod choice;
 mod diagnostic;
 mod explain;
+mod kind;
+pub mod kv;
 mod model;
 mod nearest;
 mod read;
@@ -31,17 +33,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
+pub use choice::{Balance, EjectPolicy, Forwarded, HostHeader, Io, KvDistribution, KvHash, Level, LogFormat};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity, Spanned};
-pub use explain::{explain, nearest_key, reference_markdown};
+pub use explain::{explain, nearest_key, reference_markdown, reference_markdown_as_if};
+pub use kind::Kind;
 pub use model::{
     AccessLog, Admin, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names, RemapRule,
     Server, Supervise, Threads,
 };
 pub use remap::{HostPattern, OriginHost, OriginUrl, RemapFrom};
-pub use table::{Applied, Key, Kind, table};
+pub use table::{Applied, Key, table};
 
 use diagnostic::{Findings, Source};
+use read::Available;
 
 /// The largest file that is read: four hundred bytes for each of ten thousand remap rules.
 pub const FILE_SIZE_MAX: usize = 4 << 20;
@@ -62,6 +66,10 @@ http:
     - {from: \"/\", to: \"http://127.0.0.1:8081/\"}
 ";
 
+/// Whether this version runs `kv`. While it does not, `kv` in a file is refused as not available: it is never
+/// accepted and ignored. With it go the rows of the reference page (BELTWAY_REWRITE=1 writes that anew).
+pub const KV_AVAILABLE: bool = false;
+
 /// The name that [`builtin_default`] goes by in messages.
 const BUILTIN_NAME: &str = "<built-in default>";
 
@@ -71,12 +79,27 @@ const BUILTIN_NAME: &str = "<built-in default>";
 /// Everything that is wrong with it, at most [`DIAGNOSTICS_MAX`] findings. A file that cannot be read, is no regular
 /// file, is larger than [`FILE_SIZE_MAX`] or is not UTF-8 is one finding.
 pub fn load(path: &Path) -> Result<Config, Diagnostics> {
+    load_as_if(path, KV_AVAILABLE)
+}
+
+/// As [`load`], with `kv` allowed or not, whatever [`KV_AVAILABLE`] says: for what only reads pools and runs none.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as_if(path: &Path, kv_available: bool) -> Result<Config, Diagnostics> {
+    let (name, text) = read_file(path)?;
+    let absolute = std::path::absolute(path).map_err(|error| unreadable(&name, &error))?;
+    read_text(&name, &text, absolute.parent().unwrap_or(Path::new("/")), Available { kv: kv_available })
+}
+
+/// The name that the file at `path` goes by in messages, and its text.
+pub(crate) fn read_file(path: &Path) -> Result<(String, String), Diagnostics> {
     let name = path.display().to_string();
     let failed = |message: String, hint: Option<&str>| {
         let hint = hint.map(str::to_owned);
         Diagnostics::from(Source::new(&name, "").diagnostic(Severity::Error, Place::NOWHERE, message, hint))
     };
-    let unreadable = |error: std::io::Error| failed(format!("cannot be read: {error}"), None);
+    let unreadable = |error: std::io::Error| unreadable(&name, &error);
     // Asked before it is opened: opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(failed("is not a regular file".to_owned(), Some("name the YAML file itself")));
@@ -87,12 +110,14 @@ pub fn load(path: &Path) -> Result<Config, Diagnostics> {
     if bytes.len() > FILE_SIZE_MAX {
         return Err(failed(too_large(), None));
     }
-    let text = match std::str::from_utf8(&bytes) {
-        Ok(text) => text,
-        Err(error) => return Err(not_utf8(&name, &bytes, error.valid_up_to()).into()),
-    };
-    let absolute = std::path::absolute(path).map_err(unreadable)?;
-    read_text(&name, text, absolute.parent().unwrap_or(Path::new("/")))
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(not_utf8(&name, error.as_bytes(), error.utf8_error().valid_up_to()).into()),
+    }
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Diagnostics {
+    Source::new(name, "").diagnostic(Severity::Error, Place::NOWHERE, format!("cannot be read: {error}"), None).into()
 }
 
 /// Reads `text` as the file `file_name`, which need not exist. Relative paths in it count from that file's directory.
@@ -100,13 +125,22 @@ pub fn load(path: &Path) -> Result<Config, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, at most [`DIAGNOSTICS_MAX`] findings.
 pub fn parse(file_name: &str, text: &str) -> Result<Config, Diagnostics> {
-    read_text(file_name, text, Path::new(file_name).parent().unwrap_or(Path::new("")))
+    parse_as_if(file_name, text, KV_AVAILABLE)
+}
+
+/// As [`parse`], with `kv` allowed or not, whatever [`KV_AVAILABLE`] says.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_as_if(file_name: &str, text: &str, kv_available: bool) -> Result<Config, Diagnostics> {
+    let directory = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    read_text(file_name, text, directory, Available { kv: kv_available })
 }
 
 /// The configuration of [`BUILTIN_DEFAULT`].
 #[must_use]
 pub fn builtin_default() -> Config {
-    read_text(BUILTIN_NAME, BUILTIN_DEFAULT, Path::new("")).expect("the built-in default is right, as a test shows")
+    parse_as_if(BUILTIN_NAME, BUILTIN_DEFAULT, KV_AVAILABLE).expect("the built-in default is right, as a test shows")
 }
 
 /// The file to read when none is named, if it is there.
@@ -117,14 +151,14 @@ pub fn find_default_file() -> Option<PathBuf> {
     path.symlink_metadata().is_ok().then(|| path.to_owned())
 }
 
-fn read_text(name: &str, text: &str, directory: &Path) -> Result<Config, Diagnostics> {
+fn read_text(name: &str, text: &str, directory: &Path, available: Available) -> Result<Config, Diagnostics> {
     let source = Source::new(name, text.strip_prefix('\u{feff}').unwrap_or(text));
     if text.len() > FILE_SIZE_MAX {
         return Err(source.diagnostic(Severity::Error, Place::NOWHERE, too_large(), None).into());
     }
     let mut findings = Findings::new(&source);
     let root = tree::read(&source, &mut findings)?;
-    let settings = read::read(root.as_deref(), directory, &mut findings);
+    let settings = read::read(root.as_deref(), directory, available, &mut findings);
     let mut config = build::config(settings, &source);
     check::check(&config, &mut findings);
     config.warnings = findings.verdict()?;

@@ -12,6 +12,7 @@ use base::ByteCount;
 
 use crate::choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
 use crate::diagnostic::{Diagnostic, Place, Severity, Source, Spanned};
+use crate::kv::{self, Kv};
 use crate::read::Settings;
 use crate::remap::{OriginUrl, RemapFrom};
 use crate::table::{Applied, TABLE};
@@ -35,6 +36,8 @@ pub struct Config {
     pub demo: Demo,
     /// The HTTP proxy.
     pub http: Http,
+    /// The key-value proxy.
+    pub kv: Kv,
     /// Resolution of origin names.
     pub names: Names,
     /// How the processes watch each other.
@@ -264,11 +267,15 @@ impl Config {
         self.changed(new).filter(|(_, applied)| *applied == Applied::Restart).map(|(path, _)| path).collect()
     }
 
-    /// The keys whose values differ in `new`, and when each takes effect, in the order of the table. A list is one key.
+    /// The keys whose values differ in `new`, and when each takes effect, in the order of the table. A list is one key, and
+    /// so is a key that several pools have.
     pub fn changed(&self, new: &Self) -> impl Iterator<Item = (&'static str, Applied)> {
         TABLE
             .iter()
-            .filter(|key| self.settings.find(key.path) != new.settings.find(key.path))
+            .filter(|key| {
+                kv::build::pool_key_changed(&self.settings, &new.settings, key)
+                    .unwrap_or_else(|| self.settings.find(key.path) != new.settings.find(key.path))
+            })
             .map(|key| (key.path, key.applied))
     }
 }

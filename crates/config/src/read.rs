@@ -7,11 +7,13 @@ use std::path::Path;
 
 use crate::build;
 use crate::diagnostic::{Findings, Place, Spanned, quoted};
+use crate::kind::{Kind, one_of};
+use crate::kv::{self, rows::POOL};
 use crate::nearest::nearest;
 use crate::remap::OriginUrl;
-use crate::table::{Key, Kind, TABLE, below, find, one_of};
+use crate::table::{Key, TABLE, below, find};
 use crate::tree::{Content, Entry, Node};
-use crate::value::{Fault, Value, scalar, unavailable};
+use crate::value::{Fault, Value, scalar, section_name, unavailable};
 
 /// The values of a section and of those within it, by the path of their keys. Complete: what is not written is there
 /// with its default. Only what stands below an absent section that can be `off` is not there.
@@ -29,9 +31,20 @@ impl Settings {
     }
 }
 
+/// What stands in this version. Every other part of the table is refused as not available.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Available {
+    pub(crate) kv: bool,
+}
+
 /// Reads the whole file. `directory` is what relative paths count from.
-pub(crate) fn read(root: Option<&Node>, directory: &Path, findings: &mut Findings<'_>) -> Settings {
-    let mut reader = Reader { directory, findings };
+pub(crate) fn read(
+    root: Option<&Node>,
+    directory: &Path,
+    available: Available,
+    findings: &mut Findings<'_>,
+) -> Settings {
+    let mut reader = Reader { directory, available, findings };
     let mut settings = Settings::default();
     match root {
         Some(Node { content: Content::Map(entries), .. }) => {
@@ -53,6 +66,7 @@ pub(crate) fn read(root: Option<&Node>, directory: &Path, findings: &mut Finding
 
 struct Reader<'r, 's> {
     directory: &'r Path,
+    available: Available,
     findings: &'r mut Findings<'s>,
 }
 
@@ -93,6 +107,9 @@ impl Reader<'_, '_> {
         let wrong = |fault: Fault| Some((node.place, fault));
         match (key.kind, &node.content) {
             (Kind::Unavailable, _) => Err(Some((entry.place, unavailable(key)))),
+            _ if key.path == "kv" && !self.available.kv => Err(Some((entry.place, unavailable(key)))),
+            (Kind::Map { .. }, _) if node.is_empty() => Ok(Some(Value::Pools(Vec::new()))),
+            (Kind::Map { max }, Content::Map(entries)) => self.pools(key, entries, max).map(Some),
             (Kind::Section { off }, Content::Map(entries)) => {
                 self.section(key.path, entries, settings);
                 Ok(off.then_some(Value::Present))
@@ -103,7 +120,12 @@ impl Reader<'_, '_> {
             }
             _ if node.is_empty() => Err(Some((entry.place, no_value(key)))),
             (Kind::List { max, bare }, Content::List(items)) => self.list(key, items, max, bare).map(Some),
-            (Kind::Origins { max }, Content::List(items)) => self.origins(key, node.place, items, max).map(Some),
+            (Kind::Origins { max }, Content::List(items)) => {
+                self.texts(key, node.place, items, max, OriginUrl::parse).map(|urls| Some(Value::Origins(urls)))
+            }
+            (Kind::Servers { max }, Content::List(items)) => self
+                .texts(key, node.place, items, max, |text| kv::text::server(key.path, text))
+                .map(|servers| Some(Value::Servers(servers))),
             (Kind::Origins { .. }, Content::Scalar { text, .. }) => match OriginUrl::parse(text) {
                 Ok(url) => Ok(Some(Value::Origins(vec![Spanned::new(url, node.place)]))),
                 Err(fault) => Err(wrong(fault)),
@@ -145,42 +167,78 @@ impl Reader<'_, '_> {
                     continue;
                 }
             };
-            let mut settings = Settings::default();
-            let failed = self.section(prefix, entries, &mut settings);
-            let mut complete = true;
-            for key in below(prefix).filter(|key| key.default.is_none() && !matches!(key.kind, Kind::Unavailable)) {
-                if settings.find(key.path).is_none() {
-                    complete = false;
-                    if !failed.contains(&key.path) {
-                        self.findings.error(item.place, || missing(key));
-                    }
-                }
-            }
-            if complete {
+            if let Some(settings) = self.item(prefix, item.place, entries) {
                 read.push((item.place, settings));
             }
         }
         Ok(build::items(key.path, read))
     }
 
-    /// Reads a list of origins.
-    fn origins(
+    /// Reads the keys of one item or named section; none when one that it cannot be without is missing or wrong.
+    fn item(&mut self, prefix: &'static str, place: Place, entries: &[Entry]) -> Option<Settings> {
+        let mut settings = Settings::default();
+        let failed = self.section(prefix, entries, &mut settings);
+        let mut complete = true;
+        for key in below(prefix).filter(|key| key.is_required()) {
+            if settings.find(key.path).is_none() {
+                complete = false;
+                if !failed.contains(&key.path) {
+                    self.findings.error(place, || missing(key));
+                }
+            }
+        }
+        complete.then_some(settings)
+    }
+
+    /// Reads the pools by their names.
+    fn pools(&mut self, key: &'static Key, entries: &[Entry], max: usize) -> Result<Value, Option<(Place, Fault)>> {
+        let mut pools = Vec::new();
+        for (i, entry) in entries.iter().enumerate() {
+            if i == max {
+                let message = format!("`{}` has more than {max} pools", key.path);
+                return Err(Some((entry.place, Fault { message, hint: None })));
+            }
+            if let Err(fault) = section_name(key, &entry.key) {
+                self.findings.error(entry.place, || (fault.message, fault.hint));
+                continue;
+            }
+            let Content::Map(keys) = &entry.value.content else {
+                self.findings.error(entry.place, || {
+                    let message = format!("pool {} takes keys, not {}", quoted(&entry.key), entry.value.describe());
+                    let keys: Vec<&str> = below(POOL).filter(|key| key.is_required()).map(Key::name).collect();
+                    (message, Some(format!("write its keys below it, at least {}", keys.join(" and "))))
+                });
+                continue;
+            };
+            if let Some(settings) = self.item(POOL, entry.place, keys) {
+                pools.push(Spanned::new((entry.key.clone(), settings), entry.place));
+            }
+        }
+        Ok(Value::Pools(pools))
+    }
+
+    /// Reads a list of texts, each by itself: origins, servers.
+    fn texts<T>(
         &mut self,
         key: &'static Key,
         place: Place,
         items: &[std::rc::Rc<Node>],
         max: usize,
-    ) -> Result<Value, Option<(Place, Fault)>> {
+        parse: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Result<Vec<Spanned<T>>, Option<(Place, Fault)>> {
+        let (one, hint) = match key.kind {
+            Kind::Origins { .. } => ("origin", "write http://HOST:PORT/, or a list of them"),
+            _ => ("server", "write a list of HOST:PORT:WEIGHT"),
+        };
         if items.is_empty() {
-            let message = format!("`{}` names no origin", key.path);
-            return Err(Some((place, Fault::new(message, "write http://HOST:PORT/, or a list of them"))));
+            return Err(Some((place, Fault::new(format!("`{}` names no {one}", key.path), hint))));
         }
-        let mut urls = Vec::new();
+        let mut values = Vec::new();
         for item in items.iter().take(max) {
             let fault = match &item.content {
-                Content::Scalar { text, .. } => match OriginUrl::parse(text) {
-                    Ok(url) => {
-                        urls.push(Spanned::new(url, item.place));
+                Content::Scalar { text, .. } => match parse(text) {
+                    Ok(value) => {
+                        values.push(Spanned::new(value, item.place));
                         continue;
                     }
                     Err(fault) => fault,
@@ -190,10 +248,10 @@ impl Reader<'_, '_> {
             self.findings.error(item.place, || (fault.message, fault.hint));
         }
         if let Some(item) = items.get(max) {
-            let message = format!("`{}` has more than {max} origins", key.path);
+            let message = format!("`{}` has more than {max} {one}s", key.path);
             return Err(Some((item.place, Fault { message, hint: None })));
         }
-        if urls.len() == items.len() { Ok(Value::Origins(urls)) } else { Err(None) }
+        if values.len() == items.len() { Ok(values) } else { Err(None) }
     }
 
     /// Puts in what is not there, or was written wrongly. Sections that are off by default stay absent.
@@ -206,6 +264,9 @@ impl Reader<'_, '_> {
                 (Kind::Section { off: false }, _) => {
                     // Present already, when the section was written: then this puts in nothing.
                     self.defaults(key.path, settings);
+                }
+                (Kind::Map { .. }, _) => {
+                    settings.0.insert(key.path, Spanned::new(Value::Pools(Vec::new()), Place::NOWHERE));
                 }
                 (Kind::List { .. }, Some(_)) => {
                     settings.0.insert(key.path, Spanned::new(build::items(key.path, Vec::new()), Place::NOWHERE));
@@ -263,6 +324,7 @@ fn wrong_shape(key: &Key, node: &Node) -> Fault {
     let takes = match key.kind {
         Kind::Section { .. } => "keys below it".to_owned(),
         Kind::Address { .. } => "an address".to_owned(),
+        Kind::Servers { .. } => "a list of servers, each a text".to_owned(),
         Kind::Choice { words, .. } => one_of(words),
         kind => format!("a {}", kind.name()),
     };

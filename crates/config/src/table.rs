@@ -3,7 +3,7 @@
 //! The parser takes kinds, bounds and defaults from here, and so do `check --explain`, the reference page and the
 //! verdict of a reload. A key that is not here does not exist; a key that is here is read in `build.rs`.
 //!
-//! Read [`Key`] first, then [`TABLE`].
+//! Read [`Key`] first, then [`TABLE`]; what a value may be is [`Kind`]'s to say.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use base::ByteCount;
 
 use crate::choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
-use crate::value::show_duration;
+use crate::kind::Kind;
+use crate::kv;
 
 /// One key of the file.
 #[derive(Clone, Copy, Debug)]
@@ -46,168 +47,19 @@ impl fmt::Display for Applied {
     }
 }
 
-/// What the value of a key may be.
-#[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    /// Keys below this one. With `off`, the word `off` stands for their absence, and is the default.
-    Section {
-        /// Whether the whole section can be absent.
-        off: bool,
-    },
-    /// A list, each item with the keys of `path[]`.
-    List {
-        /// The most items.
-        max: usize,
-        /// The key that an item written as a bare text stands for.
-        bare: Option<&'static str>,
-    },
-    /// `true` or `false`.
-    Switch {
-        /// False: `true` is refused, because what it would switch on does not exist yet.
-        available: bool,
-    },
-    /// A whole number.
-    Count {
-        /// The smallest.
-        min: u64,
-        /// The largest.
-        max: u64,
-        /// Whether `auto` is a value too.
-        auto: bool,
-    },
-    /// A time with its unit: ms, s, m, h.
-    Duration {
-        /// The shortest.
-        min: Duration,
-        /// The longest.
-        max: Duration,
-    },
-    /// A size with its unit: B, KiB, MiB, GiB, KB, MB, GB.
-    Size {
-        /// The smallest.
-        min: ByteCount,
-        /// The largest.
-        max: ByteCount,
-    },
-    /// One of some words.
-    Choice {
-        /// The words.
-        words: &'static [&'static str],
-        /// Words that will be there one day, and are refused until then.
-        later: &'static [&'static str],
-    },
-    /// An IP address and a port to listen on.
-    Address {
-        /// Whether `off` is a value too.
-        off: bool,
-    },
-    /// A path. A relative one counts from the directory of the file.
-    Path {
-        /// A word that is a value too, instead of a path.
-        word: &'static str,
-    },
-    /// A name of letters, digits and the marks that HTTP allows in a token.
-    Token,
-    /// Which requests a rule is for.
-    RemapFrom,
-    /// One origin's URL, or a list of them.
-    Origins {
-        /// The most.
-        max: usize,
-    },
-    /// Known, and not built yet: refused.
-    Unavailable,
-}
-
-impl Kind {
-    /// The kind in a word or two.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Section { .. } => "section",
-            Self::List { .. } => "list",
-            Self::Switch { .. } => "switch",
-            Self::Count { .. } => "count",
-            Self::Duration { .. } => "duration",
-            Self::Size { .. } => "size",
-            Self::Choice { .. } => "choice",
-            Self::Address { .. } => "address",
-            Self::Path { .. } => "path",
-            Self::Token => "name",
-            Self::RemapFrom => "URL pattern",
-            Self::Origins { .. } => "URL or list of URLs",
-            Self::Unavailable => "not available in this version",
-        }
-    }
-
-    /// The units a value takes, if any.
-    #[must_use]
-    pub fn unit(&self) -> Option<&'static str> {
-        match self {
-            Self::Duration { .. } => Some("ms, s, m, h"),
-            Self::Size { .. } => Some("B, KiB, MiB, GiB, KB, MB, GB"),
-            _ => None,
-        }
-    }
-
-    /// What a value may be, in words: bounds, choices, special words.
-    #[must_use]
-    pub fn bounds(&self) -> Option<String> {
-        match self {
-            Self::Section { off: true } => Some("`off`, or the keys below".to_owned()),
-            Self::List { max, .. } => Some(format!("at most {max}")),
-            Self::Switch { available: true } => Some("`true` or `false`".to_owned()),
-            Self::Switch { available: false } => Some("`false`; `true` is not available in this version".to_owned()),
-            Self::Count { min, max, auto } => Some(format!("{min} to {max}{}", if *auto { ", or `auto`" } else { "" })),
-            Self::Duration { min, max } => Some(format!("{} to {}", show_duration(*min), show_duration(*max))),
-            Self::Size { min, max } => Some(format!("{min} to {max}")),
-            Self::Choice { words, .. } => Some(one_of(words)),
-            Self::Address { off: true } => Some("IP:PORT, or `off`".to_owned()),
-            Self::Address { off: false } => Some("IP:PORT".to_owned()),
-            Self::Path { word } => Some(format!("a path, or `{word}`")),
-            Self::Origins { max } => Some(format!("1 to {max}")),
-            Self::Section { off: false } | Self::Token | Self::RemapFrom | Self::Unavailable => None,
-        }
-    }
-
-    /// A value that would be right, as it would be written.
-    #[must_use]
-    pub fn example(&self) -> &'static str {
-        match self {
-            Self::Section { .. } => "{}",
-            Self::List { .. } => "[]",
-            Self::Switch { .. } => "false",
-            Self::Count { .. } => "16",
-            Self::Duration { .. } => "30s",
-            Self::Size { .. } => "64KiB",
-            Self::Choice { words, .. } => words.first().copied().unwrap_or(""),
-            Self::Address { .. } => "127.0.0.1:8080",
-            Self::Path { .. } => "/var/log/beltway/access.log",
-            Self::Token => "beltway",
-            Self::RemapFrom => "http://www.example.com/",
-            Self::Origins { .. } => "http://10.0.0.5:8000/",
-            Self::Unavailable => "",
-        }
-    }
-}
-
-/// `` `a`, `b` or `c` ``.
-pub(crate) fn one_of(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => format!("`{one}`"),
-        [head @ .., last] => {
-            let head: Vec<String> = head.iter().map(|word| format!("`{word}`")).collect();
-            format!("{} or `{last}`", head.join(", "))
-        }
-    }
-}
-
 impl Key {
     /// The path of the section or list item this key stands in: empty at the top.
     #[must_use]
     pub fn parent(&self) -> &'static str {
         self.path.rsplit_once('.').map_or("", |(parent, _)| parent)
+    }
+
+    /// Whether whoever writes its section must write it.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        let can_be_left_out =
+            matches!(self.kind, Kind::Section { .. } | Kind::HashTag | Kind::Secret | Kind::Unavailable);
+        self.default.is_none() && !can_be_left_out
     }
 
     /// The last name of the path, as it is written in the file.
@@ -231,17 +83,23 @@ pub(crate) fn below(parent: &str) -> impl Iterator<Item = &'static Key> {
 const HEAD_MAX: u64 = 60 << 10;
 
 /// The longest wait that can be asked for. Long enough for any use, and never without end.
-const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-const fn section(path: &'static str, meaning: &'static str) -> Key {
+pub(crate) const fn section(path: &'static str, meaning: &'static str) -> Key {
     Key { path, kind: Kind::Section { off: false }, default: None, applied: Applied::Reload, meaning }
 }
 
-const fn key(path: &'static str, kind: Kind, default: &'static str, applied: Applied, meaning: &'static str) -> Key {
+pub(crate) const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: &'static str,
+    applied: Applied,
+    meaning: &'static str,
+) -> Key {
     Key { path, kind, default: Some(default), applied, meaning }
 }
 
-const fn required(path: &'static str, kind: Kind, applied: Applied, meaning: &'static str) -> Key {
+pub(crate) const fn required(path: &'static str, kind: Kind, applied: Applied, meaning: &'static str) -> Key {
     Key { path, kind, default: None, applied, meaning }
 }
 
@@ -253,7 +111,7 @@ const fn wait(path: &'static str, default: &'static str, meaning: &'static str) 
     key(path, Kind::Duration { min: Duration::from_millis(10), max: WAIT_MAX }, default, Applied::Reload, meaning)
 }
 
-const fn count(min: u64, max: u64) -> Kind {
+pub(crate) const fn count(min: u64, max: u64) -> Kind {
     Kind::Count { min, max, auto: false }
 }
 
@@ -269,14 +127,27 @@ const fn duration_ms(min: u64, max: u64) -> Kind {
     Kind::Duration { min: Duration::from_millis(min), max: Duration::from_millis(max) }
 }
 
-const fn choice(words: &'static [&'static str]) -> Kind {
+pub(crate) const fn choice(words: &'static [&'static str]) -> Kind {
     Kind::Choice { words, later: &[] }
 }
 
 use Applied::{Reload, Restart};
 
 /// Every key, section by section, in the order of the reference page.
-pub(crate) static TABLE: &[Key] = &[
+pub(crate) static TABLE: &[Key] = &joined();
+
+/// [`ROWS`], and behind them those of the key-value proxy, which stand beside what reads them.
+const fn joined() -> [Key; ROWS.len() + kv::rows::ROWS.len()] {
+    let mut all = [ROWS[0]; ROWS.len() + kv::rows::ROWS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < ROWS.len() { ROWS[i] } else { kv::rows::ROWS[i - ROWS.len()] };
+        i += 1;
+    }
+    all
+}
+
+const ROWS: &[Key] = &[
     key(
         "runtime_dir",
         Kind::Path { word: "auto" },
@@ -549,7 +420,6 @@ pub(crate) static TABLE: &[Key] = &[
         "The longest pause before a process that keeps dying is started again; the first pauses are shorter.",
     ),
     later("cache", "The cache in memory and on disk."),
-    later("kv", "The Redis and memcached proxy."),
 ];
 
 /// Every key there is, in the order of the reference page.

@@ -4,6 +4,8 @@
 //! for is refused here: several documents, tags, directives, keys that are not text, aliases that refer to themselves.
 //! Aliases are otherwise allowed; a text that grows beyond [`NODES_MAX`] through them is refused before it is expanded.
 
+pub(crate) mod strict;
+
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -115,7 +117,10 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, _) => {
                 self.count(1, place)?;
-                let content = Content::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
+                let plain = style == ScalarStyle::Plain;
+                // Where nothing is written the parser says `~`, which somebody may also have written.
+                let text = if plain && span.is_empty() { String::new() } else { text.into_owned() };
+                let content = Content::Scalar { text, plain };
                 self.finish(Node { place, content }, anchor, 1, findings)
             }
             Event::SequenceStart(_, anchor, _) => self.begin(place, anchor, Holds::List(Vec::new())),

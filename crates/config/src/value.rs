@@ -9,10 +9,13 @@ use std::time::Duration;
 use base::{ByteCount, ByteCountError};
 
 use crate::diagnostic::{Spanned, quoted};
+use crate::kind::{Kind, one_of};
+use crate::kv::build::NamedSettings;
+use crate::kv::{self, KvListen, KvServer, Password};
 use crate::model::{HttpListener, RemapRule};
 use crate::nearest::nearest;
 use crate::remap::{OriginUrl, RemapFrom};
-use crate::table::{Key, Kind, one_of};
+use crate::table::Key;
 
 /// What is wrong with a text, and what would be right.
 #[derive(Debug)]
@@ -45,6 +48,11 @@ pub(crate) enum Value {
     Origins(Vec<Spanned<OriginUrl>>),
     Listeners(Vec<HttpListener>),
     Remap(Vec<RemapRule>),
+    Listen(KvListen),
+    Servers(Vec<Spanned<KvServer>>),
+    Tag([u8; 2]),
+    Secret(Password),
+    Pools(Vec<NamedSettings>),
 }
 
 /// Reads `text` as a value of `key`. Relative paths are joined to `directory`. Kinds that are not one text (sections,
@@ -57,7 +65,11 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
             format!("`{path}` takes keys, not {}", quoted(text)),
             format!("write its keys below it, or `{}: {{…}}`", key.name()),
         )),
-        Kind::List { .. } => Err(Fault::new(
+        Kind::Map { .. } => Err(Fault::new(
+            format!("`{path}` takes names with keys below them, not {}", quoted(text)),
+            format!("write `{}:` and, further indented, a name with its keys below it", key.name()),
+        )),
+        Kind::List { .. } | Kind::Servers { .. } => Err(Fault::new(
             format!("`{path}` takes a list, not {}", quoted(text)),
             format!("write `{}: [{}]`, or each item on a line of its own after a dash", key.name(), "…"),
         )),
@@ -72,6 +84,17 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
         Kind::Duration { min, max } => {
             let value = duration(text).map_err(|hint| {
                 Fault::new(format!("`{path}` takes a time with its unit, not {}", quoted(text)), hint)
+            })?;
+            if value < min || value > max {
+                return Err(out_of_bounds(key, text));
+            }
+            Ok(Value::Duration(value))
+        }
+        Kind::Millis { min, max } => {
+            let bare = text.bytes().all(|b| b.is_ascii_digit());
+            let value = if bare { duration(&format!("{text}ms")) } else { duration(text) }.map_err(|_| {
+                let message = format!("`{path}` takes a time, not {}", quoted(text));
+                Fault::new(message, "a number of milliseconds, or a number and one of ms, s, m, h: 400, or 5s")
             })?;
             if value < min || value > max {
                 return Err(out_of_bounds(key, text));
@@ -97,8 +120,29 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
         Kind::Origins { .. } => {
             OriginUrl::parse(text).map(|url| Value::Origins(vec![Spanned::new(url, crate::Place::NOWHERE)]))
         }
+        Kind::Listen => kv::text::listen(path, text, |text| address(path, text)).map(Value::Listen),
+        Kind::HashTag => hash_tag(path, text).map(Value::Tag),
+        Kind::Secret if text.is_empty() => {
+            Err(Fault::new(format!("`{path}` is empty"), "write the password, or remove the key for none"))
+        }
+        Kind::Secret => Ok(Value::Secret(Password::new(text.to_owned()))),
         Kind::Unavailable => Err(unavailable(key)),
     }
+}
+
+/// Reads the two bytes of a hash tag.
+pub(crate) fn hash_tag(path: &str, text: &str) -> Result<[u8; 2], Fault> {
+    <[u8; 2]>::try_from(text.as_bytes()).map_err(|_| {
+        Fault::new(
+            format!("`{path}` takes two characters, not {}", quoted(text)),
+            "such as \"{}\", in quotes; remove the key to hash all of a key",
+        )
+    })
+}
+
+/// Reads the name of a section that its writer has named.
+pub(crate) fn section_name(key: &Key, text: &str) -> Result<(), Fault> {
+    token(&format!("a name in {}", key.path), text).map(|_| ())
 }
 
 /// What is said of a key that exists in the contract and not yet in the program.

@@ -2,16 +2,34 @@
 
 use std::fmt::Write as _;
 
-use config::{DIAGNOSTICS_MAX, Diagnostics, FILE_SIZE_MAX, parse};
+use config::kv::nutcracker;
+use config::{DIAGNOSTICS_MAX, Diagnostics, FILE_SIZE_MAX, parse_as_if};
 use proptest::prelude::*;
 
-const GOOD: &str = include_str!("good/full.yaml");
+const GOOD: &str = concat!(include_str!("good/full.yaml"), include_str!("good/pools.yaml"));
+
+const OF_TWEMPROXY: &str = "\
+alpha:
+  listen: 127.0.0.1:22121
+  hash: fnv1a_64
+  hash_tag: '{}'
+  timeout: 400
+  redis: true
+  servers:
+    - 127.0.0.1:6379:1 one
+    - /tmp/redis.sock:1
+beta:
+  listen: /tmp/beta.sock 0660
+  servers:
+    - 127.0.0.1:11211:1
+";
 
 /// Reads and prints: both must work whatever the text is.
 fn read(text: &str) -> Result<(), Diagnostics> {
-    match parse("t.yaml", text) {
+    read_as_twemproxys(text);
+    match parse_as_if("t.yaml", text, true) {
         Ok(config) => {
-            let again = parse("t.yaml", config.source_text()).expect("what was read once is read again");
+            let again = parse_as_if("t.yaml", config.source_text(), true).expect("what was read once is read again");
             assert_eq!(again, config);
             let _ = config.warnings().iter().map(ToString::to_string).collect::<String>();
             Ok(())
@@ -22,6 +40,18 @@ fn read(text: &str) -> Result<(), Diagnostics> {
             assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
             assert!(said.len() < 1_000 * (DIAGNOSTICS_MAX + 1), "{} bytes", said.len());
             Err(diagnostics)
+        }
+    }
+}
+
+/// The same, as twemproxy's own file.
+fn read_as_twemproxys(text: &str) {
+    let nowhere = |_: &str, _: u16| Err(std::io::Error::other("no such host"));
+    match nutcracker::parse("t.yml", text, &nowhere) {
+        Ok(read) => assert!(!read.kv.pools.is_empty()),
+        Err(wrong) => {
+            let said = wrong.to_string();
+            assert!(!said.is_empty() && !said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
         }
     }
 }
@@ -50,6 +80,14 @@ proptest! {
         let mut text = GOOD.to_owned();
         text.replace_range(from..to.max(from), &piece);
         let _ = read(&text);
+    }
+
+    #[test]
+    fn twemproxys_file_with_a_wrong_piece_is_read_or_refused(
+        at in 0..OF_TWEMPROXY.len(), length in 0..20_usize, piece in r#"([a-z0-9 ]|[\[\]{},:&*!|>'"%@`#?~\n\t/-]|\PC){0,8}"#
+    ) {
+        let to = (at + length).min(OF_TWEMPROXY.len());
+        read_as_twemproxys(&format!("{}{piece}{}", &OF_TWEMPROXY[..at], &OF_TWEMPROXY[to..]));
     }
 
     #[test]
@@ -127,8 +165,8 @@ fn ten_thousand_rules_are_read() {
             "    - {{from: \"http://host{i}.example.com/\", to: [\"http://10.0.0.1/\", \"http://10.0.0.2/\"]}}"
         );
     }
-    assert_eq!(parse("t", &text).unwrap().http.remap.len(), 10_000);
+    assert_eq!(parse_as_if("t", &text, true).unwrap().http.remap.len(), 10_000);
     text.push_str("    - {from: /, to: \"http://10.0.0.1/\"}\n");
-    let wrong = parse("t", &text).unwrap_err().to_string();
+    let wrong = parse_as_if("t", &text, true).unwrap_err().to_string();
     assert!(wrong.starts_with("t:10004:7: `http.remap` has more than 10000 items"), "{wrong}");
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use config::{
-    Applied, BUILTIN_DEFAULT, Config, Forwarded, HostHeader, Io, Key, Kind, Level, LogFile, Threads, builtin_default,
-    explain, nearest_key, parse, reference_markdown, table,
+    Applied, BUILTIN_DEFAULT, Config, Forwarded, HostHeader, Io, KV_AVAILABLE, Key, Kind, Level, LogFile, Threads,
+    builtin_default, explain, nearest_key, parse, parse_as_if, reference_markdown, reference_markdown_as_if, table,
 };
 
 fn good(text: &str) -> Config {
-    parse("test.yaml", text).unwrap_or_else(|wrong| panic!("{wrong}\nin\n{text}"))
+    parse_as_if("test.yaml", text, true).unwrap_or_else(|wrong| panic!("{wrong}\nin\n{text}"))
 }
 
 /// A file in which `key` is written as `value`, and else only what the items around it cannot be without.
@@ -24,6 +24,12 @@ fn file_with(key: &Key, value: &str) -> String {
         let to = if name == "to" { "" } else { "to: http://127.0.0.1:1, " };
         return format!("http: {{remap: [{{{from}{to}{name}: {value}}}]}}");
     }
+    if let Some(name) = key.path.strip_prefix("kv.pools.NAME.") {
+        let listen = if name == "listen" { "" } else { "listen: 127.0.0.1:1, " };
+        let servers = if name == "servers" { "" } else { "servers: [\"127.0.0.1:2:1\"], " };
+        let redis = if name == "redis" { "" } else { "redis: true, " };
+        return format!("kv: {{pools: {{a: {{{listen}{servers}{redis}{name}: {value}}}}}}}");
+    }
     let names: Vec<&str> = key.path.split('.').collect();
     let open: String = names.iter().map(|name| format!("{{{name}: ")).collect();
     format!("{open}{value}{}", "}".repeat(names.len()))
@@ -35,7 +41,8 @@ fn every_row_is_accepted_with_its_default_which_changes_nothing() {
     for key in table() {
         let Some(default) = key.default else { continue };
         let config = good(&file_with(key, default));
-        if !key.path.contains("[]") && !key.path.starts_with("http.access_log.") {
+        let within = ["http.access_log.", "kv.stats.", "kv.pools.NAME."];
+        if !key.path.contains("[]") && !within.iter().any(|within| key.path.starts_with(within)) {
             assert_eq!(config, empty, "{}", key.path);
         }
     }
@@ -51,6 +58,7 @@ fn every_row_is_accepted_with_its_example_and_its_bounds() {
                 continue;
             }
             Kind::Duration { min, max } => vec![format!("{}ms", min.as_millis()), format!("{}ms", max.as_millis())],
+            Kind::Millis { min, max } => vec![min.as_millis().to_string(), format!("{}ms", max.as_millis())],
             Kind::Size { min, max } => vec![min.to_string(), max.to_string()],
             Kind::Count { min, max, .. } => vec![min.to_string(), max.to_string()],
             Kind::Choice { words, .. } => words.iter().map(|word| (*word).to_owned()).collect(),
@@ -66,7 +74,7 @@ fn every_row_is_accepted_with_its_example_and_its_bounds() {
 fn every_bound_is_kept_on_both_sides() {
     for key in table() {
         let beyond = match key.kind {
-            Kind::Duration { min, max } => {
+            Kind::Duration { min, max } | Kind::Millis { min, max } => {
                 let mut beyond = vec![format!("{}ms", max.as_millis() + 1)];
                 if min > Duration::ZERO {
                     beyond.push(format!("{}ms", min.as_millis() - 1));
@@ -90,7 +98,7 @@ fn every_bound_is_kept_on_both_sides() {
             _ => continue,
         };
         for value in beyond {
-            let wrong = parse("t", &file_with(key, &value)).expect_err(key.path).to_string();
+            let wrong = parse_as_if("t", &file_with(key, &value), true).expect_err(key.path).to_string();
             assert!(wrong.contains("out of bounds") && wrong.contains(key.path), "{wrong}");
         }
     }
@@ -101,16 +109,34 @@ fn what_is_not_built_yet_is_refused_and_says_so() {
     let mut refused = 0;
     for key in table().iter().filter(|key| matches!(key.kind, Kind::Unavailable)) {
         for value in ["{}", "[a]", "x", ""] {
-            let wrong = parse("t", &file_with(key, value)).expect_err(key.path).to_string();
+            let wrong = parse_as_if("t", &file_with(key, value), true).expect_err(key.path).to_string();
             assert!(wrong.contains(&format!("`{}` is not available in this version", key.path)), "{wrong}");
         }
         refused += 1;
     }
-    assert!(refused >= 7, "cache, kv, user, memory, allow, tls and protocols");
-    for text in ["io: io_uring", "http: {forward_proxy: true}"] {
-        let wrong = parse("t", text).expect_err(text).to_string();
+    assert!(refused >= 7, "cache, user, memory, allow, tls, protocols and sentinels");
+    let slots = "kv: {pools: {a: {listen: 127.0.0.1:1, servers: [\"a:1:1\"], distribution: slots}}}";
+    for text in ["io: io_uring", "http: {forward_proxy: true}", slots] {
+        let wrong = parse_as_if("t", text, true).expect_err(text).to_string();
         assert!(wrong.contains("not available in this version"), "{wrong}");
     }
+}
+
+/// The one switch that the engine's arrival turns.
+#[test]
+fn pools_are_refused_as_a_whole_while_nothing_runs_them_and_read_when_something_does() {
+    let text = "kv:\n  stats: {listen: 127.0.0.1:1}\n";
+    let wrong = parse_as_if("t", text, false).unwrap_err();
+    assert_eq!(wrong.0.len(), 1);
+    assert!(wrong.to_string().starts_with("t:1:1: `kv` is not available in this version\n"), "{wrong}");
+    assert!(parse_as_if("t", text, true).unwrap().kv.stats.is_some());
+    assert_eq!(parse("t", text).is_ok(), KV_AVAILABLE);
+
+    let (without, with) = (reference_markdown_as_if(false), reference_markdown_as_if(true));
+    assert!(without.contains("- `kv`: ") && !without.contains("server_failure_limit"));
+    assert!(!with.contains("- `kv`: ") && with.contains("## `kv.pools`") && with.contains("server_failure_limit"));
+    let refusal = explain("kv.pools.alpha.hash").unwrap().contains("not available");
+    assert_eq!(refusal, !KV_AVAILABLE);
 }
 
 #[test]
@@ -132,7 +158,7 @@ fn paths_are_unique_and_every_key_stands_in_a_section_that_exists() {
     for (i, key) in table().iter().enumerate() {
         assert!(table()[..i].iter().all(|other| other.path != key.path), "{} stands twice", key.path);
         let parent = key.parent();
-        let holder = parent.strip_suffix("[]").unwrap_or(parent);
+        let holder = parent.strip_suffix("[]").or_else(|| parent.strip_suffix(".NAME")).unwrap_or(parent);
         assert!(holder.is_empty() || table().iter().any(|other| other.path == holder), "{}", key.path);
         assert!(key.meaning.ends_with('.'), "{}", key.path);
     }
