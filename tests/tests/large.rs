@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use walks::process::{descriptors, raise_descriptor_limit, resident};
-use walks::{Nginx, Origin, Peer, Server, eventually, now, pause, thread};
+use walks::{Nginx, Origin, PATIENCE, Peer, Server, eventually, now, pause, thread, within};
 
 /// What the resident memory of a server may grow by while large bodies pass.
 const GROWTH_MAX: u64 = 32 << 20;
@@ -334,8 +334,10 @@ fn a_thousand_slow_clients_disturb_nobody_and_all_they_held_is_given_back() {
     // What stays are idle connections to origins, which are kept for the next client on purpose.
     eventually("descriptors are given back", || (descriptors(server.pid()) <= files + 16).then_some(()));
     eventually("buffers are given back", || (server.number("beltway_buffer_used_bytes") < 1e6).then_some(()));
-    eventually("memory is given back", || {
-        (resident(server.pid()) < memory + (held.saturating_sub(memory)) / 2 + GROWTH_MAX).then_some(())
+    // The allocator gives back what it keeps when it is next asked for something.
+    let (_, took) = within(PATIENCE, "memory is given back", || {
+        assert!(server.number("beltway_buffer_free_bytes") < 8e6);
+        (resident(server.pid()) < memory + GROWTH_MAX).then_some(())
     });
-    println!("{} MiB more than before", resident(server.pid()).saturating_sub(memory) >> 20);
+    println!("{took:?} later {} MiB more than before", resident(server.pid()).saturating_sub(memory) >> 20);
 }
