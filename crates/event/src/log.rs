@@ -13,10 +13,12 @@
 //! `log::sink`. What a line says is its writer's business.
 
 mod civil;
+mod panics;
 mod sink;
 mod thread;
 mod writer;
 
+use std::backtrace::Backtrace;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -169,6 +171,8 @@ struct Shared {
     ended: AtomicBool,
     /// Whom to wake; set by the log thread's starter.
     thread: OnceLock<Thread>,
+    /// A stack waits, or is being made into names: another must not be taken meanwhile.
+    stack_on_its_way: AtomicBool,
 }
 
 /// Lines of one sink from one thread.
@@ -185,6 +189,8 @@ struct Report {
     at: WallTime,
     level: Level,
     message: String,
+    /// Of a panic: addresses, made into names by the log thread.
+    stack: Option<Box<Backtrace>>,
 }
 
 impl Shared {
@@ -204,17 +210,25 @@ impl Shared {
             stopping: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             thread: OnceLock::new(),
+            stack_on_its_way: AtomicBool::new(false),
         })
     }
 
     fn report(&self, level: Level, message: String) {
-        let report = Report { at: SystemClock.wall(), level, message };
-        match self.reports.push(report) {
-            Ok(()) => self.wake(),
-            Err(_) => {
-                self.reports_dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        // Not taken: counted there.
+        let _ = self.report_with(level, message, None);
+    }
+
+    /// Whether it was taken.
+    fn report_with(&self, level: Level, message: String, stack: Option<Box<Backtrace>>) -> bool {
+        let report = Report { at: SystemClock.wall(), level, message, stack };
+        let taken = self.reports.push(report).is_ok();
+        if taken {
+            self.wake();
+        } else {
+            self.reports_dropped.fetch_add(1, Ordering::Relaxed);
         }
+        taken
     }
 
     /// Lets the log thread look. A system call only when it sleeps.

@@ -261,6 +261,30 @@ fn buffers_come_back_instead_of_being_made_anew() {
     }
 }
 
+#[test]
+fn a_panic_is_told_by_the_log_thread_with_its_continuation_and_its_stack() {
+    let room = Room::new("panics");
+    let path = room.file("messages");
+    let (thread, sender) = LogThread::start("[LOG]").unwrap();
+    sender.report_to(sender.open(&path).unwrap());
+    sender.report_panics();
+    let event_thread =
+        crate::Thread::new(crate::ThreadOptions { name: "[ET_NET 7]".into(), index: 0, seed: 1 }).unwrap();
+    for _ in 0..3 {
+        event_thread.spawn("origin answer", async { panic!("on purpose") });
+    }
+    event_thread.turn(false).unwrap();
+    assert_eq!(event_thread.stats().panics_by_name(), [("origin answer", 3)]);
+    assert!(thread.stop(PATIENCE));
+    let lines = lines_of(&path);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let first = &lines[0];
+    assert!(first.contains("error: panic: on purpose, at "), "{first}");
+    assert!(first.contains(", in \"origin answer\" on [ET_NET 7], stack: "), "{first}");
+    assert!(first.contains("a_panic_is_told_by_the_log_thread"), "its own frames are named: {first}");
+    assert!(lines.iter().all(|line| line.contains("stack")), "each has its stack or says why not: {lines:?}");
+}
+
 /// Prints what appending costs; run by hand with `--release -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]

@@ -122,6 +122,7 @@ fn drain(shared: &Shared, line: &mut String) {
     for done in 0..=waiting {
         while let Some(report) = shared.reports.pop() {
             let sink = shared.report_sink.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let report = shared.with_stack(report);
             compose(&report, shared.who.get().map_or("beltway", String::as_str), line);
             sink.write(line.as_bytes());
         }
