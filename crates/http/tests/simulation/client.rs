@@ -228,7 +228,7 @@ async fn answer(
             ledger.wrong(id, format!("byte {at} of the answer is not what the origin said"));
         }
         let length = result?;
-        if !own && (length != act.length || breaks_off(&act)) {
+        if !own && (length != act.length || breaks_off(act)) {
             ledger.wrong(id, format!("{length} of {} bytes look whole", act.length));
         }
     }

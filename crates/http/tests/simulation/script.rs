@@ -175,8 +175,12 @@ impl Dice {
             _ => Framing::UntilClose,
         };
         let status = [200, 200, 200, 200, 404, 500, 204, 304][usize::try_from(rng.below(8)).unwrap_or(0)];
-        let interim =
-            if rng.one_in(6) { (0..1 + rng.below(3)).map(|n| [100, 103, 102][n as usize]).collect() } else { vec![] };
+        let interim = if rng.one_in(6) {
+            let count = usize::try_from(1 + rng.below(3)).unwrap_or(1);
+            [100, 103, 102][..count].to_vec()
+        } else {
+            vec![]
+        };
         let at = rng.below(length.max(1));
         let (delayed, order) = (rng.one_in(3), rng.below(12));
         let spoil = if self.calm || !rng.one_in(4) {
