@@ -55,6 +55,17 @@ pub fn confirms(response: &ResponseHead, text: &[u8], meta: &StoredMeta<'_>) -> 
     }
 }
 
+/// Does this 200 to HEAD describe what is stored (RFC 9111 §4.3.5)? Then it freshens it as a 304 does; if not, what is
+/// stored is stale. `content_len` is the length of the stored content.
+#[must_use]
+pub fn head_agrees(response: &ResponseHead, text: &[u8], meta: &StoredMeta<'_>, content_len: u64) -> bool {
+    let same = |known, ours: Option<&[u8]>| response.find(known, text).next().is_none_or(|theirs| Some(theirs) == ours);
+    response.status() == meta.status()
+        && same(Known::Etag, meta.etag_text())
+        && same(Known::LastModified, meta.modified_text())
+        && response.content_length().is_none_or(|len| len == content_len)
+}
+
 /// Not taken over from a 304 (RFC 9111 §3.2): what belongs to the stored content, what is of the hop, and cookies,
 /// which were meant for one client.
 const NOT_UPDATED: FieldSet = hop::HOP_BY_HOP.union(FieldSet::of(&[
@@ -167,7 +178,10 @@ fn judge(meta: &StoredMeta<'_>, request: &RequestHead, text: &[u8], now: WallTim
     } else if request.present().has(Known::IfNoneMatch) {
         let mut lines = request.find(Known::IfNoneMatch, text);
         lines.any(|line| {
-            etag::is_any(line) || meta.etag().is_some_and(|ours| etag::list(line).any(|tag| tag.matches_weakly(ours)))
+            // Most clients send back the one tag they were sent.
+            meta.etag_text() == Some(line)
+                || etag::is_any(line)
+                || meta.etag().is_some_and(|ours| etag::list(line).any(|tag| tag.matches_weakly(ours)))
         })
     } else {
         is_unmodified_since(meta, request, text, now)

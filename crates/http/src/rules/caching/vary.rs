@@ -62,6 +62,13 @@ pub fn matches(nominated: Nominated<'_>, request: &RequestHead, text: &[u8]) -> 
 fn matches_each(nominated: Nominated<'_>, request: &RequestHead, text: &[u8]) -> bool {
     nominated.into_iter().all(|field| {
         let known = Known::of(field.name);
+        let mut lines = values(request, text, known, field.name);
+        // Nearly all clients write lists the way we keep them.
+        if let (Some(line), None) = (lines.next(), lines.next())
+            && field.value == Some(line)
+        {
+            return true;
+        }
         let shape = Shape::of(known);
         let mut rest = field.value.unwrap_or_default();
         let mut same = true;
@@ -76,7 +83,7 @@ fn matches_each(nominated: Nominated<'_>, request: &RequestHead, text: &[u8]) ->
 }
 
 /// A number that two requests share when they match the same nominated values, for an index over many alternates. Equal
-/// numbers are no proof: ask [`matches`].
+/// numbers are no proof: ask [`matches()`].
 #[must_use]
 pub fn secondary_key(nominated: Nominated<'_>, request: &RequestHead, text: &[u8]) -> u64 {
     let mut hash = Xxh3Default::new();
@@ -247,11 +254,16 @@ fn values<'a>(
     known: Known,
     name: &'a [u8],
 ) -> impl Iterator<Item = &'a [u8]> {
-    let lines = request.present().has(known).then(|| request.fields(text)).into_iter().flatten();
-    lines
-        .filter(move |f| f.known == known && (known != Known::Other || f.name.eq_ignore_ascii_case(name)))
-        .map(|f| f.value)
+    let is_known = known != Known::Other;
+    let known_lines = is_known.then(|| request.find(known, text));
+    let other_lines = (!is_known && request.present().has(Known::Other)).then(|| request.fields(text));
+    let named = other_lines.into_iter().flatten().filter(|field| field.name.eq_ignore_ascii_case(name));
+    known_lines.into_iter().flatten().chain(named.map(|field| field.value))
 }
+
+/// Between the elements of a normalised list. What is normalised once stays the same when it is again, so a line that
+/// equals what is kept needs no second look.
+const SEPARATOR: &[u8] = b", ";
 
 /// Feeds the normalised value piece by piece, in its own case; says whether there was any line.
 #[inline]
@@ -260,20 +272,20 @@ fn normalise<'a>(shape: Shape, lines: impl Iterator<Item = &'a [u8]>, feed: &mut
     for line in lines {
         if shape == Shape::Opaque {
             if found {
-                feed(b", ");
+                feed(SEPARATOR);
             }
             feed(line);
         } else if memchr::memchr(b'"', line).is_some() {
             // Quotes may hide what looks like a separator.
             if filled {
-                feed(b",");
+                feed(SEPARATOR);
             }
             feed(line);
             filled = true;
         } else {
             for element in list::elements(line) {
                 if filled {
-                    feed(b",");
+                    feed(SEPARATOR);
                 }
                 filled = true;
                 let mut parts = element.split(|&b| b == b';');

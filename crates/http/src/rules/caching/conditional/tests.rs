@@ -57,6 +57,29 @@ fn a_304_confirms_what_it_names_or_what_was_asked_for() {
     }
 }
 
+#[test]
+fn an_answer_to_head_agrees_when_validators_and_length_do() {
+    // RFC 9111 §4.3.5
+    let (day, other) = (date_line("Last-Modified", -9), date_line("Last-Modified", -8));
+    let lines = format!("ETag: \"a\"\r\n{day}");
+    for (status, said, expected) in [
+        (200, "", true),
+        (200, "Content-Length: 5\r\n", true),
+        (200, "Content-Length: 6\r\n", false),
+        (200, "ETag: \"a\"\r\n", true),
+        (200, "ETag: \"b\"\r\n", false),
+        (200, &day, true),
+        (200, &other, false),
+        (404, "", false),
+    ] {
+        let record = stored(200, &lines);
+        let (head, text) = response(status, said);
+        assert_eq!(head_agrees(&head, &text, &StoredMeta::decode(&record).unwrap(), 5), expected, "{status} {said:?}");
+    }
+    let (head, text) = response(200, &day);
+    assert!(!head_agrees(&head, &text, &StoredMeta::decode(&stored(200, "")).unwrap(), 5));
+}
+
 fn freshened(lines: &str, request_lines: &str, said: &str) -> Result<(String, Vec<u8>), Reason> {
     let record = stored(200, lines);
     let meta = StoredMeta::decode(&record).unwrap();

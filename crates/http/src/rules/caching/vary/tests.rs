@@ -92,7 +92,7 @@ fn names_are_kept_once_and_in_small_letters() {
     assert_eq!(
         fields,
         [
-            NominatedField { name: b"accept-encoding", value: Some(b"gzip,br") },
+            NominatedField { name: b"accept-encoding", value: Some(b"gzip, br") },
             NominatedField { name: b"x-a", value: None },
         ]
     );
@@ -161,6 +161,22 @@ fn the_most_recent_of_those_that_match_is_chosen() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_normalised_stays_the_same_when_it_is_again(
+        lines in prop::collection::vec("[ aB,;=\"]{0,12}", 1..3), known in prop::sample::select(vec![
+            Known::Accept, Known::AcceptEncoding, Known::UserAgent,
+        ]),
+    ) {
+        let normal = |lines: &[Vec<u8>]| {
+            let mut out = Vec::new();
+            let trimmed = lines.iter().map(|line| line.trim_ascii());
+            normalise(Shape::of(known), trimmed, &mut |piece| out.extend_from_slice(piece));
+            out
+        };
+        let once = normal(&lines.into_iter().map(String::into_bytes).collect::<Vec<_>>());
+        prop_assert_eq!(normal(std::slice::from_ref(&once)), once.trim_ascii());
+    }
+
     #[test]
     fn no_bytes_panic_when_they_are_read_as_nominated_fields(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let (head, text) = request("Accept-Encoding: gzip\r\nA: b\r\n");
