@@ -1,0 +1,361 @@
+//! A client's connection: what it asked, in order, and what it is still to be told.
+//!
+//! ```text
+//! Tcp ──> input ──requests──> lanes          slots: one a request, the front is the next to be answered
+//! Tcp <── out <──────────── slots <── lanes
+//! ```
+//!
+//! A reply whose turn it is goes straight to `out`; neighbours in the server's block stay neighbours and go as one
+//! piece. Others wait in their slots. An idle client holds no buffer and no list. `requests` reads and routes,
+//! `local` answers what the proxy answers itself.
+
+mod gather;
+mod local;
+mod requests;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use base::Instant;
+use buf::{Block, Chunk, SizeClass};
+use event::{Cont, Continuation, Event, Tcp, Thread};
+
+use crate::fault::Fault;
+use crate::lane::LaneCell;
+use crate::metrics::Kv;
+use crate::outbox::{Outbox, Source};
+use crate::pool::Pool;
+use crate::wire::resp::Request;
+use crate::worker::Worker;
+
+/// Requests of one client that wait for their replies; it is not read from while there are so many.
+pub(crate) const PIPELINE_MAX: usize = 1_024;
+/// Bytes a client may have been sent and not taken before it is not read from, nor its servers' large replies.
+const UNTAKEN_MAX: usize = 256 << 10;
+/// How long a client may take none of what waits for it before it is cut.
+const STALLED_MAX: Duration = Duration::from_secs(120);
+
+/// A shared hold on a client.
+pub(crate) type ClientCell = RefCell<Client>;
+
+/// What a client waits for, in its order.
+pub(crate) type Slots = VecDeque<Slot>;
+
+/// One request's answer.
+pub(crate) enum Slot {
+    Waiting,
+    Ready(Chunk),
+    Pieces(Vec<Chunk>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Open,
+    /// Nothing more is read; it closes when all is answered.
+    Ending,
+    Gone,
+}
+
+/// See the module.
+pub(crate) struct Client {
+    worker: Worker,
+    pool: Rc<Pool>,
+    me: Weak<ClientCell>,
+    tcp: Option<Tcp>,
+    phase: Phase,
+    id: u64,
+    authenticated: bool,
+    identity: Option<Box<local::Identity>>,
+    input: Option<Block>,
+    /// Where in the input the first request begins that was not taken.
+    parsed: usize,
+    request: Request,
+    /// A request too large for a block.
+    gathered: Option<Box<gather::Gathered>>,
+    slots: Slots,
+    /// The number of the request at the front of the slots.
+    base: u64,
+    /// The piece of the block that a lane looks at right now which goes to `out`.
+    run: Range<usize>,
+    out: Outbox,
+    dirty: bool,
+    /// A task waits for the client to take what it was sent.
+    waits_for_room: bool,
+    resume: Vec<Rc<LaneCell>>,
+}
+
+impl Client {
+    /// Starts serving a connection.
+    pub(crate) fn start(worker: &Worker, pool: &Rc<Pool>, tcp: Tcp) {
+        worker.cells().add(Kv::CLIENT_CONNECTIONS, 1);
+        let Some(id) = pool.admit() else {
+            worker.cells().add(Kv::CLIENT_REFUSED, 1);
+            return;
+        };
+        worker.cells().add(Kv::CLIENT_OPEN, 1);
+        let client = Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                worker: worker.clone(),
+                pool: Rc::clone(pool),
+                me: me.clone(),
+                tcp: None,
+                phase: Phase::Open,
+                id,
+                authenticated: pool.plan().source.redis_auth.is_none(),
+                identity: None,
+                input: None,
+                parsed: 0,
+                request: Request::default(),
+                gathered: None,
+                slots: VecDeque::new(),
+                base: 0,
+                run: 0..0,
+                out: Outbox::new(SizeClass::Small),
+                dirty: false,
+                waits_for_room: false,
+                resume: Vec::new(),
+            })
+        });
+        tcp.set_handler(Rc::clone(&client) as Cont);
+        client.borrow_mut().tcp = Some(tcp);
+    }
+
+    /// Whether nothing can be sent to it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Whether this request's reply is the next to be sent.
+    pub(crate) fn is_front(&self, seq: u64) -> bool {
+        seq == self.base && self.run.is_empty()
+    }
+
+    fn next_seq(&self) -> u64 {
+        self.base + self.slots.len() as u64
+    }
+
+    #[inline]
+    fn mark(&mut self) {
+        if !self.dirty {
+            self.dirty = true;
+            if let Some(me) = self.me.upgrade() {
+                self.worker.client_is_dirty(me);
+            }
+        }
+    }
+
+    /// A whole reply within `block`. True when it begins a run: call [`Client::close_run`] before the block goes.
+    #[inline]
+    pub(crate) fn fill(&mut self, seq: u64, block: &Block, range: Range<usize>) -> bool {
+        if self.phase == Phase::Gone {
+            return false;
+        }
+        if seq != self.base {
+            self.put(seq, || Slot::Ready(block.chunk(range)));
+            return false;
+        }
+        self.slots.pop_front();
+        self.base += 1;
+        let opened = self.run.is_empty();
+        if self.run.end == range.start && !opened {
+            self.run.end = range.end;
+        } else {
+            self.close_run(block);
+            self.run = range;
+        }
+        if !matches!(self.slots.front(), None | Some(Slot::Waiting)) {
+            self.close_run(block);
+            self.drain_ready();
+            return false;
+        }
+        opened
+    }
+
+    /// The lane is done with the block.
+    pub(crate) fn close_run(&mut self, block: &Block) {
+        let run = std::mem::take(&mut self.run);
+        if !run.is_empty() {
+            self.out.push(Source::Block(block), run);
+            self.mark();
+        }
+    }
+
+    fn put(&mut self, seq: u64, slot: impl FnOnce() -> Slot) {
+        let place = seq.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        if let Some(place) = place.and_then(|at| self.slots.get_mut(at)) {
+            *place = slot();
+        }
+    }
+
+    /// A whole reply in pieces. Not while a run is open.
+    pub(crate) fn fill_pieces(&mut self, seq: u64, pieces: Vec<Chunk>) {
+        if self.phase == Phase::Gone {
+            return;
+        }
+        self.put(seq, || Slot::Pieces(pieces));
+        if self.run.is_empty() {
+            self.drain_ready();
+        }
+    }
+
+    /// An error in the place of a reply.
+    pub(crate) fn fault(&mut self, seq: u64, fault: Fault) {
+        let line = fault.line(self.pool.plan().protocol);
+        self.fill_pieces(seq, vec![Chunk::from_static(line)]);
+    }
+
+    /// Part of the front request's reply, more to come.
+    pub(crate) fn pass(&mut self, piece: Chunk) {
+        if self.phase != Phase::Gone {
+            self.out.chunk(piece);
+            self.mark();
+        }
+    }
+
+    /// The last parts of the front request's reply.
+    pub(crate) fn pass_last(&mut self, pieces: Vec<Chunk>) {
+        for piece in pieces {
+            self.pass(piece);
+        }
+        if self.phase != Phase::Gone && self.slots.pop_front().is_some() {
+            self.base += 1;
+            self.drain_ready();
+        }
+    }
+
+    /// Moves what is ready at the front to `out`.
+    fn drain_ready(&mut self) {
+        while let Some(front) = self.slots.front_mut() {
+            match front {
+                Slot::Waiting => break,
+                Slot::Ready(chunk) => self.out.push_chunk(chunk),
+                Slot::Pieces(pieces) => pieces.iter().for_each(|piece| self.out.push_chunk(piece)),
+            }
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        self.mark();
+    }
+
+    /// Whether it has not taken what it was sent.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.out.len() + self.tcp.as_ref().map_or(0, Tcp::queued) > UNTAKEN_MAX
+    }
+
+    /// Lets the lane go on when the client has taken most of what it was sent.
+    pub(crate) fn resume_when_taken(&mut self, lane: Rc<LaneCell>) {
+        self.resume.push(lane);
+        self.mark();
+    }
+
+    /// The turn's end: hands over what is to be sent.
+    pub(crate) fn flush(&mut self) {
+        self.dirty = false;
+        let Some(tcp) = &self.tcp else { return };
+        self.out.take(|chunk| tcp.send(chunk));
+        self.out.rest();
+        if tcp.queued() > UNTAKEN_MAX || !self.resume.is_empty() {
+            self.wait_for_room();
+        }
+        if self.slots.is_empty() {
+            if self.phase == Phase::Ending {
+                self.close();
+            } else if self.slots.capacity() > 0 && self.input.is_none() {
+                self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
+            }
+        }
+    }
+
+    fn wait_for_room(&mut self) {
+        let Some(me) = self.me.upgrade() else { return };
+        if std::mem::replace(&mut self.waits_for_room, true) {
+            return;
+        }
+        let thread = self.worker.thread().clone();
+        if let Some(tcp) = &self.tcp {
+            tcp.set_write_deadline(thread.now() + STALLED_MAX);
+        }
+        thread.clone().spawn("kv client waits", async move {
+            let outcome = poll_fn(|context| match &me.borrow().tcp {
+                Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
+                None => std::task::Poll::Ready(Ok(())),
+            })
+            .await;
+            let mut client = me.borrow_mut();
+            client.waits_for_room = false;
+            if outcome.is_err() {
+                client.cut();
+            }
+            if let Some(tcp) = &client.tcp {
+                tcp.set_write_deadline(Instant::FAR_FUTURE);
+            }
+            for lane in std::mem::take(&mut client.resume) {
+                lane.borrow_mut().resume();
+            }
+            thread.schedule_imm(Rc::clone(&me) as Cont).detach();
+        });
+    }
+
+    /// Ends the connection at once, visibly before its time.
+    pub(crate) fn cut(&mut self) {
+        if let Some(tcp) = &self.tcp {
+            tcp.abort();
+            self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
+        }
+        self.close();
+    }
+
+    /// Closes after what was handed over. Replies that come later are dropped.
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.phase, Phase::Gone) == Phase::Gone {
+            return;
+        }
+        self.pool.dismiss();
+        self.worker.cells().sub(Kv::CLIENT_OPEN, 1);
+        self.input = None;
+        self.gathered = None;
+        self.slots = VecDeque::new();
+        self.run = 0..0;
+        self.out.take(drop);
+        self.out.rest();
+        for lane in std::mem::take(&mut self.resume) {
+            // Its handler may be the one that closes us.
+            if let Ok(mut lane) = lane.try_borrow_mut() {
+                lane.resume();
+            } else {
+                self.worker.resume_later(lane);
+            }
+        }
+        if let Some(tcp) = self.tcp.take() {
+            // Dropped at the turn's end: a connection must not go while its own handler runs.
+            self.worker.bury(tcp);
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Ending;
+            self.mark();
+        }
+    }
+}
+
+impl Continuation for Client {
+    fn handle_event(&mut self, event: Event, _thread: &Thread) {
+        match event {
+            Event::Io(_) | Event::Immediate => self.read(),
+            Event::Drain => self.drain(),
+            // The deadline is the waiting task's.
+            Event::Interval | Event::Message => {}
+            Event::Cancelled => self.close(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "kv client"
+    }
+}

@@ -1,0 +1,103 @@
+//! A request that is too large for a block: put together in memory of its own, up to a bound.
+
+use std::task::{Context, Poll, Waker};
+
+use buf::{Block, SizeClass};
+
+use super::requests::Outcome;
+use super::{Client, Phase};
+use crate::wire::resp::{Malformed, Request, Scan};
+
+/// The largest request that is put together.
+const GATHERED_MAX: usize = 64 << 20;
+/// Bytes taken in a turn.
+const TURN_MAX: usize = 1 << 20;
+
+/// A request as far as it has come.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    bytes: Vec<u8>,
+    request: Request,
+    whole: Option<usize>,
+}
+
+impl Client {
+    /// Begins with what has come, and goes on in the next turn.
+    pub(super) fn gather(&mut self, block: &Block) {
+        let gathered = Gathered { bytes: block[self.parsed..].to_vec(), ..Gathered::default() };
+        self.parsed = 0;
+        self.request.clear();
+        self.gathered = Some(Box::new(gathered));
+        self.again();
+    }
+
+    /// Goes on.
+    pub(super) fn read_gathered(&mut self) {
+        let Some(mut gathered) = self.gathered.take() else { return };
+        let mut taken = 0;
+        while gathered.whole.is_none() {
+            if taken >= TURN_MAX || !self.may_read() {
+                self.gathered = Some(gathered);
+                if taken >= TURN_MAX {
+                    self.again();
+                }
+                return;
+            }
+            let mut block = Block::new(SizeClass::Large);
+            let Some(tcp) = &self.tcp else { return };
+            match tcp.poll_recv(&mut Context::from_waker(Waker::noop()), &mut block) {
+                Poll::Pending => {
+                    self.gathered = Some(gathered);
+                    return;
+                }
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    // What has not been asked whole is not asked.
+                    self.phase = Phase::Ending;
+                    self.mark();
+                    return;
+                }
+                Poll::Ready(Ok(got)) => taken += got,
+            }
+            gathered.bytes.extend_from_slice(&block);
+            match gathered.request.scan(&gathered.bytes) {
+                Scan::Whole(len) => gathered.whole = Some(len),
+                Scan::More(size) if size.max(gathered.bytes.len()) > GATHERED_MAX => {
+                    self.refuse_all(Malformed::TooLong.line());
+                    return;
+                }
+                Scan::More(size) => {
+                    let more = size.saturating_sub(gathered.bytes.len());
+                    // Once, and exactly: what it says of itself has been bounded.
+                    gathered.bytes.reserve_exact(more.min(gathered.bytes.len() * 4));
+                }
+                Scan::Malformed(why) => {
+                    self.refuse_all(why.line());
+                    return;
+                }
+                // It began as an array.
+                Scan::Blank(_) | Scan::Inline(_) => {
+                    self.refuse_all(Malformed::MultibulkLength.line());
+                    return;
+                }
+            }
+        }
+        let len = gathered.whole.unwrap_or(0);
+        let rest = gathered.bytes.split_off(len);
+        match self.take_bytes(&gathered.bytes) {
+            Outcome::Done => {
+                let mut block = Block::new(SizeClass::Large);
+                // At most what the last block held: less than one holds.
+                block.append(&rest);
+                self.parsed = 0;
+                if !rest.is_empty() {
+                    self.input = Some(block);
+                }
+                self.again();
+            }
+            Outcome::Full => {
+                gathered.bytes.extend_from_slice(&rest);
+                self.gathered = Some(gathered);
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What the proxy answers itself.
+
+use std::fmt::Write;
+
+use super::requests::Asked;
+use super::{Client, Phase};
+use crate::commands::{self, Access, Command, Local, Treat};
+
+/// What a client said of itself.
+#[derive(Debug, Default)]
+pub(super) struct Identity {
+    name: Vec<u8>,
+    library: Vec<u8>,
+    version: Vec<u8>,
+}
+
+/// Whether a client may say this before its password.
+pub(super) fn is_open_to_all(command: &Command) -> bool {
+    matches!(command.treat, Treat::Local(Local::Auth | Local::Quit | Local::Hello | Local::Reset))
+}
+
+const OK: &[u8] = b"+OK\r\n";
+const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+
+fn bulk(reply: &mut Vec<u8>, bytes: &[u8]) {
+    reply.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
+    reply.extend_from_slice(bytes);
+    reply.extend_from_slice(b"\r\n");
+}
+
+fn as_bulk(bytes: &[u8]) -> Vec<u8> {
+    let mut reply = Vec::with_capacity(bytes.len() + 16);
+    bulk(&mut reply, bytes);
+    reply
+}
+
+impl Client {
+    pub(super) fn answer_locally(&mut self, what: Local, asked: &Asked<'_>) {
+        match what {
+            Local::Ping => match asked.count() {
+                1 => self.answer_static(b"+PONG\r\n"),
+                2 => self.answer(as_bulk(asked.argument(1))),
+                _ => self.answer_static(b"-ERR wrong number of arguments for 'ping' command\r\n"),
+            },
+            Local::Echo => self.answer(as_bulk(asked.argument(1))),
+            Local::Quit => {
+                self.answer_static(OK);
+                self.phase = Phase::Ending;
+                self.mark();
+            }
+            Local::Auth => self.authenticate(asked),
+            Local::Select => match asked.argument(1) {
+                b"0" => self.answer_static(OK),
+                other if other.iter().all(u8::is_ascii_digit) => {
+                    self.answer_static(b"-ERR DB index is out of range\r\n");
+                }
+                _ => self.answer_static(b"-ERR value is not an integer or out of range\r\n"),
+            },
+            Local::Client => self.client(asked),
+            Local::Command => self.command(asked),
+            Local::Reset => {
+                self.authenticated = self.pool.plan().source.redis_auth.is_none();
+                self.identity = None;
+                self.answer_static(b"+RESET\r\n");
+            }
+            Local::Time => {
+                let micros = self.worker.thread().wall().as_micros();
+                let mut reply = b"*2\r\n".to_vec();
+                bulk(&mut reply, (micros / 1_000_000).to_string().as_bytes());
+                bulk(&mut reply, (micros % 1_000_000).to_string().as_bytes());
+                self.answer(reply);
+            }
+            Local::Info => {
+                let text = self.info();
+                self.answer(as_bulk(text.as_bytes()));
+            }
+            Local::Hello => self.hello(asked),
+        }
+    }
+
+    fn authenticate(&mut self, asked: &Asked<'_>) {
+        let right = match (asked.count(), &self.pool.plan().source.redis_auth) {
+            (4.., _) => return self.answer_static(SYNTAX),
+            (_, None) => return self.answer_static(b"-ERR Client sent AUTH, but no password is set\r\n"),
+            (2, Some(password)) => asked.argument(1) == password.as_bytes(),
+            (_, Some(password)) => asked.argument(1) == b"default" && asked.argument(2) == password.as_bytes(),
+        };
+        self.authenticated = right;
+        self.answer_static(if right { OK } else { b"-ERR invalid password\r\n" });
+    }
+
+    fn hello(&mut self, asked: &Asked<'_>) {
+        if asked.count() > 1 {
+            match asked.argument(1) {
+                b"2" => {}
+                version if !version.is_empty() && version.iter().all(u8::is_ascii_digit) => {
+                    return self.answer_static(b"-NOPROTO unsupported protocol version\r\n");
+                }
+                _ => return self.answer_static(b"-ERR Protocol version is not an integer or out of range\r\n"),
+            }
+        }
+        let mut at = 2;
+        while at < asked.count() {
+            let word = asked.argument(at);
+            if word.eq_ignore_ascii_case(b"auth") && at + 2 < asked.count() {
+                let password = self.pool.plan().source.redis_auth.as_deref();
+                let right = password.is_none_or(|password| password.as_bytes() == asked.argument(at + 2))
+                    && asked.argument(at + 1) == b"default";
+                if !right {
+                    return self.answer_static(b"-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+                }
+                self.authenticated = true;
+                at += 3;
+            } else if word.eq_ignore_ascii_case(b"setname") && at + 1 < asked.count() {
+                self.identity.get_or_insert_default().name = asked.argument(at + 1).to_vec();
+                at += 2;
+            } else {
+                return self.answer_static(b"-ERR Syntax error in HELLO\r\n");
+            }
+        }
+        if !self.authenticated {
+            return self.answer_static(
+                b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n",
+            );
+        }
+        let mut reply = b"*14\r\n".to_vec();
+        for (name, value) in [("server", "redis"), ("version", SPOKEN)] {
+            bulk(&mut reply, name.as_bytes());
+            bulk(&mut reply, value.as_bytes());
+        }
+        bulk(&mut reply, b"proto");
+        reply.extend_from_slice(b":2\r\n");
+        bulk(&mut reply, b"id");
+        reply.extend_from_slice(format!(":{}\r\n", self.id).as_bytes());
+        for (name, value) in [("mode", "standalone"), ("role", "master")] {
+            bulk(&mut reply, name.as_bytes());
+            bulk(&mut reply, value.as_bytes());
+        }
+        bulk(&mut reply, b"modules");
+        reply.extend_from_slice(b"*0\r\n");
+        self.answer(reply);
+    }
+
+    fn client(&mut self, asked: &Asked<'_>) {
+        let sub = asked.argument(1).to_ascii_lowercase();
+        match (sub.as_slice(), asked.count()) {
+            (b"id", 2) => self.answer(format!(":{}\r\n", self.id).into_bytes()),
+            (b"getname", 2) => match &self.identity {
+                Some(identity) if !identity.name.is_empty() => {
+                    let reply = as_bulk(&identity.name);
+                    self.answer(reply);
+                }
+                _ => self.answer_static(b"$-1\r\n"),
+            },
+            (b"setname", 3) => {
+                if asked.argument(2).iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
+                    return self.answer_static(
+                        b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
+                    );
+                }
+                self.identity.get_or_insert_default().name = asked.argument(2).to_vec();
+                self.answer_static(OK);
+            }
+            (b"setinfo", 4) => {
+                let identity = self.identity.get_or_insert_default();
+                if asked.argument(2).eq_ignore_ascii_case(b"lib-name") {
+                    identity.library = asked.argument(3).to_vec();
+                } else if asked.argument(2).eq_ignore_ascii_case(b"lib-ver") {
+                    identity.version = asked.argument(3).to_vec();
+                } else {
+                    return self.answer_static(b"-ERR Unrecognized option\r\n");
+                }
+                self.answer_static(OK);
+            }
+            (b"info", 2) => {
+                let line = self.describe();
+                self.answer(as_bulk(line.as_bytes()));
+            }
+            (b"id" | b"getname" | b"setname" | b"setinfo" | b"info", _) => {
+                let sub = String::from_utf8_lossy(&sub).into_owned();
+                self.answer(format!("-ERR wrong number of arguments for 'client|{sub}' command\r\n").into_bytes());
+            }
+            _ => self.answer_static(
+                b"-ERR this CLIENT subcommand is not supported by the proxy: it concerns one server, ask that server directly\r\n",
+            ),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let peer = self.tcp.as_ref().and_then(event::Tcp::peer).map_or_else(String::new, |peer| peer.to_string());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (name, library, version) = self.identity.as_ref().map_or_else(Default::default, |identity| {
+            (text(&identity.name), text(&identity.library), text(&identity.version))
+        });
+        format!("id={} addr={peer} name={name} db=0 resp=2 lib-name={library} lib-ver={version}\n", self.id)
+    }
+
+    fn info(&self) -> String {
+        let plan = self.pool.plan();
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = write!(
+            text,
+            "# Server\r\nredis_version:{SPOKEN}\r\nredis_mode:proxy\r\nbeltway_version:{}\r\nbeltway_pool:{}\r\n\
+             beltway_thread:{}\r\n\r\n# Clients\r\nconnected_clients:{}\r\n\r\n# Servers\r\n",
+            base::VERSION,
+            plan.source.name,
+            self.worker.thread().index(),
+            self.pool.clients(),
+        );
+        for (number, (name, state)) in self.pool.states().into_iter().enumerate() {
+            let _ = write!(text, "server{number}:name={name},state={state}\r\n");
+        }
+        text
+    }
+
+    fn command(&mut self, asked: &Asked<'_>) {
+        let sub = asked.argument(1).to_ascii_lowercase();
+        match (sub.as_slice(), asked.count()) {
+            (b"", _) => {
+                let known = commands::all().iter().filter(|command| !command.name.contains('|'));
+                let mut reply = Vec::with_capacity(32 << 10);
+                let rows: Vec<&Command> = known.collect();
+                reply.extend_from_slice(format!("*{}\r\n", rows.len()).as_bytes());
+                rows.into_iter().for_each(|command| row(&mut reply, command));
+                self.answer(reply);
+            }
+            (b"count", 2) => {
+                let count = commands::all().iter().filter(|command| !command.name.contains('|')).count();
+                self.answer(format!(":{count}\r\n").into_bytes());
+            }
+            (b"info", _) => {
+                let mut reply = format!("*{}\r\n", asked.count() - 2).into_bytes();
+                for at in 2..asked.count() {
+                    match commands::look_up(asked.argument(at)) {
+                        Some(command) => row(&mut reply, command),
+                        None => reply.extend_from_slice(b"*-1\r\n"),
+                    }
+                }
+                self.answer(reply);
+            }
+            (b"list", 2) => {
+                let names: Vec<_> = commands::all().iter().filter(|command| !command.name.contains('|')).collect();
+                let mut reply = format!("*{}\r\n", names.len()).into_bytes();
+                names.iter().for_each(|command| bulk(&mut reply, command.name.as_bytes()));
+                self.answer(reply);
+            }
+            (b"getkeys", 3..) => self.keys_of(asked),
+            // Of documentation there is none here, which is an answer that clients understand.
+            (b"docs", _) => self.answer_static(b"*0\r\n"),
+            _ => self.answer_static(b"-ERR unknown subcommand or wrong number of arguments for 'command'\r\n"),
+        }
+    }
+
+    fn keys_of(&mut self, asked: &Asked<'_>) {
+        let Some(command) = commands::look_up(asked.argument(2)) else {
+            return self.answer_static(b"-ERR Invalid command specified\r\n");
+        };
+        let count = asked.count() - 2;
+        if !command.takes(count) {
+            return self.answer_static(b"-ERR Invalid number of arguments specified for command\r\n");
+        }
+        match commands::keys(command, count, |at| asked.argument(at + 2)) {
+            Ok(keys) if keys.iter().next().is_some() => {
+                let places: Vec<usize> = keys.iter().collect();
+                let mut reply = format!("*{}\r\n", places.len()).into_bytes();
+                places.into_iter().for_each(|at| bulk(&mut reply, asked.argument(at + 2)));
+                self.answer(reply);
+            }
+            Ok(_) => self.answer_static(b"-ERR The command has no key arguments\r\n"),
+            Err(_) => self.answer_static(b"-ERR Invalid arguments specified for command\r\n"),
+        }
+    }
+}
+
+/// The Redis whose commands are known here.
+const SPOKEN: &str = "7.0.15";
+
+fn row(reply: &mut Vec<u8>, command: &Command) {
+    let (first, last, step) = command.places;
+    reply.extend_from_slice(b"*6\r\n");
+    bulk(reply, command.name.as_bytes());
+    let flag = match command.access {
+        Access::Read => "*1\r\n+readonly\r\n",
+        Access::Write => "*1\r\n+write\r\n",
+        Access::Other => "*0\r\n",
+    };
+    reply.extend_from_slice(format!(":{}\r\n{flag}:{first}\r\n:{last}\r\n:{step}\r\n", command.arity).as_bytes());
+}

@@ -1,0 +1,485 @@
+//! Reads requests, as many as have come, and sends each where it belongs.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use base::Instant;
+use buf::{Block, Chunk, SizeClass};
+
+use super::local;
+use super::{Client, PIPELINE_MAX, Phase, Slot};
+use crate::commands::{self, Access, Command, Find, Join, Keys, Refusal, Treat};
+use crate::fault::Fault;
+use crate::join::Joining;
+use crate::lane::LaneCell;
+use crate::metrics::Kv;
+use crate::outbox::Source;
+use crate::pending::{Again, Owner};
+use crate::split;
+use crate::wire::resp::{Request, Scan, request};
+
+/// Blocks a client fills in a turn; what else has come waits for the next.
+const RECEIVES_MAX: usize = 4;
+/// What became of a request.
+pub(super) enum Outcome {
+    Done,
+    /// Its server has as many as it may: it is to be looked at again.
+    Full,
+}
+
+/// The bytes of one request and where its arguments are.
+pub(super) struct Asked<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) range: Range<usize>,
+    pub(super) arguments: &'a [Range<u32>],
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn count(&self) -> usize {
+        self.arguments.len()
+    }
+
+    #[inline]
+    pub(super) fn argument(&self, at: usize) -> &[u8] {
+        let Some(place) = self.arguments.get(at) else { return b"" };
+        let start = self.range.start;
+        self.source.bytes().get(start + place.start as usize..start + place.end as usize).unwrap_or_default()
+    }
+}
+
+/// Neighbouring requests for one server, whose bytes go as one piece.
+#[derive(Default)]
+struct Run {
+    lane: Option<Rc<LaneCell>>,
+    range: Range<usize>,
+}
+
+impl Run {
+    /// Hands the bytes over.
+    fn end(&mut self, source: Source<'_>) {
+        let range = std::mem::take(&mut self.range);
+        if let Some(lane) = self.lane.take() {
+            lane.borrow_mut().push(source, range);
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn may_read(&self) -> bool {
+        self.phase == Phase::Open && self.slots.len() < PIPELINE_MAX && !self.is_backed_up()
+    }
+
+    /// Takes what has come.
+    pub(super) fn read(&mut self) {
+        if self.waits_for_room {
+            return;
+        }
+        if self.gathered.is_some() {
+            self.read_gathered();
+            return;
+        }
+        // What was left because there was no room for it.
+        if let Some(block) = self.input.take() {
+            let left = self.requests(&block);
+            self.keep(block);
+            if left {
+                return;
+            }
+        }
+        for _ in 0..RECEIVES_MAX {
+            if !self.may_read() {
+                return;
+            }
+            let Some(mut block) = self.room() else { return };
+            let Some(tcp) = &self.tcp else { return };
+            let got = tcp.poll_recv(&mut Context::from_waker(Waker::noop()), &mut block);
+            let over = match got {
+                Poll::Pending => {
+                    self.keep(block);
+                    return;
+                }
+                Poll::Ready(Ok(0)) => {
+                    // It has ended its direction, and still listens.
+                    self.phase = Phase::Ending;
+                    self.input = None;
+                    self.mark();
+                    return;
+                }
+                Poll::Ready(Err(_)) => {
+                    self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
+                    self.close();
+                    return;
+                }
+                Poll::Ready(Ok(got)) => {
+                    self.worker.cells().add(Kv::CLIENT_RECEIVED, got as u64);
+                    !tcp.is_readable()
+                }
+            };
+            let left = self.requests(&block);
+            self.keep(block);
+            if left || over {
+                return;
+            }
+        }
+        self.again();
+    }
+
+    pub(super) fn again(&mut self) {
+        if let Some(me) = self.me.upgrade() {
+            self.worker.thread().schedule_imm(me).detach();
+        }
+    }
+
+    /// A block to receive into, with the beginning of the current request in it.
+    fn room(&mut self) -> Option<Block> {
+        let Some(block) = self.input.take() else { return Some(Block::new(SizeClass::Medium)) };
+        if block.room() > 0 && (self.parsed == 0 || block.room() >= block.capacity() / 4) {
+            return Some(block);
+        }
+        let begun = &block[self.parsed..];
+        if let Some(class) = SizeClass::for_bytes(begun.len() * 2).or(SizeClass::for_bytes(begun.len() + 1)) {
+            let mut next = Block::new(if class == SizeClass::Small { SizeClass::Medium } else { class });
+            next.append(begun);
+            self.parsed = 0;
+            return Some(next);
+        }
+        self.gather(&block);
+        None
+    }
+
+    /// Keeps the block only when something in it has not been taken.
+    fn keep(&mut self, block: Block) {
+        if self.parsed < block.len() && self.phase == Phase::Open {
+            self.input = Some(block);
+        } else {
+            self.parsed = 0;
+        }
+    }
+
+    /// Takes the requests in `block`. True when some are left for later.
+    fn requests(&mut self, block: &Block) -> bool {
+        if self.slots.capacity() == 0 {
+            self.slots = self.worker.take_slots();
+        }
+        let mut request = std::mem::take(&mut self.request);
+        let mut run = Run::default();
+        let left = self.requests_of(block, &mut request, &mut run);
+        run.end(Source::Block(block));
+        self.request = request;
+        left
+    }
+
+    fn requests_of(&mut self, block: &Block, request: &mut Request, run: &mut Run) -> bool {
+        loop {
+            if self.parsed >= block.len() {
+                return false;
+            }
+            if self.slots.len() >= PIPELINE_MAX || self.phase != Phase::Open {
+                return true;
+            }
+            match request.scan(&block[self.parsed..]) {
+                Scan::Whole(len) => {
+                    let range = self.parsed..self.parsed + len;
+                    let asked = Asked { source: Source::Block(block), range, arguments: request.arguments() };
+                    let outcome = self.take_request(&asked, run);
+                    request.clear();
+                    match outcome {
+                        Outcome::Done => self.parsed += len,
+                        Outcome::Full => return true,
+                    }
+                }
+                Scan::Inline(len) => {
+                    let line = &block[self.parsed..self.parsed + len];
+                    match request::inline(line) {
+                        Ok(words) => match self.take_words(&words, block, run) {
+                            Outcome::Done => self.parsed += len,
+                            Outcome::Full => return true,
+                        },
+                        Err(why) => {
+                            self.refuse_all(why.line());
+                            return false;
+                        }
+                    }
+                }
+                Scan::Blank(len) => {
+                    request.clear();
+                    self.parsed += len;
+                }
+                Scan::More(_) => return false,
+                Scan::Malformed(why) => {
+                    self.refuse_all(why.line());
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// An inline command, as if it had come as an array.
+    fn take_words(&mut self, words: &[Vec<u8>], block: &Block, run: &mut Run) -> Outcome {
+        run.end(Source::Block(block));
+        self.take_bytes(&request::encode(words))
+    }
+
+    /// A request in memory of its own.
+    pub(super) fn take_bytes(&mut self, bytes: &[u8]) -> Outcome {
+        let bytes: Arc<[u8]> = bytes.into();
+        let mut request = Request::default();
+        let Scan::Whole(len) = request.scan(&bytes) else { return Outcome::Done };
+        let mut run = Run::default();
+        let asked = Asked { source: Source::Shared(&bytes), range: 0..len, arguments: request.arguments() };
+        let outcome = self.take_request(&asked, &mut run);
+        run.end(Source::Shared(&bytes));
+        outcome
+    }
+
+    /// What cannot be read ends the conversation, after all that is owed was said.
+    pub(super) fn refuse_all(&mut self, line: String) {
+        self.worker.cells().add(Kv::REFUSED, 1);
+        self.answer(line.into_bytes());
+        self.phase = Phase::Ending;
+        self.mark();
+    }
+
+    /// Answers the request just read.
+    pub(super) fn answer(&mut self, reply: Vec<u8>) {
+        if self.slots.is_empty() {
+            self.out.copy(&reply);
+            self.base += 1;
+            self.mark();
+            return;
+        }
+        let len = reply.len();
+        self.slots.push_back(Slot::Ready(Chunk::from_shared(reply.into(), 0..len)));
+    }
+
+    /// Answers the request just read.
+    pub(super) fn answer_static(&mut self, reply: &'static [u8]) {
+        if self.slots.is_empty() {
+            self.out.copy(reply);
+            self.base += 1;
+            self.mark();
+            return;
+        }
+        self.slots.push_back(Slot::Ready(Chunk::from_static(reply)));
+    }
+
+    fn refuse(&mut self, line: String) -> Outcome {
+        self.worker.cells().add(Kv::REFUSED, 1);
+        self.answer(line.into_bytes());
+        Outcome::Done
+    }
+
+    #[inline]
+    fn take_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let outcome = self.route(asked, run);
+        if matches!(outcome, Outcome::Done) {
+            self.worker.cells().add(Kv::COMMANDS, 1);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn route(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let Some(mut command) = commands::look_up(asked.argument(0)) else { return self.refuse(unknown(asked)) };
+        if !self.authenticated && !local::is_open_to_all(command) {
+            return self.refuse("-NOAUTH Authentication required.\r\n".into());
+        }
+        if command.treat == Treat::Container && asked.count() > 1 {
+            let name = [command.name.as_bytes(), b"|", asked.argument(1)].concat();
+            match commands::look_up(&name) {
+                Some(sub) => command = sub,
+                None => return self.refuse(refused(command.name, Refusal::OneServer)),
+            }
+        }
+        if !command.takes(asked.count()) {
+            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
+        }
+        match command.treat {
+            Treat::Forward => self.forward(command, asked, run),
+            Treat::Split(join) => self.split(command, join, asked, run),
+            Treat::Local(what) => {
+                self.worker.cells().add(Kv::LOCAL, 1);
+                self.answer_locally(what, asked);
+                Outcome::Done
+            }
+            Treat::Any => self.send(self.pool.any(), command.access, asked, run),
+            Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), command.access, asked, run),
+            Treat::Alone => self.refuse(refused(command.name, Refusal::EveryServer)),
+            Treat::Container => self.refuse(refused(command.name, Refusal::OneServer)),
+            Treat::Refuse(why) => self.refuse(refused(command.name, why)),
+        }
+    }
+
+    #[inline]
+    fn forward(&mut self, command: &'static Command, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let Ok(keys) = commands::keys(command, asked.count(), |at| asked.argument(at)) else {
+            // Whichever server gets it says what is wrong with it.
+            return self.send(self.pool.any(), command.access, asked, run);
+        };
+        if command.find == Find::Streams
+            && (1..asked.count()).any(|at| asked.argument(at).eq_ignore_ascii_case(b"block"))
+        {
+            return self.refuse(refused(command.name, Refusal::Blocks));
+        }
+        if self.pool.is_single() {
+            return self.send(Some(0), command.access, asked, run);
+        }
+        if keys.iter().next().is_none() {
+            return self
+                .refuse(format!("-CROSSSERVER '{}' without keys belongs to no server of the pool\r\n", command.name));
+        }
+        match self.place(&keys, asked) {
+            Ok(server) => self.send(server, command.access, asked, run),
+            Err(()) => self.refuse(cross_server(command.name, keys.hidden)),
+        }
+    }
+
+    /// The one server of all keys; none when no server is live.
+    #[inline]
+    fn place(&self, keys: &Keys, asked: &Asked<'_>) -> Result<Option<usize>, ()> {
+        if keys.hidden {
+            return Err(());
+        }
+        if let Some(at) = keys.single() {
+            return Ok(self.pool.pick(asked.argument(at)));
+        }
+        let mut servers = keys.iter().map(|at| self.pool.pick(asked.argument(at)));
+        let Some(first) = servers.next() else { return Err(()) };
+        if servers.all(|server| server == first) { Ok(first) } else { Err(()) }
+    }
+
+    /// Queues the request for a server.
+    #[inline]
+    fn send(&mut self, server: Option<usize>, access: Access, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let lane = match self.pool.lane(&self.worker, server, self.id) {
+            Ok(lane) => lane,
+            Err(fault) => {
+                self.fail_now(fault);
+                return Outcome::Done;
+            }
+        };
+        let same = run.lane.as_ref().is_some_and(|other| Rc::ptr_eq(other, &lane));
+        if !same || run.range.end != asked.range.start {
+            run.end(asked.source);
+        }
+        {
+            let mut to = lane.borrow_mut();
+            if !to.has_room() {
+                to.wait(self.me.clone());
+                return Outcome::Full;
+            }
+            let Some(me) = self.me.upgrade() else { return Outcome::Done };
+            let owner = Owner::Client(me, self.next_seq());
+            to.expect(owner, asked.range.len(), self.deadline(), again(access), 0);
+        }
+        self.slots.push_back(Slot::Waiting);
+        if run.lane.is_some() {
+            run.range.end = asked.range.end;
+        } else {
+            *run = Run { lane: Some(lane), range: asked.range.clone() };
+        }
+        Outcome::Done
+    }
+
+    fn deadline(&self) -> Instant {
+        self.pool.plan().source.timeout.map_or(Instant::FAR_FUTURE, |limit| self.worker.thread().now() + limit)
+    }
+
+    /// The request just read has no server to go to.
+    fn fail_now(&mut self, fault: Fault) {
+        self.worker.cells().add(Kv::FORWARD_ERRORS, 1);
+        self.answer_static(fault.line(self.pool.plan().protocol));
+    }
+
+    fn split(&mut self, command: &'static Command, join: Join, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let Ok(keys) = commands::keys(command, asked.count(), |at| asked.argument(at)) else {
+            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
+        };
+        if keys.step == 2 && asked.count().is_multiple_of(2) {
+            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
+        }
+        if self.pool.is_single() {
+            return self.send(Some(0), command.access, asked, run);
+        }
+        let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
+        if let [only] = parts.as_slice() {
+            return self.send(only.server, command.access, asked, run);
+        }
+        run.end(asked.source);
+        // All or none: a part that finds no room makes the whole wait.
+        let mut lanes = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let lane = self.pool.lane(&self.worker, part.server, self.id);
+            if let Ok(lane) = &lane
+                && !lane.borrow().has_room()
+            {
+                lane.borrow_mut().wait(self.me.clone());
+                return Outcome::Full;
+            }
+            lanes.push(lane);
+        }
+        let Some(me) = self.me.upgrade() else { return Outcome::Done };
+        let cells = *self.worker.cells();
+        cells.add(Kv::SPLITS, 1);
+        cells.add(Kv::FRAGMENTS, parts.len() as u64);
+        let joining = Joining::new(me, self.next_seq(), join, places, parts.len());
+        self.slots.push_back(Slot::Waiting);
+        let deadline = self.deadline();
+        for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
+            match lane {
+                Ok(lane) => {
+                    let bytes = split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at));
+                    let mut lane = lane.borrow_mut();
+                    lane.expect(Owner::Part(Rc::clone(&joining), at), bytes.len(), deadline, again(command.access), 0);
+                    let len = bytes.len();
+                    lane.push(Source::Shared(&bytes.into()), 0..len);
+                }
+                Err(fault) => {
+                    cells.add(Kv::FORWARD_ERRORS, 1);
+                    let line = Chunk::from_static(fault.line(self.pool.plan().protocol));
+                    if let Some(whole) = crate::join::arrive(&joining, at, line) {
+                        let seq = self.next_seq() - 1;
+                        self.fill_pieces(seq, whole);
+                    }
+                }
+            }
+        }
+        Outcome::Done
+    }
+}
+
+fn again(access: Access) -> Again {
+    if access == Access::Read { Again::Always } else { Again::Unsent }
+}
+
+fn refused(name: &str, why: Refusal) -> String {
+    format!("-ERR '{}' is not supported by the proxy: {}\r\n", name.replace('|', " "), why.reason())
+}
+
+fn cross_server(name: &str, hidden: bool) -> String {
+    if hidden {
+        return format!("-CROSSSERVER '{name}' makes keys of values, which may live on other servers of the pool\r\n");
+    }
+    format!(
+        "-CROSSSERVER the keys of '{name}' live on different servers: give them a common hash tag, or the pool one server\r\n"
+    )
+}
+
+/// As Redis says it.
+fn unknown(asked: &Asked<'_>) -> String {
+    let show = |bytes: &[u8]| {
+        let clean: Vec<u8> = bytes.iter().take(128).map(|byte| if *byte < b' ' { b' ' } else { *byte }).collect();
+        String::from_utf8_lossy(&clean).into_owned()
+    };
+    let mut line = format!("-ERR unknown command '{}', with args beginning with: ", show(asked.argument(0)));
+    for at in 1..asked.count() {
+        if line.len() > 128 {
+            break;
+        }
+        line.push_str(&format!("'{}' ", show(asked.argument(at))));
+    }
+    line.push_str("\r\n");
+    line
+}

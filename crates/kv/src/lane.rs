@@ -1,0 +1,426 @@
+//! One connection to a server, shared by all clients of its thread.
+//!
+//! ```text
+//! clients ──push──> out (held) ──flush──> Tcp ──> server
+//!              queue: [ … handed over, awaiting reply … | held ]
+//! clients <─fill── replies, first in first out  <──── server
+//! ```
+//!
+//! While a batch is on its way the next is held until the replies have come or it has the pool's size: requests travel
+//! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
+//! a read can be repeated when the connection fails. `receive` holds what becomes of replies.
+
+mod receive;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+
+use base::Instant;
+use buf::{Block, Chunk, SizeClass};
+use event::{Action, Cont, Continuation, Event, Tcp, Thread};
+
+use crate::client::ClientCell;
+use crate::fault::Fault;
+use crate::metrics::Kv;
+use crate::outbox::{Outbox, Source};
+use crate::pending::{Again, Owner, Pending};
+use crate::server::Server;
+use crate::wire::Reply;
+use crate::worker::Worker;
+
+/// Requests that one connection may have, held and on their way.
+pub(crate) const REQUESTS_MAX: usize = 16 << 10;
+/// Bytes of them.
+const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// Held bytes that are sent whatever is on its way.
+const HELD_BYTES_MAX: usize = 32 << 10;
+/// Requests longer than this are not kept for being sent again.
+const KEPT_MAX: u64 = 1 << 20;
+
+/// A shared hold on a lane.
+pub(crate) type LaneCell = RefCell<Lane>;
+
+enum Link {
+    Connecting,
+    Up(Tcp),
+    Down,
+}
+
+/// See the module.
+pub(crate) struct Lane {
+    worker: Worker,
+    server: Rc<Server>,
+    me: Weak<LaneCell>,
+    link: Link,
+    out: Outbox,
+    queue: VecDeque<Pending>,
+    /// How many of the queue were handed over.
+    handed: usize,
+    /// How many at the front of the queue have expired.
+    expired: usize,
+    /// The stream's length with what is held, and without.
+    pushed: u64,
+    handed_bytes: u64,
+    /// Bytes that went before the stream: the handshake.
+    lead: u64,
+    /// What was handed over and not answered yet, by its end in the stream.
+    kept: VecDeque<(u64, Chunk)>,
+    dirty: bool,
+    timer: Option<Action>,
+    /// Clients that wait for room here.
+    waiting: Vec<Weak<ClientCell>>,
+    // Receiving.
+    input: Option<Block>,
+    /// Where the current reply begins in the input, and how far it was looked at.
+    at: usize,
+    scanned: usize,
+    reply: Reply,
+    /// Parts of the current reply that are in earlier blocks, unless they were passed on.
+    pieces: Vec<Chunk>,
+    pieces_len: usize,
+    /// The current reply's earlier parts have been passed on.
+    passing: bool,
+    /// Nothing is received until a client has taken what it has.
+    paused: bool,
+    /// The last receive filled its block: there is more than a small one holds.
+    plenty: bool,
+    heard: Instant,
+}
+
+/// What failing took out of a lane.
+struct Remains {
+    queue: VecDeque<Pending>,
+    kept: VecDeque<(u64, Chunk)>,
+    ends: u64,
+    /// The stream's bytes that the kernel took.
+    sent: u64,
+    passing: bool,
+}
+
+impl Remains {
+    /// The stream's bytes of this range, if they were kept.
+    fn bytes(&self, from: u64, to: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for (end, chunk) in &self.kept {
+            let start = end - chunk.len() as u64;
+            if *end <= from || start >= to {
+                continue;
+            }
+            let low = usize::try_from(from.saturating_sub(start)).ok()?;
+            let high = usize::try_from(to.min(*end) - start).ok()?;
+            bytes.extend_from_slice(chunk.get(low..high)?);
+        }
+        (bytes.len() as u64 == to - from).then_some(bytes)
+    }
+}
+
+impl Lane {
+    /// A lane that connects.
+    pub(crate) fn open(worker: &Worker, server: &Rc<Server>) -> Rc<LaneCell> {
+        let lane = Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                worker: worker.clone(),
+                server: Rc::clone(server),
+                me: me.clone(),
+                link: Link::Connecting,
+                out: Outbox::new(SizeClass::Medium),
+                queue: VecDeque::new(),
+                handed: 0,
+                expired: 0,
+                pushed: 0,
+                handed_bytes: 0,
+                lead: 0,
+                kept: VecDeque::new(),
+                dirty: false,
+                timer: None,
+                waiting: Vec::new(),
+                input: None,
+                at: 0,
+                scanned: 0,
+                reply: Reply::new(server.protocol()),
+                pieces: Vec::new(),
+                pieces_len: 0,
+                passing: false,
+                paused: false,
+                plenty: false,
+                heard: worker.thread().now(),
+            })
+        });
+        worker.cells().add(Kv::SERVER_OPEN, 1);
+        let (worker, server, me) = (worker.clone(), Rc::clone(server), Rc::downgrade(&lane));
+        worker.thread().clone().spawn("kv connect", async move {
+            let result = server.connect(&worker).await;
+            let Some(lane) = me.upgrade() else { return };
+            match result {
+                Ok(tcp) => lane.borrow_mut().up(tcp, &lane),
+                Err(error) => fail(&lane, Fault::of(&error)),
+            }
+        });
+        lane
+    }
+
+    fn up(&mut self, tcp: Tcp, me: &Rc<LaneCell>) {
+        let handshake = self.server.handshake();
+        if self.expired > 0 {
+            self.expired += handshake.1;
+        }
+        for _ in 0..handshake.1 {
+            self.queue.push_front(Pending {
+                owner: Owner::Handshake,
+                deadline: Instant::FAR_FUTURE,
+                start: 0,
+                again: Again::Unsent,
+                attempts: 0,
+            });
+            self.handed += 1;
+        }
+        if !handshake.0.is_empty() {
+            self.lead = handshake.0.len() as u64;
+            let bytes: std::sync::Arc<[u8]> = handshake.0.into();
+            tcp.send(Chunk::from_shared(std::sync::Arc::clone(&bytes), 0..bytes.len()));
+        }
+        tcp.set_handler(Rc::clone(me) as Cont);
+        self.link = Link::Up(tcp);
+        self.heard = self.worker.thread().now();
+        self.mark();
+    }
+
+    /// Whether it takes more requests.
+    #[inline]
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < REQUESTS_MAX && self.pushed - self.answered() < REQUEST_BYTES_MAX
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self.link, Link::Down)
+    }
+
+    /// Wakes the client when there is room again.
+    pub(crate) fn wait(&mut self, client: Weak<ClientCell>) {
+        if !self.waiting.iter().any(|other| other.ptr_eq(&client)) {
+            self.waiting.push(client);
+        }
+    }
+
+    /// Where the first request that is not answered begins.
+    fn answered(&self) -> u64 {
+        self.queue.front().map_or(self.pushed, |pending| pending.start)
+    }
+
+    /// A request of `len` bytes will follow by [`Lane::push`], in order.
+    #[inline]
+    pub(crate) fn expect(&mut self, owner: Owner, len: usize, deadline: Instant, again: Again, attempts: u8) {
+        self.queue.push_back(Pending { owner, deadline, start: self.pushed, again, attempts });
+        self.pushed += len as u64;
+        self.mark();
+    }
+
+    /// The bytes of requests that were announced.
+    #[inline]
+    pub(crate) fn push(&mut self, source: Source<'_>, range: Range<usize>) {
+        self.out.push(source, range);
+    }
+
+    #[inline]
+    fn mark(&mut self) {
+        if !self.dirty {
+            self.dirty = true;
+            if let Some(me) = self.me.upgrade() {
+                self.worker.lane_is_dirty(me);
+            }
+        }
+    }
+
+    /// The turn's end: hands over what is held, unless it should wait for company.
+    pub(crate) fn flush(&mut self) {
+        self.dirty = false;
+        let held = self.queue.len() - self.handed;
+        if held == 0 || self.out.is_empty() {
+            self.watch_time();
+            return;
+        }
+        let wait = self.handed > 0 && held < self.server.batch() && self.out.len() < HELD_BYTES_MAX;
+        if let Link::Up(tcp) = &self.link
+            && !wait
+        {
+            let (mut at, kept) = (self.handed_bytes, &mut self.kept);
+            self.out.take(|chunk| {
+                at += chunk.len() as u64;
+                kept.push_back((at, chunk.clone()));
+                tcp.send(chunk);
+            });
+            self.handed_bytes = at;
+            self.handed = self.queue.len();
+            let cells = self.worker.cells();
+            cells.add(Kv::BATCHES, 1);
+            cells.add(Kv::REQUESTS, held as u64);
+        }
+        self.watch_time();
+    }
+
+    /// Lets go of what has been answered.
+    fn forget(&mut self) {
+        let answered = self.answered();
+        while let Some((end, _)) = self.kept.front()
+            && (*end <= answered || self.handed_bytes - answered > KEPT_MAX)
+        {
+            self.kept.pop_front();
+        }
+    }
+
+    /// Has a timer while somebody waits with a deadline.
+    fn watch_time(&mut self) {
+        if self.timer.is_none()
+            && let Some(pending) = self.queue.get(self.expired)
+            && pending.deadline != Instant::FAR_FUTURE
+            && let Some(me) = self.me.upgrade()
+        {
+            self.timer = Some(self.worker.thread().schedule_at(me, pending.deadline));
+        }
+    }
+
+    /// Answers those whose time is over. Their replies, when they come, belong to nobody.
+    fn expire(&mut self, now: Instant) -> bool {
+        self.timer = None;
+        let mut late = 0;
+        while let Some(pending) = self.queue.get_mut(self.expired) {
+            if !matches!(pending.owner, Owner::Handshake) {
+                if pending.deadline > now {
+                    break;
+                }
+                // A reply that is being passed on is not late any more.
+                if self.expired > 0 || !self.passing {
+                    let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+                    give_fault(&self.worker, owner, Fault::TimedOut);
+                    late += 1;
+                }
+            }
+            self.expired += 1;
+        }
+        self.worker.cells().add(Kv::TIMED_OUT, late);
+        self.watch_time();
+        late > 0
+    }
+
+    /// Whether the server has said nothing for as long as requests may take, though it was asked.
+    fn is_silent(&self, now: Instant) -> bool {
+        !self.paused && self.expired > 0 && self.server.timeout().is_some_and(|limit| now - self.heard >= limit)
+    }
+
+    /// Goes on receiving after a client has taken what it had.
+    pub(crate) fn resume(&mut self) {
+        if std::mem::take(&mut self.paused)
+            && let Some(me) = self.me.upgrade()
+        {
+            self.worker.thread().schedule_imm(me).detach();
+        }
+    }
+
+    fn wake_waiting(&mut self) {
+        if self.waiting.is_empty() || self.queue.len() > REQUESTS_MAX / 2 {
+            return;
+        }
+        for client in self.waiting.drain(..) {
+            if let Some(client) = client.upgrade() {
+                self.worker.thread().schedule_imm(client).detach();
+            }
+        }
+    }
+
+    /// Takes everything out and closes.
+    fn close(&mut self) -> Remains {
+        let sent = match &self.link {
+            Link::Up(tcp) => tcp.sent().saturating_sub(self.lead),
+            Link::Connecting | Link::Down => 0,
+        };
+        if let Link::Up(tcp) = &self.link {
+            // What was not sent must not be: it may go elsewhere.
+            tcp.abort();
+        }
+        if !self.is_down() {
+            self.worker.cells().sub(Kv::SERVER_OPEN, 1);
+        }
+        self.link = Link::Down;
+        self.timer = None;
+        self.input = None;
+        self.pieces.clear();
+        let (mut at, mut kept) = (self.handed_bytes, std::mem::take(&mut self.kept));
+        self.out.take(|chunk| {
+            at += chunk.len() as u64;
+            kept.push_back((at, chunk));
+        });
+        self.handed = 0;
+        let queue = std::mem::take(&mut self.queue);
+        Remains { queue, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
+    }
+}
+
+/// The connection failed: each request on it is sent again where that is right, or gets its error.
+pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
+    let (worker, server, mut remains, waiting) = {
+        let mut lane = lane.borrow_mut();
+        if lane.is_down() {
+            return;
+        }
+        let (worker, server) = (lane.worker.clone(), Rc::clone(&lane.server));
+        (worker, server, lane.close(), std::mem::take(&mut lane.waiting))
+    };
+    let asked =
+        remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
+    server.lane_failed(&worker, lane, fault, asked);
+    let mut first = true;
+    while let Some(pending) = remains.queue.pop_front() {
+        let end = remains.queue.front().map_or(remains.ends, |next| next.start);
+        let broken_off = std::mem::take(&mut first) && remains.passing;
+        if broken_off {
+            if let Owner::Client(client, _) = &pending.owner {
+                client.borrow_mut().cut();
+            }
+            continue;
+        }
+        let unsent = pending.start >= remains.sent;
+        server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end));
+    }
+    for client in waiting {
+        if let Some(client) = client.upgrade() {
+            worker.thread().schedule_imm(client).detach();
+        }
+    }
+}
+
+/// Gives an error in a reply's place.
+pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
+    match owner {
+        Owner::Client(client, seq) => client.borrow_mut().fault(seq, fault),
+        Owner::Part(joining, part) => crate::join::fault(&joining, part, fault),
+        Owner::Handshake | Owner::Nobody => return,
+    }
+    worker.cells().add(Kv::FORWARD_ERRORS, 1);
+}
+
+impl Continuation for Lane {
+    fn handle_event(&mut self, event: Event, thread: &Thread) {
+        let failed = match event {
+            Event::Io(_) | Event::Immediate => self.receive(),
+            Event::Interval => {
+                let late = self.expire(thread.now());
+                if late && self.is_silent(thread.now()) { Some(Fault::TimedOut) } else { None }
+            }
+            Event::Drain | Event::Message => None,
+            Event::Cancelled => Some(Fault::Closed),
+        };
+        if let Some(fault) = failed
+            && let Some(me) = self.me.upgrade()
+        {
+            // Not from within: failing gives requests to others, which may be us.
+            self.worker.lane_has_failed(me, fault);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "kv server"
+    }
+}

@@ -1,0 +1,260 @@
+//! What a server says: each reply to whom it belongs, in place, large ones while they come.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use buf::{Block, SizeClass};
+
+use super::{Lane, Link};
+use crate::client::ClientCell;
+use crate::fault::Fault;
+use crate::join;
+use crate::metrics::Kv;
+use crate::pending::{Owner, Pending};
+use crate::wire::Scanned;
+
+/// Blocks one connection fills in a turn; what else has come waits for the next.
+const RECEIVES_MAX: usize = 8;
+/// The beginning of a reply is copied into the next block up to this size; more of it is passed on, or kept, as it is.
+const CARRY_MAX: usize = 4 << 10;
+/// Bytes of one reply that are kept while earlier ones are awaited.
+const KEPT_REPLY_MAX: usize = 64 << 20;
+
+impl Lane {
+    /// Takes what has come. Says how the connection failed, if it did.
+    pub(super) fn receive(&mut self) -> Option<Fault> {
+        let Link::Up(tcp) = std::mem::replace(&mut self.link, Link::Connecting) else { return None };
+        let outcome = self.receive_from(&tcp);
+        self.link = Link::Up(tcp);
+        outcome
+    }
+
+    fn receive_from(&mut self, tcp: &event::Tcp) -> Option<Fault> {
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..RECEIVES_MAX {
+            if self.paused {
+                return None;
+            }
+            let mut block = self.input.take().unwrap_or_else(|| self.fresh());
+            if block.room() < block.capacity() / 4 {
+                block = match self.carry(&block) {
+                    Ok(block) => block,
+                    Err(fault) => return Some(fault),
+                };
+            }
+            let room = block.room();
+            let got = match tcp.poll_recv(&mut context, &mut block) {
+                Poll::Pending => {
+                    self.keep(block);
+                    return None;
+                }
+                Poll::Ready(Ok(0)) => return Some(Fault::Closed),
+                Poll::Ready(Err(error)) => return Some(Fault::of(&error)),
+                Poll::Ready(Ok(got)) => got,
+            };
+            self.heard = self.worker.thread().now();
+            self.worker.cells().add(Kv::SERVER_RECEIVED, got as u64);
+            let outcome = self.replies(&block);
+            if outcome.is_none() {
+                self.server.succeeded();
+            }
+            self.plenty = got == room || got >= SizeClass::Medium.capacity();
+            self.keep(block);
+            if outcome.is_some() {
+                return outcome;
+            }
+            if !tcp.is_readable() {
+                return None;
+            }
+        }
+        // The others first.
+        if let Some(me) = self.me.upgrade() {
+            self.worker.thread().schedule_imm(me).detach();
+        }
+        None
+    }
+
+    fn fresh(&self) -> Block {
+        Block::new(if self.plenty { SizeClass::Large } else { SizeClass::Medium })
+    }
+
+    /// Keeps the block only when something of a reply is in it.
+    fn keep(&mut self, block: Block) {
+        if self.at < block.len() || self.passing || !self.pieces.is_empty() {
+            self.input = Some(block);
+        } else {
+            (self.at, self.scanned) = (0, 0);
+        }
+        self.forget();
+        self.wake_waiting();
+        if self.queue.is_empty() {
+            self.out.rest();
+        } else if !self.out.is_empty() {
+            // The batch may have come back: look at the turn's end whether the next can go.
+            self.mark();
+        }
+    }
+
+    /// A new block in place of a full one, with what must stay together.
+    fn carry(&mut self, full: &Block) -> Result<Block, Fault> {
+        let rest = full.len() - self.at;
+        let mut block = if rest > CARRY_MAX { Block::new(SizeClass::Large) } else { self.fresh() };
+        if rest <= CARRY_MAX {
+            block.append(&full[self.at..]);
+            self.scanned -= self.at;
+            self.at = 0;
+            return Ok(block);
+        }
+        // What was looked at for good goes ahead; a line that has not ended is copied.
+        self.pass(full, self.at..self.scanned)?;
+        if full.len() - self.scanned > block.room() / 2 {
+            return Err(Fault::Nonsense);
+        }
+        block.append(&full[self.scanned..]);
+        (self.at, self.scanned) = (0, 0);
+        Ok(block)
+    }
+
+    /// Takes the replies in `block`, and what there is of the last.
+    fn replies(&mut self, block: &Block) -> Option<Fault> {
+        let mut touched: Vec<Rc<ClientCell>> = std::mem::take(&mut *self.worker.touched());
+        let outcome = loop {
+            match self.reply.scan(&block.bytes()[self.scanned..]) {
+                Scanned::Whole(len) => {
+                    let range = self.at..self.scanned + len;
+                    let Some(pending) = self.queue.pop_front() else { break Some(Fault::Nonsense) };
+                    (self.at, self.scanned) = (range.end, range.end);
+                    if self.handed == 0 {
+                        // Answered before it was asked.
+                        self.queue.push_front(pending);
+                        break Some(Fault::Nonsense);
+                    }
+                    self.handed -= 1;
+                    self.expired = self.expired.saturating_sub(1);
+                    if let Some(fault) = self.answer(pending, block, range, &mut touched) {
+                        break Some(fault);
+                    }
+                    if self.at == block.len() {
+                        break None;
+                    }
+                }
+                Scanned::Part(len) => {
+                    self.scanned += len;
+                    if self.handed == 0 && self.scanned > self.at {
+                        break Some(Fault::Nonsense);
+                    }
+                    break None;
+                }
+                Scanned::Malformed => break Some(Fault::Nonsense),
+            }
+        };
+        for client in touched.drain(..) {
+            client.borrow_mut().close_run(block);
+        }
+        *self.worker.touched() = touched;
+        if outcome.is_none() && self.passing && self.at < self.scanned {
+            // The rest of this block goes at once: the client waits for just this.
+            let range = self.at..self.scanned;
+            self.at = self.scanned;
+            if let Err(fault) = self.pass(block, range) {
+                return Some(fault);
+            }
+        }
+        outcome
+    }
+
+    /// Gives a whole reply, whose last part is `range`, to its owner.
+    #[inline]
+    fn answer(
+        &mut self,
+        pending: Pending,
+        block: &Block,
+        range: std::ops::Range<usize>,
+        touched: &mut Vec<Rc<ClientCell>>,
+    ) -> Option<Fault> {
+        let Pending { owner, .. } = pending;
+        if self.passing || !self.pieces.is_empty() {
+            return self.answer_long(owner, block, range);
+        }
+        match owner {
+            Owner::Client(client, seq) => {
+                let opened = client.borrow_mut().fill(seq, block, range);
+                if opened {
+                    touched.push(client);
+                }
+            }
+            Owner::Part(joining, part) => join::give(&joining, part, block.chunk(range)),
+            Owner::Handshake => {
+                if block.get(range.start) == Some(&b'-') {
+                    return Some(Fault::Handshake);
+                }
+            }
+            Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
+        }
+        None
+    }
+
+    fn answer_long(&mut self, owner: Owner, block: &Block, range: std::ops::Range<usize>) -> Option<Fault> {
+        let passing = std::mem::take(&mut self.passing);
+        let mut pieces = std::mem::take(&mut self.pieces);
+        self.pieces_len = 0;
+        if !range.is_empty() {
+            pieces.push(block.chunk(range));
+        }
+        match owner {
+            Owner::Client(client, _) if passing => client.borrow_mut().pass_last(pieces),
+            Owner::Client(client, seq) => client.borrow_mut().fill_pieces(seq, pieces),
+            Owner::Part(joining, part) => join::give(&joining, part, join::together(&pieces)),
+            Owner::Handshake => return Some(Fault::Handshake),
+            Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
+        }
+        None
+    }
+
+    /// Passes on part of a reply that has not ended, or keeps it while its owner waits for another.
+    fn pass(&mut self, block: &Block, range: std::ops::Range<usize>) -> Result<(), Fault> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let Some(pending) = self.queue.front_mut() else { return Err(Fault::Nonsense) };
+        match &pending.owner {
+            Owner::Client(client, seq) => {
+                let mut to = client.borrow_mut();
+                if to.is_gone() {
+                    drop(to);
+                    pending.owner = Owner::Nobody;
+                    self.passing = true;
+                } else if to.is_front(*seq) {
+                    for piece in self.pieces.drain(..) {
+                        to.pass(piece);
+                    }
+                    self.pieces_len = 0;
+                    to.pass(block.chunk(range));
+                    self.passing = true;
+                    if to.is_backed_up()
+                        && let Some(me) = self.me.upgrade()
+                    {
+                        self.paused = true;
+                        to.resume_when_taken(me);
+                    }
+                } else {
+                    drop(to);
+                    self.keep_piece(block, range)?;
+                }
+            }
+            Owner::Part(..) => self.keep_piece(block, range)?,
+            Owner::Nobody => {
+                self.pieces.clear();
+                self.passing = true;
+            }
+            Owner::Handshake => return Err(Fault::Handshake),
+        }
+        Ok(())
+    }
+
+    fn keep_piece(&mut self, block: &Block, range: std::ops::Range<usize>) -> Result<(), Fault> {
+        self.pieces_len += range.len();
+        self.pieces.push(block.chunk(range));
+        if self.pieces_len > KEPT_REPLY_MAX { Err(Fault::TooLarge) } else { Ok(()) }
+    }
+}

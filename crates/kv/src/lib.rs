@@ -1,0 +1,31 @@
+//! The key-value engine: a proxy for Redis and memcached.
+//!
+//! - [`wire`]: bytes and messages.
+//! - [`commands`]: what is known of each command of Redis.
+//! - `split`, `join`: one request for many servers, and one reply of theirs. Pure, as the two above.
+//! - [`plan`]: the pools, judged.
+//! - `client`, `lane`: the machines of a client's and a server's connection; `server`, `pool`: what lanes belong to.
+//! - [`Worker`]: one event thread's engine.
+//!
+//! Read `client` first, then `lane`.
+
+#![forbid(unsafe_code)]
+
+mod client;
+pub mod commands;
+mod fault;
+mod join;
+mod lane;
+mod metrics;
+mod outbox;
+mod pending;
+pub mod plan;
+mod pool;
+mod server;
+mod split;
+pub mod wire;
+mod worker;
+
+pub use metrics::Kv;
+pub use plan::{Address, Plan, PlanError, PoolSource, Protocol, ServerSource};
+pub use worker::{Shared, Worker, WorkerParts};

@@ -1,0 +1,41 @@
+//! A request on its way to a server: to whom its reply belongs, and what may become of it when the connection fails.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use base::Instant;
+
+use crate::client::ClientCell;
+use crate::join::Joining;
+
+/// To whom a reply belongs.
+pub(crate) enum Owner {
+    /// A client's request of this number.
+    Client(Rc<ClientCell>, u64),
+    /// A part of a request that was split.
+    Part(Rc<RefCell<Joining>>, usize),
+    /// The connection itself: its password, its database.
+    Handshake,
+    /// Nobody any more, or from the start.
+    Nobody,
+}
+
+/// What may become of a request when the connection fails under it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Again {
+    /// It changes nothing, so it may run twice.
+    Always,
+    /// Only while no byte of it has left.
+    Unsent,
+}
+
+/// See the module.
+pub(crate) struct Pending {
+    pub(crate) owner: Owner,
+    pub(crate) deadline: Instant,
+    /// Where in the stream of all that this connection is told it begins.
+    pub(crate) start: u64,
+    pub(crate) again: Again,
+    /// How often it has been sent, or was to be, before.
+    pub(crate) attempts: u8,
+}

@@ -1,0 +1,121 @@
+//! One pool on one thread: its ring, its servers, and how many clients it has.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base::Rng;
+use hashring::Continuum;
+
+use crate::fault::Fault;
+use crate::lane::LaneCell;
+use crate::metrics::Kv;
+use crate::plan::PoolPlan;
+use crate::server::Server;
+use crate::worker::Worker;
+
+/// What the pool's threads share.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    clients: AtomicUsize,
+    next: AtomicUsize,
+}
+
+/// See the module.
+pub(crate) struct Pool {
+    plan: Arc<PoolPlan>,
+    census: Arc<Census>,
+    ring: RefCell<Continuum>,
+    chance: RefCell<Rng>,
+    servers: Vec<Rc<Server>>,
+}
+
+impl Pool {
+    /// The pool on a thread of this seed. All servers are live.
+    pub(crate) fn new(plan: &Arc<PoolPlan>, census: Arc<Census>, seed: u64) -> Rc<Self> {
+        // The plan has been judged by building this very ring.
+        let ring = plan.ring(|_| true).expect("a ring that could be built can be built again");
+        Rc::new_cyclic(|me| Self {
+            plan: Arc::clone(plan),
+            census,
+            ring: RefCell::new(ring),
+            chance: RefCell::new(Rng::new(seed)),
+            servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index)).collect(),
+        })
+    }
+
+    pub(crate) fn plan(&self) -> &PoolPlan {
+        &self.plan
+    }
+
+    /// A number for a client; none when the pool has as many as it may.
+    pub(crate) fn admit(&self) -> Option<u64> {
+        let open = self.census.clients.fetch_add(1, Ordering::Relaxed);
+        if self.plan.source.client_connections.is_some_and(|limit| open >= limit) {
+            self.dismiss();
+            return None;
+        }
+        Some(self.census.next.fetch_add(1, Ordering::Relaxed) as u64 + 1)
+    }
+
+    /// A client has gone.
+    pub(crate) fn dismiss(&self) {
+        self.census.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Clients now, on all threads.
+    pub(crate) fn clients(&self) -> usize {
+        self.census.clients.load(Ordering::Relaxed)
+    }
+
+    /// Whether keys need no hashing.
+    #[inline]
+    pub(crate) fn is_single(&self) -> bool {
+        self.servers.len() == 1
+    }
+
+    /// The server of a key; none when none is live.
+    #[inline]
+    pub(crate) fn pick(&self, key: &[u8]) -> Option<usize> {
+        self.ring.borrow().pick(key, &mut self.chance.borrow_mut())
+    }
+
+    /// Some live server; none when none is live.
+    pub(crate) fn any(&self) -> Option<usize> {
+        self.servers.iter().position(|server| server.is_live())
+    }
+
+    /// The connection for requests of this client to that server.
+    #[inline]
+    pub(crate) fn lane(&self, worker: &Worker, server: Option<usize>, client: u64) -> Result<Rc<LaneCell>, Fault> {
+        match server.and_then(|server| self.servers.get(server)) {
+            Some(server) => server.lane(worker, client),
+            None => Err(Fault::Refused),
+        }
+    }
+
+    /// A server was ejected or restored.
+    pub(crate) fn rebuild(&self, worker: &Worker) {
+        if let Ok(ring) = self.plan.ring(|index| self.servers.get(index).is_some_and(|server| server.is_live())) {
+            *self.ring.borrow_mut() = ring;
+        }
+        let ejected = worker.pools().iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();
+        worker.cells().set(Kv::EJECTED, ejected as u64);
+    }
+
+    /// Connects to every server, before anybody asks.
+    pub(crate) fn preconnect(&self, worker: &Worker) {
+        for server in &self.servers {
+            for lane in 0..self.plan.source.server_connections {
+                // It fails by itself and is opened anew when it is needed.
+                let _ = server.lane(worker, lane as u64);
+            }
+        }
+    }
+
+    /// Each server's name and state.
+    pub(crate) fn states(&self) -> Vec<(String, &'static str)> {
+        self.servers.iter().map(|server| (server.name().to_owned(), server.state_name())).collect()
+    }
+}

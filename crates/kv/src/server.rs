@@ -1,0 +1,301 @@
+//! One server of a pool, as one thread sees it: its connections, whether it is well, and when it may come back.
+//!
+//! ```text
+//! well ──failure──> well, counting ──limit reached, auto eject──> ejected: out of the ring ──probe──> well
+//!   └──nobody listens──> down: in the ring, its requests fail at once ──probe──┘
+//! ```
+//!
+//! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them.
+
+mod probe;
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Instant;
+use event::Tcp;
+
+use crate::fault::Fault;
+use crate::lane::{self, Lane, LaneCell};
+use crate::metrics::Kv;
+use crate::outbox::Source;
+use crate::pending::{Again, Owner, Pending};
+use crate::plan::{Address, PoolPlan, Protocol, ServerPlan};
+use crate::pool::Pool;
+use crate::wire::resp::request;
+use crate::worker::Worker;
+
+/// How long connecting may take when the pool says nothing, and at most.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How often a request that has not left is given to another connection.
+const ATTEMPTS_MAX: u8 = 4;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Well,
+    /// Out of the ring.
+    Ejected,
+    /// Requests fail at once, with this.
+    Down(Fault),
+}
+
+/// See the module.
+pub(crate) struct Server {
+    pool: Weak<Pool>,
+    plan: Arc<PoolPlan>,
+    index: usize,
+    state: Cell<State>,
+    failures: Cell<u32>,
+    lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
+}
+
+impl Server {
+    pub(crate) fn new(pool: Weak<Pool>, plan: &Arc<PoolPlan>, index: usize) -> Rc<Self> {
+        Rc::new(Self {
+            pool,
+            plan: Arc::clone(plan),
+            index,
+            state: Cell::new(State::Well),
+            failures: Cell::new(0),
+            lanes: RefCell::new(vec![None; plan.source.server_connections]),
+        })
+    }
+
+    fn told(&self) -> &ServerPlan {
+        &self.plan.servers[self.index]
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.told().name
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.plan.protocol
+    }
+
+    pub(crate) fn batch(&self) -> usize {
+        self.plan.source.batch
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.plan.source.timeout
+    }
+
+    /// Whether it is in the ring.
+    pub(crate) fn is_live(&self) -> bool {
+        self.state.get() != State::Ejected
+    }
+
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.state.get() {
+            State::Well => "live",
+            State::Ejected => "ejected",
+            State::Down(_) => "down",
+        }
+    }
+
+    /// The connection for this client's requests, opened when there is none.
+    #[inline]
+    pub(crate) fn lane(self: &Rc<Self>, worker: &Worker, client: u64) -> Result<Rc<LaneCell>, Fault> {
+        match self.state.get() {
+            State::Well => {}
+            State::Ejected => return Err(Fault::Refused),
+            State::Down(fault) => return Err(fault),
+        }
+        let mut lanes = self.lanes.borrow_mut();
+        let count = lanes.len() as u64;
+        let at = if count == 1 { 0 } else { usize::try_from(client % count).unwrap_or(0) };
+        let place = &mut lanes[at];
+        if let Some(lane) = place {
+            return Ok(Rc::clone(lane));
+        }
+        Ok(Rc::clone(place.insert(Lane::open(worker, self))))
+    }
+
+    /// Connects, within a bound.
+    pub(crate) async fn connect(&self, worker: &Worker) -> std::io::Result<Tcp> {
+        let thread = worker.thread();
+        let limit = self.timeout().map_or(CONNECT_MAX, |limit| limit.min(CONNECT_MAX));
+        let deadline = thread.now() + limit;
+        let address = match &self.told().address {
+            Address::Ip(ip, port) => (*ip, *port).into(),
+            Address::Name(name, port) => {
+                let found = event::timeout(thread, limit, worker.names().resolve(thread, name)).await;
+                let unknown = || std::io::Error::from(std::io::ErrorKind::HostUnreachable);
+                let found = found.map_err(|_| unknown())?.map_err(|_| unknown())?;
+                (*found.first().ok_or_else(unknown)?, *port).into()
+            }
+            Address::Unix(path) => {
+                use socket2::{Domain, SockAddr, Socket, Type};
+                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+                // Either at once or not at all: a full queue is an error like any other.
+                socket.connect(&SockAddr::unix(path)?)?;
+                return Tcp::attach(thread, event::Detached::from_fd(socket.into(), None));
+            }
+        };
+        Tcp::connect(thread, address, deadline).await
+    }
+
+    /// What is said first on a connection, and how many replies that has.
+    pub(crate) fn handshake(&self) -> (Vec<u8>, usize) {
+        let mut bytes = Vec::new();
+        let mut replies = 0;
+        if let Some(password) = &self.plan.source.redis_auth {
+            bytes.extend(request::encode(&[b"AUTH", password.as_bytes()]));
+            replies += 1;
+        }
+        if self.plan.source.redis_db != 0 {
+            bytes.extend(request::encode(&["SELECT", &self.plan.source.redis_db.to_string()]));
+            replies += 1;
+        }
+        (bytes, replies)
+    }
+
+    /// A good reply came.
+    #[inline]
+    pub(crate) fn succeeded(&self) {
+        self.failures.set(0);
+    }
+
+    /// One of its connections failed. `asked`: with requests on it.
+    pub(crate) fn lane_failed(self: &Rc<Self>, worker: &Worker, lane: &Rc<LaneCell>, fault: Fault, asked: bool) {
+        let mut was_ours = false;
+        for place in self.lanes.borrow_mut().iter_mut() {
+            if place.as_ref().is_some_and(|other| Rc::ptr_eq(other, lane)) {
+                *place = None;
+                was_ours = true;
+            }
+        }
+        if !was_ours {
+            return;
+        }
+        worker.cells().add(Kv::SERVER_FAILURES, 1);
+        if asked || !matches!(fault, Fault::Closed | Fault::Reset) {
+            self.failed(worker, fault);
+        }
+    }
+
+    /// Something that says that the server is not well.
+    pub(crate) fn failed(self: &Rc<Self>, worker: &Worker, fault: Fault) {
+        if self.state.get() != State::Well {
+            return;
+        }
+        self.failures.set(self.failures.get() + 1);
+        let source = &self.plan.source;
+        if source.auto_eject_hosts {
+            if self.failures.get() >= source.server_failure_limit {
+                self.state.set(State::Ejected);
+                worker.cells().add(Kv::EJECTIONS, 1);
+                self.rebuild(worker);
+                self.let_go();
+                probe::start(self, worker, source.server_retry_timeout);
+            }
+        } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake) {
+            self.state.set(State::Down(fault));
+            probe::start(self, worker, probe::FIRST);
+        }
+    }
+
+    /// A probe was answered.
+    fn restored(&self, worker: &Worker) {
+        let was = self.state.replace(State::Well);
+        self.failures.set(0);
+        if was == State::Ejected {
+            worker.cells().add(Kv::RESTORATIONS, 1);
+            self.rebuild(worker);
+        }
+    }
+
+    fn rebuild(&self, worker: &Worker) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.rebuild(worker);
+        }
+    }
+
+    /// Its other connections: what is on them goes elsewhere.
+    fn let_go(&self) {
+        let lanes: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(Option::take).collect();
+        for lane in lanes {
+            lane::fail(&lane, Fault::Closed);
+        }
+    }
+
+    /// A request whose connection failed: again elsewhere, or its error. `bytes` gives it from where it begins.
+    pub(crate) fn retry(
+        self: &Rc<Self>,
+        worker: &Worker,
+        pending: Pending,
+        fault: Fault,
+        unsent: bool,
+        bytes: impl FnOnce(u64) -> Option<Vec<u8>>,
+    ) {
+        let Pending { owner, deadline, start, again, attempts } = pending;
+        if matches!(owner, Owner::Nobody | Owner::Handshake) {
+            return;
+        }
+        let again_allowed = match again {
+            _ if unsent => attempts < ATTEMPTS_MAX,
+            Again::Always => attempts < 1,
+            Again::Unsent => false,
+        };
+        let in_time = deadline > worker.thread().now();
+        let found = if again_allowed && in_time { bytes(start) } else { None };
+        let Some(bytes) = found else { return lane::give_fault(worker, owner, fault) };
+        let place = self.place_of(&bytes);
+        let lane = match self.pool.upgrade() {
+            Some(pool) => pool.lane(worker, place, 0),
+            None => Err(fault),
+        };
+        match lane {
+            Ok(lane) if lane.borrow().has_room() => {
+                worker.cells().add(Kv::RETRIES, 1);
+                let mut lane = lane.borrow_mut();
+                let len = bytes.len();
+                lane.expect(owner, len, deadline, again, attempts + 1);
+                lane.push(Source::Shared(&bytes.into()), 0..len);
+            }
+            Ok(_) => lane::give_fault(worker, owner, fault),
+            Err(now) => lane::give_fault(worker, owner, now),
+        }
+    }
+
+    /// Where a request belongs now: the ring may have changed.
+    fn place_of(&self, bytes: &[u8]) -> Option<usize> {
+        let here = Some(self.index);
+        if self.is_live() {
+            return here;
+        }
+        let pool = self.pool.upgrade()?;
+        let mut request = crate::wire::resp::Request::default();
+        if !matches!(request.scan(bytes), crate::wire::resp::Scan::Whole(_)) {
+            return None;
+        }
+        let argument = |at: usize| {
+            let place = request.arguments().get(at).cloned().unwrap_or(0..0);
+            bytes.get(place.start as usize..place.end as usize).unwrap_or_default()
+        };
+        let command = crate::commands::look_up(argument(0))?;
+        let keys = crate::commands::keys(command, request.arguments().len(), argument).ok()?;
+        let mut places = keys.iter().map(|at| pool.pick(argument(at)));
+        let first = places.next()??;
+        // Keys that were together may live apart on the new ring.
+        places.all(|place| place == Some(first)).then_some(first)
+    }
+
+    fn address(&self) -> String {
+        self.told().address.to_string()
+    }
+
+    /// Until when a probe may take.
+    fn probe_deadline(&self, now: Instant) -> Instant {
+        now + self.timeout().map_or(CONNECT_MAX, |limit| limit.clamp(Duration::from_millis(100), CONNECT_MAX))
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({} at {}, {:?})", self.name(), self.address(), self.state.get())
+    }
+}

@@ -1,0 +1,78 @@
+//! Asks a server that failed whether it is well again, at growing intervals.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use buf::{Block, Chunk, SizeClass};
+
+use super::{Server, State};
+use crate::plan::Protocol;
+use crate::wire::{Reply, Scanned};
+use crate::worker::Worker;
+
+/// The first probe of a server that is not ejected comes after this.
+pub(super) const FIRST: Duration = Duration::from_millis(50);
+/// Intervals grow up to this, or to the configured time when that is longer.
+const INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Probes until the server answers as one that is well does.
+pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
+    let (weak, worker) = (Rc::downgrade(server), worker.clone());
+    let thread = worker.thread().clone();
+    thread.clone().spawn("kv probe", async move {
+        let most = first.max(INTERVAL_MAX);
+        let mut interval = first;
+        loop {
+            // Up to an eighth earlier or later: threads do not ask in chorus.
+            let eighth = interval / 8;
+            let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
+            thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
+            let Some(server) = weak.upgrade() else { return };
+            if server.state.get() == State::Well {
+                return;
+            }
+            if is_well(&server, &worker).await {
+                server.restored(&worker);
+                return;
+            }
+            interval = (interval * 2).min(most);
+        }
+    });
+}
+
+/// Connects and asks.
+async fn is_well(server: &Server, worker: &Worker) -> bool {
+    let Ok(tcp) = server.connect(worker).await else { return false };
+    tcp.set_read_deadline(server.probe_deadline(worker.thread().now()));
+    let (mut bytes, mut replies) = server.handshake();
+    let question: &[u8] = match server.protocol() {
+        Protocol::Redis => b"*1\r\n$4\r\nPING\r\n",
+        Protocol::Memcached => b"version\r\n",
+    };
+    bytes.extend_from_slice(question);
+    replies += 1;
+    let len = bytes.len();
+    tcp.send(Chunk::from_shared(bytes.into(), 0..len));
+    let mut block = Block::new(SizeClass::Small);
+    let mut at = 0;
+    while replies > 0 {
+        match tcp.recv(&mut block).await {
+            Ok(got) if got > 0 => {}
+            _ => return false,
+        }
+        while replies > 0
+            && let Scanned::Whole(end) = Reply::new(server.protocol()).scan(&block[at..])
+        {
+            // `-LOADING` is an answer, but not of one that is well.
+            if block.get(at) == Some(&b'-') || block[at..].starts_with(b"ERROR") {
+                return false;
+            }
+            at += end;
+            replies -= 1;
+        }
+        if replies > 0 && block.room() == 0 {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,32 @@
+//! Bytes and messages: where a request or a reply begins and ends, and what stands in it. Pure.
+//!
+//! Scanners work in place and go on where they stopped, whatever the split. Start with [`resp::Request`].
+
+pub mod resp;
+
+pub use resp::Scanned;
+
+use crate::plan::Protocol;
+
+/// A reply of either protocol, as far as it was looked at.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply {
+    /// Of Redis.
+    Resp(resp::Reply),
+}
+
+impl Reply {
+    /// Before the first reply of a connection.
+    #[must_use]
+    pub fn new(_protocol: Protocol) -> Self {
+        Self::Resp(resp::Reply::default())
+    }
+
+    /// See [`resp::Reply::scan`].
+    #[inline]
+    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
+        match self {
+            Self::Resp(reply) => reply.scan(bytes),
+        }
+    }
+}

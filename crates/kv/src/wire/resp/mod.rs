@@ -1,0 +1,56 @@
+//! RESP2, the protocol of Redis.
+//!
+//! - [`request`]: arrays of bulk strings, and inline commands.
+//! - [`reply`]: where a reply ends, without looking at what it says.
+
+pub mod reply;
+pub mod request;
+
+pub use reply::{Reply, Scanned};
+pub use request::{Malformed, Request, Scan};
+
+/// The longest line with a number in it: `$536870912\r\n` and room to spare.
+const NUMBER_LINE_MAX: usize = 32;
+
+/// What stands at the start of a header line `:123\r\n`, the first byte having been looked at already.
+enum Number {
+    /// The number, and the length of the whole line.
+    Is(i64, usize),
+    /// The line has not ended.
+    More,
+    /// It is no number, or too long for one.
+    No,
+}
+
+/// Reads the number behind the first byte of `bytes`.
+#[inline]
+fn number(bytes: &[u8]) -> Number {
+    let mut at = 1;
+    let negative = bytes.get(1) == Some(&b'-');
+    if negative {
+        at = 2;
+    }
+    let first = at;
+    let mut value: i64 = 0;
+    loop {
+        match bytes.get(at) {
+            Some(digit @ b'0'..=b'9') => {
+                // Eighteen digits fit into 63 bits.
+                if at - first >= 18 {
+                    return Number::No;
+                }
+                value = value * 10 + i64::from(digit - b'0');
+                at += 1;
+            }
+            Some(b'\r') if at > first => {
+                return match bytes.get(at + 1) {
+                    Some(b'\n') => Number::Is(if negative { -value } else { value }, at + 2),
+                    Some(_) => Number::No,
+                    None => Number::More,
+                };
+            }
+            Some(_) => return Number::No,
+            None => return if at > NUMBER_LINE_MAX { Number::No } else { Number::More },
+        }
+    }
+}

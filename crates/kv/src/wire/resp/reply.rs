@@ -1,0 +1,173 @@
+//! A reply: where it ends. What it says concerns only those who join several.
+
+use super::{Number, number};
+
+/// The longest line of a simple string or an error.
+pub const LINE_MAX: usize = 64 << 10;
+/// Elements of all arrays of one reply together.
+pub const ELEMENTS_MAX: u64 = 1 << 32;
+
+/// What a look at the bytes came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scanned {
+    /// The reply ends after so many of these bytes.
+    Whole(usize),
+    /// It does not end in them. So many of them were looked at for good, the rest must be there next time.
+    Part(usize),
+    /// No reply.
+    Malformed,
+}
+
+/// One reply, as far as it was looked at: a number of elements to come, and bytes to pass over.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    elements: u64,
+    skip: u64,
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Self { elements: 1, skip: 0 }
+    }
+}
+
+impl Reply {
+    /// Bytes of the reply that are known to come, beyond those looked at.
+    #[must_use]
+    pub fn known(&self) -> u64 {
+        self.skip
+    }
+
+    /// Looks at `bytes`, which go on where it said that it had looked for good. After [`Scanned::Whole`] it is ready
+    /// for the next reply.
+    #[inline]
+    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
+        let mut at = 0;
+        loop {
+            if self.skip > 0 {
+                let here = bytes.len() - at;
+                let skip = usize::try_from(self.skip).unwrap_or(usize::MAX);
+                if here < skip {
+                    self.skip -= here as u64;
+                    return Scanned::Part(bytes.len());
+                }
+                at += skip;
+                self.skip = 0;
+            }
+            if self.elements == 0 {
+                *self = Self::default();
+                return Scanned::Whole(at);
+            }
+            let rest = &bytes[at..];
+            match rest.first() {
+                None => return Scanned::Part(at),
+                Some(b'$') => match number(rest) {
+                    Number::Is(-1, line) => at += line,
+                    Number::Is(size, line) => match u64::try_from(size) {
+                        Ok(size) => {
+                            at += line;
+                            self.skip = size + 2;
+                        }
+                        Err(_) => return Scanned::Malformed,
+                    },
+                    Number::More => return Scanned::Part(at),
+                    Number::No => return Scanned::Malformed,
+                },
+                Some(b'*') => match number(rest) {
+                    Number::Is(count, line) => {
+                        // -1 is the array that is not there.
+                        self.elements += u64::try_from(count).unwrap_or(0);
+                        if self.elements > ELEMENTS_MAX || count < -1 {
+                            return Scanned::Malformed;
+                        }
+                        at += line;
+                    }
+                    Number::More => return Scanned::Part(at),
+                    Number::No => return Scanned::Malformed,
+                },
+                Some(b'+' | b'-' | b':') => match memchr::memchr(b'\n', rest) {
+                    Some(end) if end > 0 && rest[end - 1] == b'\r' => at += end + 1,
+                    Some(_) => return Scanned::Malformed,
+                    None if rest.len() > LINE_MAX => return Scanned::Malformed,
+                    None => return Scanned::Part(at),
+                },
+                Some(_) => return Scanned::Malformed,
+            }
+            self.elements -= 1;
+        }
+    }
+}
+
+/// Where the elements of a whole array reply are; `None` when it is no array.
+#[must_use]
+pub fn elements(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
+    if bytes.first() != Some(&b'*') {
+        return None;
+    }
+    let Number::Is(count, mut at) = number(bytes) else { return None };
+    let count = usize::try_from(count).ok()?;
+    let mut found = Vec::with_capacity(count.min(bytes.len() / 4));
+    for _ in 0..count {
+        let Scanned::Whole(len) = Reply::default().scan(bytes.get(at..)?) else { return None };
+        found.push(at..at + len);
+        at += len;
+    }
+    Some(found)
+}
+
+/// The number in a whole reply `:123`.
+#[must_use]
+pub fn integer(bytes: &[u8]) -> Option<i64> {
+    match (bytes.first(), number(bytes)) {
+        (Some(b':'), Number::Is(value, _)) => Some(value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLIES: [&[u8]; 8] = [
+        b"+OK\r\n",
+        b"-ERR no\r\n",
+        b":-12\r\n",
+        b"$5\r\na\r\nbc\r\n",
+        b"$-1\r\n",
+        b"*-1\r\n",
+        b"*0\r\n",
+        b"*3\r\n*2\r\n$1\r\na\r\n:1\r\n$-1\r\n*1\r\n+x\r\n",
+    ];
+
+    #[test]
+    fn replies_end_where_they_end_whatever_the_split() {
+        for reply in REPLIES {
+            for split in 0..reply.len() {
+                let mut scan = Reply::default();
+                let Scanned::Part(done) = scan.scan(&reply[..split]) else { panic!("{reply:?} at {split}") };
+                assert_eq!(scan.scan(&reply[done..]), Scanned::Whole(reply.len() - done), "{reply:?} at {split}");
+                assert_eq!(scan.scan(b"+\r\n"), Scanned::Whole(3), "ready for the next");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_seen() {
+        for bytes in [&b"x"[..], b"$-2\r\n", b"$x\r\n", b"*-2\r\n", b"*99999999999\r\n", b"+a\n", b":1\n"] {
+            assert_eq!(Reply::default().scan(bytes), Scanned::Malformed, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn elements_are_found_in_an_array() {
+        let bytes = b"*3\r\n$1\r\na\r\n$-1\r\n*1\r\n:1\r\n";
+        let found = elements(bytes).unwrap();
+        assert_eq!(
+            found.iter().map(|at| &bytes[at.clone()]).collect::<Vec<_>>(),
+            [&b"$1\r\na\r\n"[..], b"$-1\r\n", b"*1\r\n:1\r\n"]
+        );
+        assert_eq!(elements(b"-ERR\r\n"), None);
+        assert_eq!(integer(b":42\r\n"), Some(42));
+        assert_eq!(integer(b"+OK\r\n"), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! What one event thread has for all its key-value clients: the pools, names, numbers, and what this turn has touched.
+
+use std::cell::{RefCell, RefMut};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use event::{Tcp, Thread};
+use net::Names;
+use stats::Cells;
+
+use crate::client::{Client, ClientCell, Slots};
+use crate::fault::Fault;
+use crate::lane::{self, LaneCell};
+use crate::metrics::Kv;
+use crate::plan::Plan;
+use crate::pool::{Census, Pool};
+
+/// Emptied lists kept for the next client with requests.
+const SLOTS_MAX: usize = 64;
+/// Places a list may have and still be kept.
+const SLOTS_KEPT_MAX: usize = 256;
+/// How often a turn's end looks whether failing something has failed something else.
+const FAILURES_MAX: usize = 16;
+
+/// What the threads share.
+#[derive(Debug)]
+pub struct Shared {
+    censuses: Vec<Arc<Census>>,
+}
+
+impl Shared {
+    /// For this plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Arc<Self> {
+        Arc::new(Self { censuses: plan.pools.iter().map(|_| Arc::default()).collect() })
+    }
+}
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerParts {
+    /// Its event thread.
+    pub thread: Thread,
+    /// What it serves.
+    pub plan: Arc<Plan>,
+    /// What it shares with the other threads.
+    pub shared: Arc<Shared>,
+    /// Its names.
+    pub names: Names,
+    /// Its numbers.
+    pub cells: Cells<Kv>,
+}
+
+struct Inside {
+    thread: Thread,
+    pools: Vec<Rc<Pool>>,
+    names: Names,
+    cells: Cells<Kv>,
+    dirty_clients: RefCell<Vec<Rc<ClientCell>>>,
+    dirty_lanes: RefCell<Vec<Rc<LaneCell>>>,
+    failed: RefCell<Vec<(Rc<LaneCell>, Fault)>>,
+    resume: RefCell<Vec<Rc<LaneCell>>>,
+    buried: RefCell<Vec<Tcp>>,
+    touched: RefCell<Vec<Rc<ClientCell>>>,
+    slots: RefCell<Vec<Slots>>,
+}
+
+/// See the module. Clones share it.
+#[derive(Clone)]
+pub struct Worker(Rc<Inside>);
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Worker({:?}, {} pools)", self.0.thread, self.0.pools.len())
+    }
+}
+
+impl Worker {
+    /// A worker for the thread it is made on. It lives as long as the thread.
+    #[must_use]
+    pub fn new(parts: WorkerParts) -> Self {
+        let WorkerParts { thread, plan, shared, names, cells } = parts;
+        let pools = plan.pools.iter().zip(&shared.censuses);
+        let pools = pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random())).collect();
+        let worker = Self(Rc::new(Inside {
+            thread: thread.clone(),
+            pools,
+            names,
+            cells,
+            dirty_clients: RefCell::default(),
+            dirty_lanes: RefCell::default(),
+            failed: RefCell::default(),
+            resume: RefCell::default(),
+            buried: RefCell::default(),
+            touched: RefCell::default(),
+            slots: RefCell::default(),
+        }));
+        for pool in &worker.0.pools {
+            if pool.plan().source.preconnect {
+                pool.preconnect(&worker);
+            }
+        }
+        let me = worker.clone();
+        thread.at_tail(move |_| me.turn_ends());
+        worker
+    }
+
+    /// Starts serving a client of the pool of this number, as the plan has them.
+    pub fn serve(&self, tcp: Tcp, pool: usize) {
+        if let Some(pool) = self.0.pools.get(pool) {
+            Client::start(self, pool, tcp);
+        }
+    }
+
+    /// Clients end when what they asked is answered.
+    pub fn drain(&self) {
+        self.0.thread.drain();
+    }
+
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.0.thread
+    }
+
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
+    }
+
+    pub(crate) fn cells(&self) -> &Cells<Kv> {
+        &self.0.cells
+    }
+
+    pub(crate) fn pools(&self) -> &[Rc<Pool>] {
+        &self.0.pools
+    }
+
+    #[inline]
+    pub(crate) fn client_is_dirty(&self, client: Rc<ClientCell>) {
+        self.0.dirty_clients.borrow_mut().push(client);
+    }
+
+    #[inline]
+    pub(crate) fn lane_is_dirty(&self, lane: Rc<LaneCell>) {
+        self.0.dirty_lanes.borrow_mut().push(lane);
+    }
+
+    pub(crate) fn lane_has_failed(&self, lane: Rc<LaneCell>, fault: Fault) {
+        self.0.failed.borrow_mut().push((lane, fault));
+    }
+
+    pub(crate) fn resume_later(&self, lane: Rc<LaneCell>) {
+        self.0.resume.borrow_mut().push(lane);
+    }
+
+    /// Keeps a connection until the turn ends.
+    pub(crate) fn bury(&self, tcp: Tcp) {
+        self.0.buried.borrow_mut().push(tcp);
+    }
+
+    pub(crate) fn touched(&self) -> RefMut<'_, Vec<Rc<ClientCell>>> {
+        self.0.touched.borrow_mut()
+    }
+
+    /// An empty list, with memory if a used one is at hand.
+    pub(crate) fn take_slots(&self) -> Slots {
+        self.0.slots.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an emptied list back.
+    pub(crate) fn keep_slots(&self, slots: Slots) -> Slots {
+        let mut kept = self.0.slots.borrow_mut();
+        if kept.len() < SLOTS_MAX && slots.capacity() <= SLOTS_KEPT_MAX {
+            kept.push(slots);
+        }
+        VecDeque::new()
+    }
+
+    /// Fails what failed, hands over what is held, sends what is ready.
+    fn turn_ends(&self) {
+        for _ in 0..FAILURES_MAX {
+            let failed = self.0.failed.take();
+            if failed.is_empty() {
+                break;
+            }
+            for (lane, fault) in failed {
+                lane::fail(&lane, fault);
+            }
+        }
+        for lane in self.0.resume.take() {
+            lane.borrow_mut().resume();
+        }
+        let mut lanes = self.0.dirty_lanes.take();
+        for lane in lanes.drain(..) {
+            lane.borrow_mut().flush();
+        }
+        self.put_back(&self.0.dirty_lanes, lanes);
+        let mut clients = self.0.dirty_clients.take();
+        for client in clients.drain(..) {
+            client.borrow_mut().flush();
+        }
+        self.put_back(&self.0.dirty_clients, clients);
+        drop(self.0.buried.take());
+    }
+
+    /// Keeps an emptied list's memory.
+    #[expect(clippy::unused_self, reason = "it is the worker's list")]
+    fn put_back<T>(&self, list: &RefCell<Vec<T>>, emptied: Vec<T>) {
+        let mut now = list.borrow_mut();
+        if now.is_empty() {
+            *now = emptied;
+        }
+    }
+}
