@@ -45,11 +45,50 @@ pub(crate) enum Command {
     Manager(RoleArguments),
     /// Runs server by itself: it binds its listeners, and nobody watches it
     Server(ServerArguments),
+    /// Answers from a file alone what can be said of pools and keys
+    Kv(Kv),
+    /// twemproxy's program: its flags, its file (`beltway nutcracker -h`)
+    #[command(disable_help_flag = true)]
+    Nutcracker {
+        /// What twemproxy is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Makes links to this program under the names it answers to
     InstallLinks {
         /// Where to make them
         directory: PathBuf,
     },
+}
+
+/// `kv`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Kv {
+    #[command(subcommand)]
+    pub(crate) command: KvCommand,
+}
+
+/// What may be asked of pools and keys.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum KvCommand {
+    /// Says which server keys belong to and why, with all servers live
+    Where(Where),
+}
+
+/// `kv where`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Where {
+    /// The configuration file, or twemproxy's own [default: /etc/beltway/beltway.yaml]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// As JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The pool
+    pub(crate) pool: String,
+    /// The keys
+    #[arg(required = true)]
+    pub(crate) keys: Vec<std::ffi::OsString>,
 }
 
 /// Which Beltway is meant.

@@ -17,7 +17,7 @@ use supervise::role::{self, FIRST_DESCRIPTOR};
 use supervise::wait;
 
 use crate::cli::{Check, Command, CopArguments, Place, RoleArguments, ServerArguments};
-use crate::{ask, names, stub};
+use crate::{ask, kv, names, nutcracker, stub};
 
 /// What the daemon has beyond its server's start timeout to say how it went.
 const START_MARGIN: Duration = Duration::from_secs(5);
@@ -37,6 +37,8 @@ pub(crate) fn dispatch(command: Command) -> u8 {
         Command::Cop(arguments) => cop(arguments),
         Command::Manager(arguments) => manager(arguments),
         Command::Server(arguments) => server(arguments),
+        Command::Kv(asked) => kv::dispatch(&asked.command),
+        Command::Nutcracker { arguments } => nutcracker::run(&arguments),
         Command::InstallLinks { directory } => install_links(&directory),
     }
 }

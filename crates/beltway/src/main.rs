@@ -1,13 +1,16 @@
 //! The program `beltway`, and the names it answers to: one binary for the stub, the three roles and the commands.
 //!
 //! `cli` says what may be typed, `names` which name stands for which command; `stub` is what `run` and `start` leave at
-//! the top of the tree; `commands` does what needs no process of its own, `ask` asks the processes that run.
+//! the top of the tree; `commands` does what needs no process of its own, `ask` asks the processes that run; `nutcracker`
+//! is twemproxy's program, `kv` what can be said of keys from a file.
 
 mod ask;
 mod banner;
 mod cli;
 mod commands;
+mod kv;
 mod names;
+mod nutcracker;
 mod stub;
 
 use std::process::ExitCode;
@@ -19,15 +22,8 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = match names::arguments(std::env::args_os()) {
-        Ok(arguments) => arguments,
-        Err(why) => {
-            eprintln!("{why}");
-            return ExitCode::from(2);
-        }
-    };
     // Usage errors end with 2, help and version with 0.
-    match cli::Cli::try_parse_from(arguments) {
+    match cli::Cli::try_parse_from(names::arguments(std::env::args_os())) {
         Ok(cli) => ExitCode::from(commands::dispatch(cli.command)),
         Err(error) => error.exit(),
     }

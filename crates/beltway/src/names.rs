@@ -5,30 +5,29 @@ use std::io;
 use std::path::Path;
 
 /// Names and the commands they stand for.
-pub(crate) const NAMES: [(&str, &str); 4] =
-    [("traffic_cop", "cop"), ("traffic_manager", "manager"), ("traffic_server", "server"), ("traffic_ctl", "ctl")];
-
-/// twemproxy's name, which no part of this version answers to.
-const NUTCRACKER: &str = "nutcracker";
+pub(crate) const NAMES: [(&str, &str); 5] = [
+    ("traffic_cop", "cop"),
+    ("traffic_manager", "manager"),
+    ("traffic_server", "server"),
+    ("traffic_ctl", "ctl"),
+    ("nutcracker", "nutcracker"),
+];
 
 /// The arguments as `beltway` understands them: `traffic_cop -c FILE` is `beltway cop -c FILE`.
-pub(crate) fn arguments(given: impl Iterator<Item = OsString>) -> Result<Vec<OsString>, String> {
+pub(crate) fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut given: Vec<OsString> = given.collect();
     let called = given.first().map(Path::new).and_then(Path::file_name).unwrap_or(OsStr::new("beltway"));
-    if called == NUTCRACKER {
-        return Err("nutcracker: this version of Beltway has no key-value engine yet; nothing was started".to_owned());
-    }
     if let Some((_, command)) = NAMES.iter().find(|(name, _)| called == *name) {
         given.insert(1, OsString::from(command));
     }
-    Ok(given)
+    given
 }
 
 /// Makes a link to this program for each name in `directory`. Says which were made.
 pub(crate) fn install_links(directory: &Path) -> io::Result<Vec<String>> {
     let program = std::env::current_exe()?;
     let mut made = Vec::new();
-    for name in NAMES.iter().map(|(name, _)| *name).chain([NUTCRACKER]) {
+    for (name, _) in NAMES {
         let link = directory.join(name);
         match std::fs::symlink_metadata(&link) {
             Ok(there) if !there.is_symlink() => {
@@ -51,12 +50,12 @@ mod tests {
 
     #[test]
     fn a_role_name_stands_for_its_command() {
-        let given = |words: &[&str]| arguments(words.iter().map(OsString::from)).unwrap();
+        let given = |words: &[&str]| arguments(words.iter().map(OsString::from));
         assert_eq!(given(&["/usr/bin/traffic_cop", "-c", "x"]), ["/usr/bin/traffic_cop", "cop", "-c", "x"]);
         assert_eq!(given(&["traffic_ctl", "status"]), ["traffic_ctl", "ctl", "status"]);
         assert_eq!(given(&["beltway", "run"]), ["beltway", "run"]);
         assert_eq!(given(&["anything"]), ["anything"]);
-        assert!(arguments(["nutcracker".into()].into_iter()).is_err());
+        assert_eq!(given(&["/usr/sbin/nutcracker", "-t"]), ["/usr/sbin/nutcracker", "nutcracker", "-t"]);
         assert!(given(&[]).is_empty());
     }
 }

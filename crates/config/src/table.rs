@@ -299,7 +299,7 @@ const ROWS: &[Key] = &[
         "http.limits.connections",
         count_or_auto(1, 4_000_000),
         "auto",
-        Reload,
+        Restart,
         "Client connections at a time; at the limit no more are accepted. `auto` is what the limit on open files allows, less a reserve.",
     ),
     key(
@@ -394,7 +394,7 @@ const ROWS: &[Key] = &[
     key(
         "supervise.hang_timeout",
         duration_ms(1_000, 300_000),
-        "5s",
+        "1500ms",
         Restart,
         "How long a process may give no sign of life, although it had the processor, before it is replaced.",
     ),

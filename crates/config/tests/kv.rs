@@ -70,7 +70,7 @@ fn what_is_wrong_is_pointed_at() {
         ("redis: yes", "takes `true` or `false`", "write `true`"),
         ("redis: true, redis_auth: \"\"", "`kv.pools.NAME.redis_auth` is empty", "remove the key"),
         ("redis_auth: x", "speaks memcached's protocol", "`redis: true`"),
-        ("server_connections: 0", "out of bounds", "from 1 up to 1024"),
+        ("server_connections: 0", "out of bounds", "from 1 up to 64"),
         ("eject_policy: drop", "cannot be `drop`", "`rehash`, `error` or `miss`"),
     ];
     for (keys, message, hint) in cases {

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use super::rows::POOL;
 use super::text::{self, NUMBER_MAX};
-use super::{Kv, KvListen, KvPool, KvServer, Password, check};
+use super::{Kv, KvListen, KvPool, KvServer, KvStats, Password, check};
 use crate::choice::{EjectPolicy, KvDistribution, KvHash};
 use crate::diagnostic::{Diagnostic, Diagnostics, Findings, Place, Severity, Source, Spanned, quoted};
 use crate::kind::one_of;
+use crate::model::{Config, Log};
 use crate::nearest::nearest;
 use crate::table::{Key, below};
 use crate::tree::{self, Content, Entry, Node};
@@ -43,6 +44,16 @@ impl Nutcracker {
     #[must_use]
     pub fn diagnose(&self, place: Place, message: impl Into<String>, hint: impl Into<Option<String>>) -> Diagnostic {
         self.source.diagnostic(Severity::Error, place, message.into(), hint.into())
+    }
+
+    /// The configuration of a server that serves these pools and nothing else: no HTTP, no port of its own but the
+    /// stats port. Reloading is not for it, as twemproxy knows none.
+    #[must_use]
+    pub fn into_config(self, stats: KvStats, log: Log) -> Config {
+        const NOTHING_ELSE: &str = "admin: {listen: off}\nserver: {listen: off}\n";
+        let base = crate::parse_as_if(&self.source.file, NOTHING_ELSE, true).expect("a file of two switches is right");
+        let kv = Kv { stats: Some(stats), ..self.kv };
+        Config { kv, log, source: self.source, warnings: self.warnings, ..base }
     }
 }
 

@@ -124,7 +124,7 @@ pub(crate) const ROWS: [Key; 25] = [
     ),
     key(
         "kv.pools.NAME.server_connections",
-        count(1, 1024),
+        count(1, 64),
         "1",
         Reload,
         "Connections to each server, for each event thread; opened on demand.",

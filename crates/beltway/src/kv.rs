@@ -1,0 +1,254 @@
+//! `beltway kv where`: which server a key belongs to and why, from a file alone. Nobody is asked, nothing runs.
+//!
+//! All servers count as live. The running server's own view, with those that are ejected, is `ctl kv where`.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::ToSocketAddrs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use base::Rng;
+use config::kv::{Kv, KvPool, nutcracker};
+use config::{Diagnostics, KvDistribution};
+use hashring::{Continuum, Distribution, HashTag, Rendezvous, Rules, Server};
+use serde_json::json;
+use supervise::failure::{COULD_NOT, DONE, WRONG_CONFIGURATION, WRONG_USAGE};
+
+use crate::cli::{KvCommand, Where};
+
+pub(crate) fn dispatch(command: &KvCommand) -> u8 {
+    match command {
+        KvCommand::Where(asked) => whereabouts(asked),
+    }
+}
+
+fn whereabouts(asked: &Where) -> u8 {
+    let file = asked.config.clone().unwrap_or_else(|| config::DEFAULT_FILE.into());
+    let kv = match read(&file) {
+        Ok(kv) => kv,
+        Err(wrong) => {
+            eprintln!("{wrong}");
+            return WRONG_CONFIGURATION;
+        }
+    };
+    let Some(pool) = kv.pool(&asked.pool) else {
+        let names: Vec<&str> = kv.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let known = if names.is_empty() { "no pool".to_owned() } else { names.join(", ") };
+        eprintln!("beltway: {} has no pool {:?}; it has {known}", file.display(), asked.pool);
+        return WRONG_USAGE;
+    };
+    let ring = match Ring::build(pool) {
+        Ok(ring) => ring,
+        Err(why) => {
+            eprintln!("beltway: pool {}: {why}", pool.name);
+            return COULD_NOT;
+        }
+    };
+    let mut text = String::new();
+    for key in &asked.keys {
+        let found = ring.find(key.as_bytes());
+        // Writing to a string cannot fail.
+        let _ = if asked.json {
+            writeln!(text, "{}", found.json(pool, key))
+        } else {
+            write!(text, "{}", found.text(pool, key))
+        };
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => DONE,
+        Err(error) => {
+            eprintln!("beltway: the answer cannot be written: {error}");
+            COULD_NOT
+        }
+    }
+}
+
+/// The pools of Beltway's own file or of twemproxy's, whichever `file` is.
+fn read(file: &Path) -> Result<Kv, Diagnostics> {
+    let ours = match config::load_as_if(file, true) {
+        Ok(config) => return Ok(config.kv),
+        Err(wrong) => wrong,
+    };
+    let resolve = |host: &str, port: u16| {
+        (host, port).to_socket_addrs()?.next().ok_or_else(|| std::io::Error::other("the name has no address"))
+    };
+    match nutcracker::load(file, &resolve) {
+        Ok(read) => Ok(read.kv),
+        Err(theirs) => Err(if has_keys_of_ours(file) { ours } else { theirs }),
+    }
+}
+
+/// Whether a line begins with a key of Beltway's own file: then that is what it was meant to be.
+fn has_keys_of_ours(file: &Path) -> bool {
+    let is_ours = |line: &str| {
+        config::table().iter().any(|key| line.strip_prefix(key.path).is_some_and(|rest| rest.starts_with(':')))
+    };
+    // One that cannot be read was refused for that by both.
+    std::fs::read_to_string(file).is_ok_and(|text| text.lines().any(is_ours))
+}
+
+/// What chooses among a pool's servers.
+enum Ring {
+    Continuum(Continuum),
+    Rendezvous(Rendezvous, Option<HashTag>),
+}
+
+/// Where one key is.
+struct Found {
+    /// The server's index; none when the pool has none.
+    server: Option<usize>,
+    hash: Option<u32>,
+    why: String,
+    /// Whether the next request may go elsewhere.
+    by_chance: bool,
+}
+
+impl Ring {
+    fn build(pool: &KvPool) -> Result<Self, String> {
+        let names: Vec<_> = pool.servers.iter().map(|server| (server.ring_name(), server.weight)).collect();
+        let tag = pool.hash_tag.map(|[open, close]| HashTag::new(open, close));
+        let distribution = match pool.distribution {
+            KvDistribution::Ketama => Distribution::Ketama,
+            KvDistribution::Modula => Distribution::Modula,
+            KvDistribution::Random => Distribution::Random,
+            KvDistribution::Rendezvous => {
+                let names = names.iter().map(|(name, weight)| (name.as_ref(), *weight));
+                return Ok(Self::Rendezvous(Rendezvous::build(names), tag));
+            }
+        };
+        let hash = pool.hash.word().parse().map_err(|error: hashring::UnknownName| error.to_string())?;
+        let servers: Vec<Server<'_>> =
+            names.iter().map(|(name, weight)| Server { name: name.as_ref(), weight: *weight }).collect();
+        let ring = Continuum::build(&servers, Rules { hash, distribution, tag }, |_| true);
+        ring.map(Self::Continuum).map_err(|error| error.to_string())
+    }
+
+    fn find(&self, key: &[u8]) -> Found {
+        // Only the distribution `random` draws from it, and says so.
+        const SEED: u64 = 1;
+        match self {
+            Self::Continuum(ring) => {
+                let placement = ring.explain(key, &mut Rng::new(SEED));
+                let by_chance = matches!(placement.way, hashring::Way::Random { .. }) && !placement.alone;
+                let hash = (!placement.alone && !by_chance).then_some(placement.hash);
+                Found { server: placement.server, hash, why: placement.to_string(), by_chance }
+            }
+            Self::Rendezvous(ring, tag) => {
+                let hashed = tag.map_or(0..key.len(), |tag| tag.span(key));
+                let server = ring.pick(&key[hashed.clone()]);
+                let why = format!("the highest bid for bytes {}..{}", hashed.start, hashed.end);
+                Found { server, hash: None, why, by_chance: false }
+            }
+        }
+    }
+}
+
+impl Found {
+    fn text(&self, pool: &KvPool, key: &OsString) -> String {
+        let key = key.as_bytes().escape_ascii();
+        match self.server.map(|at| &pool.servers[at]) {
+            Some(_) if self.by_chance => format!("{key}: {}\n", self.why),
+            Some(server) => {
+                let (address, name) = (server.address.to_string(), server.ring_name());
+                let called = if name == address { String::new() } else { format!(" called {name}") };
+                format!("{key}: {address}{called}, weight {}\n  {}\n", server.weight, self.why)
+            }
+            None => format!("{key}: {}\n", self.why),
+        }
+    }
+
+    fn json(&self, pool: &KvPool, key: &OsString) -> serde_json::Value {
+        let server = self.server.filter(|_| !self.by_chance).map(|at| &pool.servers[at].value);
+        json!({
+            "key": key.as_bytes().escape_ascii().to_string(),
+            "pool": pool.name.as_str(),
+            "server": server.map(|server| server.address.to_string()),
+            "name": server.map(config::kv::KvServer::ring_name),
+            "weight": server.map(|server| server.weight),
+            "hash": self.hash,
+            "why": self.why,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// The file that a pool of the recordings was made from.
+    fn file(pool: &Value) -> String {
+        let mut text = "p:\n  listen: 127.0.0.1:1\n  timeout: 1\n".to_owned();
+        for key in ["hash", "distribution"] {
+            let _ = writeln!(text, "  {key}: {}", pool[key].as_str().unwrap());
+        }
+        if let Some(tag) = pool["hash_tag"].as_str() {
+            let _ = writeln!(text, "  hash_tag: \"{tag}\"");
+        }
+        text.push_str("  servers:\n");
+        for (i, server) in pool["servers"].as_array().unwrap().iter().enumerate() {
+            let (name, weight) = (server[0].as_str().unwrap(), server[1].as_u64().unwrap());
+            // Without a name when the address makes it, so that this too is compared.
+            let _ = match name.parse::<std::net::SocketAddr>() {
+                Ok(address) => writeln!(text, "    - {address}:{weight}"),
+                Err(_) if name.parse::<std::net::Ipv4Addr>().is_ok() => writeln!(text, "    - {name}:11211:{weight}"),
+                Err(_) => writeln!(text, "    - 127.0.0.1:{}:{weight} {name}", i + 1),
+            };
+        }
+        text
+    }
+
+    #[test]
+    fn every_key_is_where_twemproxy_was_seen_to_put_it() {
+        let recordings =
+            [include_str!("../../hashring/vectors/nutcracker.json"), include_str!("../../hashring/vectors/more.json")];
+        let mut compared = 0;
+        for recording in recordings {
+            let recording: Value = serde_json::from_str(recording).unwrap();
+            let unhex = |hex: &Value| -> Vec<u8> {
+                let hex = hex.as_str().unwrap().as_bytes().chunks(2);
+                hex.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+            };
+            let keys: Vec<Vec<u8>> = recording["keys_hex"].as_array().unwrap().iter().map(unhex).collect();
+            for pool in recording["pools"].as_array().unwrap() {
+                // Ejection is the running server's to tell.
+                if pool["ejected"].as_array().is_some_and(|ejected| !ejected.is_empty()) {
+                    continue;
+                }
+                let resolve = |_: &str, _: u16| Err(std::io::Error::other("not asked"));
+                let read = nutcracker::parse("t", &file(pool), &resolve).unwrap_or_else(|wrong| panic!("{wrong}"));
+                let ring = Ring::build(&read.kv.pools[0]).unwrap();
+                for (key, seen) in keys.iter().zip(pool["map"].as_str().unwrap().chars()) {
+                    let seen = seen.to_digit(36).unwrap() as usize;
+                    assert_eq!(ring.find(key).server, Some(seen), "{key:?} in\n{}", file(pool));
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 9_000, "{compared}");
+    }
+
+    #[test]
+    fn the_answer_names_the_server_and_the_reason() {
+        let answer = |distribution: &str| {
+            let text = format!(
+                "kv: {{pools: {{a: {{listen: 127.0.0.1:1, distribution: {distribution}, hash_tag: \"{{}}\", \
+                 servers: [\"10.0.0.1:6379:1 one\", \"10.0.0.2:6379:2\"]}}}}}}"
+            );
+            let config = config::parse_as_if("t", &text, true).unwrap();
+            let pool = config.kv.pools[0].clone();
+            let found = Ring::build(&pool).unwrap().find(b"user:{7}\n");
+            (found.text(&pool, &"user:{7}\n".into()), found.json(&pool, &"user:{7}\n".into()))
+        };
+        let (text, json) = answer("modula");
+        assert!(text.starts_with("user:{7}\\n: 10.0.0."), "{text}");
+        assert!(text.contains("bytes 6..7 hash to") && text.contains("by 3 leaves"), "{text}");
+        assert!(json["server"].is_string() && json["hash"].is_u64() && json["pool"] == "a", "{json}");
+        assert!(answer("ketama").0.contains("point"));
+        assert!(answer("rendezvous").0.contains("the highest bid for bytes 6..7"));
+        let (text, json) = answer("random");
+        assert!(text.contains("by chance one of 2") && !text.contains("10.0.0") && json["server"].is_null(), "{text}");
+    }
+}
