@@ -124,7 +124,7 @@ impl Continuation for Counting {
     fn handle_event(&mut self, _event: Event, _thread: &Thread) {
         let count = COUNT.get() + 1;
         COUNT.set(count);
-        if count % BATCH == 0 {
+        if count.is_multiple_of(BATCH) {
             self.0.store(count, Ordering::Relaxed);
         }
     }

@@ -12,6 +12,11 @@ use buf::{Block, Chunk, SizeClass};
 
 use super::*;
 
+mod across;
+mod descriptors;
+mod measure;
+mod waiting;
+
 fn thread() -> Thread {
     Thread::new(ThreadOptions { name: "[test]".into(), index: 0, seed: 1 }).unwrap()
 }

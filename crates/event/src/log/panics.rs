@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn a_stack_becomes_one_line_without_the_machinery() {
-        let text = "   0: std::backtrace::Backtrace::create\n   1: http::transact\n             at ./a.rs:1:2\n   2: main\n";
+        let text =
+            "   0: std::backtrace::Backtrace::create\n   1: http::transact\n             at ./a.rs:1:2\n   2: main\n";
         assert_eq!(frames(text), "http::transact (./a.rs:1:2) < main");
     }
 }
