@@ -38,4 +38,4 @@ mod worker;
 
 pub use metrics::Http;
 pub use plan::Plan;
-pub use worker::{LogRenewal, Renewal, Worker, WorkerParts};
+pub use worker::{HandOver, LogRenewal, Renewal, Worker, WorkerParts};

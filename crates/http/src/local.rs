@@ -150,7 +150,12 @@ pub(crate) async fn run(
     if response.chunked {
         tcp.send(Chunk::from_static(chunk::LAST));
     }
-    if response.keep { Ending::KeepAlive } else { Ending::Close }
+    match (response.keep, request.keep_alive()) {
+        (true, _) => Ending::KeepAlive,
+        // As for proxied requests: the client may be sending its next one.
+        (false, true) => Ending::Linger,
+        (false, false) => Ending::Close,
+    }
 }
 
 /// Reads a request's content away. False when it does not come to its end.

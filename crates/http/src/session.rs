@@ -57,6 +57,19 @@ impl Session {
     pub(crate) fn peer(&self) -> SocketAddr {
         self.tcp.peer().unwrap_or(NOWHERE)
     }
+
+    /// Whether another process is to serve it from the next request on.
+    fn moves(&self) -> bool {
+        self.service.is_none() && self.worker.successor().is_some()
+    }
+
+    /// Gives the idle connection to whoever takes over. `false`: nobody does, or it cannot be had.
+    fn hand_over(&self) -> bool {
+        let Some(hand_over) = self.worker.successor().filter(|_| self.service.is_none()) else { return false };
+        let Some(fd) = self.tcp.release() else { return false };
+        hand_over(fd, self.tcp.peer());
+        true
+    }
 }
 
 impl Drop for Session {
@@ -87,6 +100,12 @@ impl Continuation for Idle {
             }
             // A deadline that was for sending, and all has been sent: not ours.
             Event::Interval if thread.now() < self.until && session.tcp.queued() == 0 => self.session = Some(session),
+            Event::Drain if session.moves() => {
+                let _ = session.tcp.take_handler();
+                if let Some(me) = self.me.upgrade() {
+                    thread.spawn("http hand-over", settle(session, me));
+                }
+            }
             Event::Interval | Event::Drain | Event::Immediate | Event::Message | Event::Cancelled => drop(session),
         }
     }
@@ -111,8 +130,21 @@ pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>
     rest(session, &idle, limit);
 }
 
+/// Makes the connection idle when all has been sent: it goes elsewhere then.
+async fn settle(session: Session, idle: Rc<RefCell<Idle>>) {
+    let plan = session.worker.plan();
+    session.tcp.set_read_deadline(Instant::FAR_FUTURE);
+    session.tcp.set_write_deadline(session.worker.thread().now() + plan.timeouts.client_send);
+    if session.tcp.room(0).await.is_ok() {
+        rest(session, &idle, plan.timeouts.keep_alive);
+    }
+}
+
 /// Makes the connection idle.
 fn rest(session: Session, idle: &Rc<RefCell<Idle>>, limit: Duration) {
+    if session.hand_over() {
+        return;
+    }
     let now = session.worker.thread().now();
     let until = now + limit;
     let sending = session.worker.plan().timeouts.client_send;
@@ -143,6 +175,7 @@ async fn serve(session: Session, idle: Rc<RefCell<Idle>>) {
     let ending = requests(&session, &mut scratch).await;
     worker.give_scratch(scratch);
     match ending {
+        Ending::KeepAlive if session.moves() => settle(session, idle).await,
         Ending::KeepAlive if !worker.is_draining() => {
             let limit = worker.plan().timeouts.keep_alive;
             rest(session, &idle, limit);

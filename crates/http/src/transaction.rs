@@ -107,8 +107,13 @@ pub(crate) async fn run(
     let arrived = ahead_before + session.tcp.received() - received_before;
     exchange.account.received += arrived.saturating_sub(inbox.bytes().len() as u64);
     exchange.close_account(response, started);
-    // What came behind this request is the next one's, unless the connection ends here.
-    if ending == Ending::KeepAlive && worker.is_draining() { Ending::Close } else { ending }
+    match ending {
+        // A client that meant to go on may be sending its next request now; answered by a reset, it would lose this
+        // response too (RFC 9112 §9.6).
+        Ending::Close if head.keep_alive() => Ending::Linger,
+        Ending::KeepAlive if worker.is_draining() => Ending::Linger,
+        ending => ending,
+    }
 }
 
 /// Counts a transaction as under way.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +58,11 @@ struct Inside {
     scratch: RefCell<Vec<Box<Scratch>>>,
     civil: RefCell<Civil>,
     draining: Cell<bool>,
+    successor: RefCell<Option<HandOver>>,
 }
+
+/// Takes an idle client's connection to whoever serves it from here on.
+pub type HandOver = Rc<dyn Fn(OwnedFd, Option<SocketAddr>)>;
 
 /// See the module. Clones share it.
 #[derive(Clone)]
@@ -133,6 +138,7 @@ impl Worker {
             scratch: RefCell::default(),
             civil: RefCell::new(civil),
             draining: Cell::new(false),
+            successor: RefCell::default(),
         }))
     }
 
@@ -165,6 +171,16 @@ impl Worker {
     pub fn drain(&self) {
         self.0.draining.set(true);
         self.0.thread.drain();
+    }
+
+    /// From now on every client's connection goes, as soon as it is idle, to another process by `hand_over`.
+    pub fn hand_over(&self, hand_over: HandOver) {
+        *self.0.successor.borrow_mut() = Some(hand_over);
+        self.0.thread.drain();
+    }
+
+    pub(crate) fn successor(&self) -> Option<HandOver> {
+        self.0.successor.borrow().clone()
     }
 
     /// House-keeping, a few times a second: hands the log over, closes what was idle too long.
