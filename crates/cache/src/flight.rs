@@ -397,14 +397,20 @@ impl Stream {
         Some(held.map_or(BodyStep::Lagged, BodyStep::Fragment))
     }
 
-    /// Lets go of what lies further back than `window`. What is let go of is the caller's to drop.
+    /// Lets go of what lies further back than `window`, and gives its bytes back. What is let go of is the caller's to
+    /// drop.
     pub(crate) fn trim(&mut self, window: u64) -> Vec<Fragment> {
+        let dropped = self.drop_before(window);
+        self.charge.shrink(dropped.iter().map(|fragment| footprint_shared(fragment.len())).sum());
+        dropped
+    }
+
+    fn drop_before(&mut self, window: u64) -> Vec<Fragment> {
         let mut dropped = Vec::new();
         while let Some((start, fragment)) = self.held.front() {
             if start + fragment.len() as u64 + window > self.total {
                 break;
             }
-            self.charge.shrink(footprint_shared(fragment.len()));
             dropped.extend(self.held.pop_front().map(|(_, fragment)| fragment));
         }
         dropped

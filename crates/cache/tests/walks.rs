@@ -73,7 +73,7 @@ fn fill(store: &RamStore, key: Key, metadata: &[u8], tags: Tags, body: &[u8]) {
     for part in body.chunks(1_000) {
         assert_eq!(writer.append(part, at(0)), Kept::Yes);
     }
-    writer.finish(None, &|_| true, at(0)).unwrap();
+    writer.finish(None, &|_| true, at(0)).expect("stored");
 }
 
 #[derive(Default)]

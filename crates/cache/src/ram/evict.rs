@@ -1,13 +1,20 @@
 //! Making room: what goes, and until when.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::budget::Charge;
 use crate::ram::Inside;
-use crate::ram::queues::{Queue, Step};
+use crate::ram::queues::{Known, Queue, Step};
 
-/// The small queue's share of the bytes, one part in this many.
-const SMALL_SHARE: u64 = 10;
+/// Shares of the small queue are in parts of this.
+const WHOLE: u64 = 1 << 20;
+/// The small queue's share at first, and its limits.
+const SHARE_FIRST: u64 = WHOLE / 10;
+const SHARE_MIN: u64 = WHOLE / 20;
+const SHARE_MAX: u64 = WHOLE / 10 * 8;
+/// An object that comes back after one part in this many of all bytes has left its queue would have been hit, had the
+/// queue been that much larger.
+const NEAR: u64 = 8;
 /// Shards looked at to find the oldest. More would cost more than a better choice gains.
 const SHARDS_LOOKED_AT: usize = 16;
 /// Steps of eviction for one reservation; then there is no room.
@@ -15,7 +22,45 @@ const STEPS_MAX: usize = 1 << 16;
 /// Objects spared for one reservation because somebody reads them: to evict them would free nothing yet.
 const BUSY_SPARED_MAX: usize = 64;
 
+/// How much of the bytes the small queue may have. It grows when what left it comes back soon, and shrinks when what
+/// left the main queue does: by the object's own bytes, so that both queues are worth the same at the margin.
+#[derive(Debug)]
+pub(crate) struct SmallShare(AtomicU64);
+
+impl Default for SmallShare {
+    fn default() -> Self {
+        Self(AtomicU64::new(SHARE_FIRST))
+    }
+}
+
+impl SmallShare {
+    fn is_exceeded(&self, small: u64, main: u64) -> bool {
+        let allowed = u128::from(small + main) * u128::from(self.0.load(Ordering::Relaxed)) / u128::from(WHOLE);
+        u128::from(small) > allowed || main == 0
+    }
+
+    fn learn(&self, queue: Queue, bytes: u64, total: u64) {
+        let step = u64::try_from(u128::from(bytes) * u128::from(WHOLE) / u128::from(total.max(1))).unwrap_or(WHOLE);
+        let share = self.0.load(Ordering::Relaxed);
+        let share = match queue {
+            Queue::Small => share.saturating_add(step),
+            Queue::Main => share.saturating_sub(step),
+        };
+        // Of two threads that learn at one time one may be lost: it is a hint.
+        self.0.store(share.clamp(SHARE_MIN, SHARE_MAX), Ordering::Relaxed);
+    }
+}
+
 impl Inside {
+    /// An object of so many bytes came in, of which the ghosts knew that.
+    pub(crate) fn learn(&self, known: Known, bytes: u64) {
+        let Some((queue, age)) = known else { return };
+        let total = self.totals.small() + self.totals.main();
+        if age <= total / NEAR {
+            self.small_share.learn(queue, bytes, total);
+        }
+    }
+
     /// Takes `bytes` from the budget, evicting for it if need be.
     pub(crate) fn reserve(&self, bytes: u64) -> Option<Charge> {
         self.make_room(bytes).then(|| Charge::of_taken(&self.budget, bytes))
@@ -52,7 +97,7 @@ impl Inside {
     /// Looks at one object and evicts it, or not. False when nothing is left to evict.
     fn evict_step(&self, spare: &mut usize) -> bool {
         let (small, main) = (self.totals.small(), self.totals.main());
-        let first = if small * SMALL_SHARE > small + main || main == 0 { Queue::Small } else { Queue::Main };
+        let first = if self.small_share.is_exceeded(small, main) { Queue::Small } else { Queue::Main };
         let second = if first == Queue::Small { Queue::Main } else { Queue::Small };
         [first, second].into_iter().any(|queue| self.evict_from(queue, spare))
     }
@@ -60,7 +105,7 @@ impl Inside {
     fn evict_from(&self, queue: Queue, spare: &mut usize) -> bool {
         let Some(at) = self.oldest_shard(queue) else { return false };
         let stamp = self.stamp();
-        let evicted = self.evicted_small.load(Ordering::Relaxed);
+        let evicted = self.totals.evicted();
         let step = self.shards[at].change(&self.totals, |shard| {
             let step = shard.table.step(queue, stamp, evicted, |stored| {
                 let busy = *spare > 0 && stored.entry.is_busy();
@@ -87,9 +132,7 @@ impl Inside {
             // Spared, or somebody else was quicker: another look is worth while.
             None | Some(None) => true,
             Some(Some((entry, bytes))) => {
-                if queue == Queue::Small {
-                    self.evicted_small.fetch_add(bytes, Ordering::Relaxed);
-                }
+                self.totals.count_evicted(queue, bytes);
                 drop(entry);
                 true
             }

@@ -1,28 +1,58 @@
-//! Keys that left the small queue a short while ago: who comes back is let into the main queue at once.
+//! Keys that were evicted a short while ago, and from which queue.
 //!
-//! A set-associative table of fingerprints with the moment they left, measured in bytes that left the small queue since
+//! A set-associative table of fingerprints with the moment they left, measured in bytes that left the same queue since
 //! (Yang et al., SOSP 2023, §4.2). A false match lets one object into the main queue too early, and that is all.
+
+use crate::ram::queues::Queue;
 
 /// Places per set.
 const WAYS: usize = 4;
-/// One tick of a moment, so that 32 bits last for 4 TiB before they wrap.
+/// One tick of a moment, so that 31 bits last for 2 TiB before they wrap.
 const TICK_SHIFT: u32 = 10;
+
+/// Bytes that were evicted so far, by the queue they left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Evicted {
+    pub(crate) small: u64,
+    pub(crate) main: u64,
+}
+
+impl Evicted {
+    fn from(self, queue: Queue) -> u64 {
+        match queue {
+            Queue::Small => self.small,
+            Queue::Main => self.main,
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Ghost {
-    /// The fingerprint in the upper half, the moment in the lower; zero is free.
+    /// The fingerprint in the upper half, then the moment in 31 bits, then whether it was the main queue; zero is free.
     places: Vec<u64>,
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "moments wrap")]
-fn tick(bytes: u64) -> u32 {
-    (bytes >> TICK_SHIFT) as u32
+fn place_of(fingerprint: u32, moment: u32, queue: Queue) -> u64 {
+    u64::from(fingerprint) << 32 | u64::from(moment << 1) | u64::from(queue == Queue::Main)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of the word")]
-fn parts(place: u64) -> (u32, u32) {
-    ((place >> 32) as u32, place as u32)
+#[expect(clippy::cast_possible_truncation, reason = "moments wrap")]
+fn moment_of(bytes: u64) -> u32 {
+    (bytes >> TICK_SHIFT) as u32 & MOMENT_MASK
+}
+
+const MOMENT_MASK: u32 = u32::MAX >> 1;
+
+#[expect(clippy::cast_possible_truncation, reason = "the parts of the word")]
+fn parts(place: u64) -> (u32, u32, Queue) {
+    let queue = if place & 1 == 1 { Queue::Main } else { Queue::Small };
+    ((place >> 32) as u32, place as u32 >> 1, queue)
+}
+
+fn age(place: u64, evicted: Evicted) -> u64 {
+    let (_, moment, queue) = parts(place);
+    u64::from(moment_of(evicted.from(queue)).wrapping_sub(moment) & MOMENT_MASK) << TICK_SHIFT
 }
 
 impl Ghost {
@@ -36,8 +66,11 @@ impl Ghost {
         let places = (Self::bytes(capacity) / size_of::<u64>()).max(WAYS);
         let old = std::mem::replace(&mut self.places, vec![0; places]);
         for place in old.into_iter().filter(|place| *place != 0) {
-            let (fingerprint, moment) = parts(place);
-            self.put(fingerprint, moment, moment);
+            // Twice the sets or more: each place finds a free one.
+            let set = self.set(parts(place).0);
+            if let Some(free) = set.iter_mut().find(|free| **free == 0) {
+                *free = place;
+            }
         }
     }
 
@@ -47,33 +80,28 @@ impl Ghost {
         &mut self.places[at..at + WAYS]
     }
 
-    fn put(&mut self, fingerprint: u32, moment: u32, now: u32) {
+    /// Remembers a key that leaves `queue` now.
+    pub(crate) fn remember(&mut self, fingerprint: u32, queue: Queue, evicted: Evicted) {
         if self.places.is_empty() {
             return;
         }
         let set = self.set(fingerprint);
-        let age = |place: &u64| if *place == 0 { u64::MAX } else { u64::from(now.wrapping_sub(parts(*place).1)) };
-        if let Some(oldest) = set.iter_mut().max_by_key(|place| age(place)) {
-            *oldest = u64::from(fingerprint) << 32 | u64::from(moment);
+        let oldest = set.iter_mut().max_by_key(|place| if **place == 0 { u64::MAX } else { age(**place, evicted) });
+        if let Some(oldest) = oldest {
+            *oldest = place_of(fingerprint, moment_of(evicted.from(queue)), queue);
         }
     }
 
-    /// Remembers a key that leaves now, `evicted` bytes having left before it.
-    pub(crate) fn remember(&mut self, fingerprint: u32, evicted: u64) {
-        self.put(fingerprint, tick(evicted), tick(evicted));
-    }
-
-    /// Whether the key left within the last `reach` bytes. It is forgotten by asking.
-    pub(crate) fn recall(&mut self, fingerprint: u32, evicted: u64, reach: u64) -> bool {
+    /// Which queue the key left, and how many bytes left it since. It is forgotten by asking.
+    pub(crate) fn recall(&mut self, fingerprint: u32, evicted: Evicted) -> Option<(Queue, u64)> {
         if self.places.is_empty() {
-            return false;
+            return None;
         }
-        let now = tick(evicted);
-        let known = |place: &&mut u64| **place != 0 && parts(**place).0 == fingerprint;
-        let Some(place) = self.set(fingerprint).iter_mut().find(known) else { return false };
-        let moment = parts(*place).1;
+        let set = self.set(fingerprint);
+        let place = set.iter_mut().find(|place| **place != 0 && parts(**place).0 == fingerprint)?;
+        let recalled = (parts(*place).2, age(*place, evicted));
         *place = 0;
-        now.wrapping_sub(moment) <= tick(reach)
+        Some(recalled)
     }
 }
 
@@ -81,16 +109,22 @@ impl Ghost {
 mod tests {
     use super::*;
 
+    fn evicted(kib: u64) -> Evicted {
+        Evicted { small: kib << 10, main: kib << 12 }
+    }
+
     #[test]
-    fn a_key_is_known_for_as_many_bytes_as_asked_for_and_once() {
+    fn a_key_is_known_with_its_age_in_bytes_of_its_queue_and_once() {
         let mut ghost = Ghost::default();
-        assert!(!ghost.recall(7, 0, u64::MAX));
+        assert_eq!(ghost.recall(7, evicted(0)), None);
         ghost.grow(8);
-        ghost.remember(7, 10 << 10);
-        ghost.remember(8, 10 << 10);
-        assert!(ghost.recall(7, 30 << 10, 20 << 10));
-        assert!(!ghost.recall(7, 30 << 10, 20 << 10), "forgotten by asking");
-        assert!(!ghost.recall(8, 31 << 10, 20 << 10), "too long ago");
+        ghost.remember(7, Queue::Small, evicted(10));
+        ghost.remember(8, Queue::Main, evicted(10));
+        assert_eq!(ghost.recall(7, evicted(30)), Some((Queue::Small, 20 << 10)));
+        assert_eq!(ghost.recall(7, evicted(30)), None, "forgotten by asking");
+        assert_eq!(ghost.recall(8, evicted(30)), Some((Queue::Main, 80 << 10)));
+        ghost.remember(9, Queue::Small, evicted((1 << 31) - 1));
+        assert_eq!(ghost.recall(9, evicted((1 << 31) + 1)), Some((Queue::Small, 2 << 10)), "moments wrap");
     }
 
     #[test]
@@ -98,10 +132,10 @@ mod tests {
         let mut ghost = Ghost::default();
         ghost.grow(4);
         for n in 1..=5_u32 {
-            ghost.remember(n << 8, u64::from(n) << 10);
+            ghost.remember(n << 8, Queue::Small, evicted(u64::from(n)));
         }
         ghost.grow(64);
-        let known: Vec<u32> = (1..=5).filter(|n| ghost.recall(n << 8, 5 << 10, 1 << 20)).collect();
+        let known: Vec<u32> = (1..=5).filter(|n| ghost.recall(n << 8, evicted(5)).is_some()).collect();
         assert_eq!(known, [2, 3, 4, 5]);
     }
 }

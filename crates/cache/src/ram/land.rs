@@ -239,7 +239,8 @@ impl Inside {
                 Ok(shard.put(key, entry, tide.stamp, tide))
             });
             match changed {
-                Ok(replaced) => {
+                Ok((replaced, known)) => {
+                    self.learn(known, new.bytes());
                     drop(replaced);
                     return Ok(());
                 }

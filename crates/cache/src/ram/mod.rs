@@ -34,6 +34,7 @@ use crate::budget::{Budget, Charge};
 use crate::key::{Key, Lane};
 use crate::metrics::Numbers;
 use crate::ram::declined::Declined;
+use crate::ram::evict::SmallShare;
 use crate::ram::purges::Purges;
 use crate::ram::shard::{ShardCell, Tide, Totals};
 use crate::store::{
@@ -109,8 +110,8 @@ pub(crate) struct Inside {
     pub(crate) purges: Purges,
     /// Numbers for versions, alternates and the order of queues.
     stamps: AtomicU64,
-    /// Bytes that left the small queues.
-    evicted_small: AtomicU64,
+    /// The small queue's share of the bytes.
+    small_share: SmallShare,
     /// Where eviction looks next.
     cursor: AtomicUsize,
     handed_over: AtomicU64,
@@ -139,7 +140,7 @@ impl RamStore {
             totals: Totals::default(),
             purges: Purges::default(),
             stamps: AtomicU64::new(1),
-            evicted_small: AtomicU64::new(0),
+            small_share: SmallShare::default(),
             cursor: AtomicUsize::new(0),
             handed_over: AtomicU64::new(0),
             lagged: AtomicU64::new(0),
@@ -243,7 +244,7 @@ impl Inside {
     }
 
     fn tide(&self) -> Tide {
-        Tide { stamp: self.stamp(), evicted: self.evicted_small.load(Ordering::Relaxed), reach: self.totals.main() }
+        Tide { stamp: self.stamp(), evicted: self.totals.evicted(), reach: self.totals.main() }
     }
 
     pub(crate) fn object_max(&self) -> u64 {

@@ -10,7 +10,8 @@ use crate::key::{Key, KeyHash, Lane};
 use crate::metrics::Numbers;
 use crate::ram::declined::Declined;
 use crate::ram::fill::Fill;
-use crate::ram::queues::{Queue, Queues};
+use crate::ram::ghost::Evicted;
+use crate::ram::queues::{Known, Queue, Queues};
 use crate::ram::tags::{LinkNumber, NO_LINK, TagIndex};
 
 /// What the table holds under a key.
@@ -27,8 +28,8 @@ pub(crate) struct Stored {
 pub(crate) struct Tide {
     /// A new stamp.
     pub(crate) stamp: u64,
-    /// Bytes that left the small queues.
-    pub(crate) evicted: u64,
+    /// Bytes that left the queues.
+    pub(crate) evicted: Evicted,
     /// How far back a ghost counts.
     pub(crate) reach: u64,
 }
@@ -63,17 +64,16 @@ impl Shard {
     }
 
     /// Puts `entry` under `key`, in place of what was there. What was there is the caller's to drop.
-    pub(crate) fn put(&mut self, key: Key, entry: Entry, version: u64, tide: Tide) -> Option<Entry> {
+    pub(crate) fn put(&mut self, key: Key, entry: Entry, version: u64, tide: Tide) -> (Option<Entry>, Known) {
         if self.table.peek(key).is_some() {
-            return self.replace(key, entry, version);
+            return (self.replace(key, entry, version), None);
         }
         let bytes = entry.bytes();
         let links = self.link(key, &entry);
         let stored = Stored { entry, version, links };
-        if self.table.insert(key, stored, bytes, tide.stamp, tide.evicted, tide.reach) {
-            self.counts.ghost_hits += 1;
-        }
-        None
+        let known = self.table.insert(key, stored, bytes, tide.stamp, tide.evicted, tide.reach);
+        self.counts.ghost_hits += u64::from(known.is_some());
+        (None, known)
     }
 
     /// Puts `entry` in place of what is under `key`.
@@ -160,9 +160,23 @@ impl ShardCell {
 pub(crate) struct Totals {
     small: AtomicU64,
     main: AtomicU64,
+    evicted_small: AtomicU64,
+    evicted_main: AtomicU64,
 }
 
 impl Totals {
+    pub(crate) fn evicted(&self) -> Evicted {
+        Evicted { small: self.evicted_small.load(Ordering::Relaxed), main: self.evicted_main.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn count_evicted(&self, queue: Queue, bytes: u64) {
+        let count = match queue {
+            Queue::Small => &self.evicted_small,
+            Queue::Main => &self.evicted_main,
+        };
+        count.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn small(&self) -> u64 {
         self.small.load(Ordering::Relaxed)
     }
