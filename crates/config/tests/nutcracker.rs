@@ -219,35 +219,29 @@ fn bad() -> Vec<(String, &'static str)> {
 /// Where the two differ on purpose: the file, whether twemproxy takes it (it is the opposite here), and why.
 /// The table in docs/kv-differences.md has the same rows.
 fn different() -> Vec<(String, bool, &'static str)> {
-    let overflow = "a number beyond 2147483647 wraps there, and may come out as any other";
+    const OVERFLOW: &str = "A number beyond 2147483647 wraps, and may come out as any other.";
+    const MODE: &str = "Permissions that are no octal number are read as far as they are one.";
+    const HOST: &str = "A server's host may be empty, or have spaces and colons in it; it is never found.";
+    const PATH: &str = "A socket's path may be just `/`, and a server's longer than the system allows.";
+    const LINES: &str = "U+0085, U+2028 and U+2029 end a line.";
+    let second = format!("{}b:\n  listen: 0.0.0.0:22121\n{SERVERS}", listening("127.0.0.1:22121"));
+    let lists = "a:\n  listen:\n    - 127.0.0.1:22121\n  servers: 127.0.0.1:6379:1\n".to_owned();
     vec![
-        (with("timeout: 99999999999"), true, overflow),
-        (served(&["127.0.0.1:6379:4294967297"]), true, overflow),
-        (
-            listening("/tmp/a.sock 0888"),
-            true,
-            "permissions that are no octal number are read there as far as they are one",
-        ),
-        (
-            listening("/tmp/a.sock rw"),
-            true,
-            "permissions that are no octal number are read there as far as they are one",
-        ),
-        (served(&["':6379:1'"]), true, "a server without a host is this machine by chance"),
-        (served(&["a:6379:1:2"]), true, "a host with a colon that is no IPv6 address is never found"),
-        (served(&["'127.0.0.1:6379:1 '"]), true, "a name that is empty places no key as anybody would expect"),
-        (served(&[&format!("/{}:1", "p".repeat(107))]), true, "a path longer than a socket's cannot be connected to"),
-        (
-            "a:\n  listen:\n    - 127.0.0.1:22121\n  servers: 127.0.0.1:6379:1\n".to_owned(),
-            true,
-            "one list a pool is enough there, whichever key it belongs to",
-        ),
-        (
-            format!("{}b:\n  listen: 0.0.0.0:22121\n{SERVERS}", listening("127.0.0.1:22121")),
-            true,
-            "addresses are compared as text there, and binding the second fails",
-        ),
-        (with("reuseport: true"), false, "known to twemproxy's newest sources, not to its last release"),
+        (with("timeout: 99999999999"), true, OVERFLOW),
+        (served(&["127.0.0.1:6379:4294967297"]), true, OVERFLOW),
+        (listening("/tmp/a.sock 0888"), true, MODE),
+        (listening("/tmp/a.sock rw"), true, MODE),
+        (served(&["':6379:1'"]), true, HOST),
+        (served(&["a:6379:1:2"]), true, HOST),
+        (served(&["a b:6379:1 name"]), true, HOST),
+        (served(&["'127.0.0.1:6379:1 '"]), true, "A server's name may be empty: a space with nothing behind it."),
+        (listening("/"), true, PATH),
+        (served(&[&format!("/{}:1", "p".repeat(107))]), true, PATH),
+        (lists, true, "One list a pool is enough, whichever key it belongs to."),
+        (second, true, "Addresses are compared as text; binding the second fails."),
+        (with("hash: md5\u{85}  timeout: 400"), true, LINES),
+        (with("hash: md5 # \u{2028}  timeout: 400"), true, LINES),
+        (with("reuseport: true"), false, "`reuseport` is known to the newest sources, not to the last release."),
     ]
 }
 
@@ -295,7 +289,9 @@ fn what_twemproxy_refuses_is_refused_with_the_reason() {
 
 #[test]
 fn differences_are_those_that_are_listed() {
+    let table = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kv-differences.md")).unwrap();
     for (text, taken_there, why) in different() {
+        assert!(table.contains(why), "docs/kv-differences.md has no row for: {why}");
         assert_eq!(read(&text).is_ok(), !taken_there, "{why}\n{text}");
     }
 }

@@ -10,7 +10,15 @@ pub(crate) fn only_plain_blocks(source: &Source) -> Result<(), Diagnostic> {
     let refuse = |place: Place, what: &str, hint: &str| {
         source.diagnostic(Severity::Error, place, format!("{what} is not allowed here"), Some(hint.to_owned()))
     };
+    // Ends of lines to twemproxy's reader and none to ours: what it would have seen is not what is seen here.
+    const LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
     for (i, line) in source.text.lines().enumerate() {
+        let number = u32::try_from(i).unwrap_or(u32::MAX).saturating_add(1);
+        if let Some(at) = line.chars().position(|c| LINE_ENDS.contains(&c)) {
+            let column = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
+            let what = "a character that ends lines to some (U+0085, U+2028, U+2029)";
+            return Err(refuse(Place { line: number, column }, what, "remove it"));
+        }
         let marks = |mark: &str| line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         let what = match line {
             _ if marks("---") => "the start of a document (`---`)",
@@ -18,8 +26,7 @@ pub(crate) fn only_plain_blocks(source: &Source) -> Result<(), Diagnostic> {
             _ if line.starts_with('%') => "a directive (`%`)",
             _ => continue,
         };
-        let line = u32::try_from(i).unwrap_or(u32::MAX).saturating_add(1);
-        return Err(refuse(Place { line, column: 1 }, what, "the file is one document; remove the line"));
+        return Err(refuse(Place { line: number, column: 1 }, what, "the file is one document; remove the line"));
     }
     let options = granit_parser::options! {
         emit_comments: false,
