@@ -1,19 +1,19 @@
 //! What becomes of an event that one thread scheduled on another: whether it is delivered, or taken back before.
 //!
 //! ```text
-//! Waiting ── begin ──> Running ── over ──> Ended            (an event that comes once)
-//!    │  ▲                 │  └─── again ─> Waiting          (one that comes again and again)
-//!    └──┼── cancel ───────┴──> Cancelled
+//! Waiting ── begin_once ─────────────────> Begun           (an event that comes once)
+//! Waiting ── begin ──> Running ── again ─> Waiting         (one that comes again and again)
+//!    └─────────┴────── cancel ───────────> Cancelled
 //! ```
 //!
-//! `begin` and `cancel` are each one compare-exchange on one byte, so exactly one of them is first: no delivery begins
+//! Each beginning and `cancel` are each one compare-exchange on one byte, so exactly one of them is first: no delivery begins
 //! after `cancel` returned. `tests/loom.rs` tries every interleaving of this very file.
 
 use crate::sync::{AtomicU8, Ordering};
 
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
-const ENDED: u8 = 2;
+const BEGUN: u8 = 2;
 const CANCELLED: u8 = 3;
 
 /// What a cancel achieved.
@@ -38,7 +38,12 @@ impl CancelState {
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The owner's thread, before a delivery. False: cancelled, do not deliver.
+    /// The owner's thread, before the one delivery. False: cancelled, do not deliver.
+    pub(crate) fn begin_once(&self) -> bool {
+        self.exchange(WAITING, BEGUN)
+    }
+
+    /// The owner's thread, before a delivery that others may follow. False: cancelled, do not deliver.
     pub(crate) fn begin(&self) -> bool {
         self.exchange(WAITING, RUNNING)
     }
@@ -46,12 +51,6 @@ impl CancelState {
     /// The owner's thread, after a delivery that others follow. False: cancelled meanwhile.
     pub(crate) fn again(&self) -> bool {
         self.exchange(RUNNING, WAITING)
-    }
-
-    /// The owner's thread, after the last delivery.
-    pub(crate) fn over(&self) {
-        // Cancelled meanwhile: it stays that.
-        self.exchange(RUNNING, ENDED);
     }
 
     /// Whether nothing is to be delivered any more.
@@ -65,7 +64,7 @@ impl CancelState {
             if self.exchange(WAITING, CANCELLED) {
                 return Cancelled::Prevented;
             }
-            if self.exchange(RUNNING, CANCELLED) || self.0.load(Ordering::Acquire) >= ENDED {
+            if self.exchange(RUNNING, CANCELLED) || self.0.load(Ordering::Acquire) >= BEGUN {
                 return Cancelled::AlreadyBegun;
             }
             // A periodic event went from one state to the other between the two attempts: at most once a delivery.

@@ -49,11 +49,17 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// On a line of memory of its own (two, for processors fetch them in pairs): what producers write must not slow the
+/// owner, nor the other way round.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 pub(crate) struct External {
     queue: SegQueue<Message>,
-    parking: Parking,
-    /// Messages taken since the start; written by the owner alone.
-    taken: AtomicU64,
+    /// Written by producers.
+    parking: Apart<Parking>,
+    /// Messages taken since the start; written by the owner alone, once a turn.
+    taken: Apart<AtomicU64>,
     ended: AtomicBool,
     wake: Wake,
 }
@@ -62,8 +68,8 @@ impl External {
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             queue: SegQueue::new(),
-            parking: Parking::new(),
-            taken: AtomicU64::new(0),
+            parking: Apart(Parking::new()),
+            taken: Apart(AtomicU64::new(0)),
             ended: AtomicBool::new(false),
             wake: Wake::new()?,
         })
@@ -73,7 +79,7 @@ impl External {
     #[inline]
     pub(crate) fn push(&self, message: Message) {
         self.queue.push(message);
-        if self.parking.announce() {
+        if self.parking.0.announce() {
             // Fails only when the eventfd is closed, and then its owner has ended and takes no messages.
             let _ = self.wake.wake();
         }
@@ -100,25 +106,25 @@ impl External {
 
     /// Owner only: so many more were popped.
     pub(crate) fn took(&self, count: u64) {
-        self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+        self.taken.0.store(self.taken.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
     /// Messages that wait, about.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        let waiting = self.parking.announced().wrapping_sub(self.taken.load(Ordering::Relaxed));
+        let waiting = self.parking.0.announced().wrapping_sub(self.taken.0.load(Ordering::Relaxed));
         // What was taken just before it was announced makes this negative.
         if waiting.cast_signed() < 0 { 0 } else { usize::try_from(waiting).unwrap_or(usize::MAX) }
     }
 
     /// Owner only, before it sleeps. False: a message is there, do not sleep.
     pub(crate) fn park(&self) -> bool {
-        self.parking.park(self.taken.load(Ordering::Relaxed))
+        self.parking.0.park(self.taken.0.load(Ordering::Relaxed))
     }
 
     /// Owner only, after it slept.
     pub(crate) fn unpark(&self) {
-        self.parking.unpark();
+        self.parking.0.unpark();
     }
 
     /// Owner only: takes nothing any more.

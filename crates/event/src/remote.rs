@@ -33,15 +33,25 @@ pub(crate) enum When {
     Every(Duration),
 }
 
+/// [`When`] in fewer bytes, so that a small continuation and all that goes with it lie in one line of memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Now,
+    At,
+    In,
+    Every,
+}
+
 struct Shared<C: ?Sized> {
     state: CancelState,
-    when: When,
+    kind: Kind,
+    nanos: u64,
     /// The entry in its thread's table of events; used by that thread alone.
     key: AtomicU64,
     cont: UnsafeCell<ManuallyDrop<C>>,
 }
 
-// SAFETY: through a shared reference only `state`, `when` and `key` are used, which are atomic or never change. `cont`
+// SAFETY: through a shared reference only `state`, `kind`, `nanos` and `key` are used, which are atomic or never change. `cont`
 // is reached through the one `Arrival` alone, by exclusive reference or at its drop, and `C: Send` may move with it.
 unsafe impl<C: Send + ?Sized> Sync for Shared<C> {}
 
@@ -50,7 +60,12 @@ pub(crate) struct Arrival(Arc<Shared<dyn Continuation + Send>>);
 
 impl Arrival {
     pub(crate) fn when(&self) -> When {
-        self.0.when
+        match self.0.kind {
+            Kind::Now => When::Now,
+            Kind::At => When::At(Instant::from_nanos(self.0.nanos)),
+            Kind::In => When::In(Duration::from_nanos(self.0.nanos)),
+            Kind::Every => When::Every(Duration::from_nanos(self.0.nanos)),
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -64,7 +79,8 @@ impl Arrival {
 
     /// Delivers, unless it was cancelled. What follows is told by [`Arrival::again`].
     pub(crate) fn deliver(&mut self, event: Event, thread: &Thread) {
-        if !self.0.state.begin() {
+        let begun = if self.0.kind == Kind::Every { self.0.state.begin() } else { self.0.state.begin_once() };
+        if !begun {
             return;
         }
         // SAFETY: this is the one owner, borrowed exclusively, so nobody else reaches the content; it is initialised
@@ -72,9 +88,6 @@ impl Arrival {
         let cont = unsafe { &mut *self.0.cont.get() };
         thread.core().enter(cont.name());
         cont.handle_event(event, thread);
-        if !matches!(self.0.when, When::Every(_)) {
-            self.0.state.over();
-        }
     }
 
     /// After a delivery of a periodic event: whether another may follow.
@@ -90,8 +103,6 @@ impl Arrival {
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        // A panic during the delivery left it "running".
-        self.0.state.over();
         // SAFETY: the one owner goes, so this happens once and nobody reaches the content afterwards.
         unsafe { ManuallyDrop::drop(&mut *self.0.cont.get()) };
     }
@@ -156,9 +167,17 @@ impl Handle {
     where
         C: Continuation + Send + 'static,
     {
+        let of = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let (kind, nanos) = match when {
+            When::Now => (Kind::Now, 0),
+            When::At(at) => (Kind::At, at.as_nanos()),
+            When::In(after) => (Kind::In, of(after)),
+            When::Every(period) => (Kind::Every, of(period)),
+        };
         let shared: Arc<Shared<dyn Continuation + Send>> = Arc::new(Shared {
             state: CancelState::new(),
-            when,
+            kind,
+            nanos,
             key: AtomicU64::new(ActionKey::NONE.pack()),
             cont: UnsafeCell::new(ManuallyDrop::new(cont)),
         });
