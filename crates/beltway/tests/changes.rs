@@ -4,12 +4,13 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod tree;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use supervise::role::Role;
 use sys::process::{Pidfd, Signal};
-use tree::{Load, Tree, eventually};
+use tree::{Kept, Load, Tree, eventually};
 
 /// What the tree calls itself in Via, as the embedded origin sees it.
 fn via(tree: &Tree) -> String {
@@ -160,6 +161,70 @@ fn twenty_restarts_under_load_fail_no_request() {
     let metric = tree.ask("ctl metric get beltway_http_client_connections_total");
     let counted: u64 = stdout(&metric).trim().rsplit(' ').next().unwrap().parse().unwrap_or(0);
     assert!(counted >= good, "{counted} of {good}: {metric:?}");
+}
+
+#[test]
+fn clients_that_keep_their_connections_notice_nothing_of_restarts() {
+    const RESTARTS: u64 = 20;
+    let tree = Tree::new("kept");
+    let text = tree.original().replacen("threads: 1", "threads: 2", 1);
+    let at = text.find("to: \"http://").unwrap();
+    let end = at + text[at..].find('}').unwrap();
+    tree.configure(&format!("{}to: \"http://{}/\"{}", &text[..at], tree::origin(), &text[end..]));
+    let mut tree = tree;
+    tree.start_stub();
+    tree.await_serving();
+    let http = tree.http;
+    let mut idle: Vec<_> = (0..200).map(|_| Kept::connect(http)).collect();
+    for (at, client) in idle.iter_mut().enumerate() {
+        if at % 2 == 0 {
+            client.get().unwrap(); // the others have asked nothing yet
+        }
+    }
+    let ended = AtomicBool::new(false);
+    let (requests, closes) = std::thread::scope(|scope| {
+        let busy: Vec<_> = (0..4)
+            .map(|_| {
+                let work = || {
+                    let (mut requests, mut closes) = (0_u64, 0_u64);
+                    let mut client = Kept::connect(http);
+                    while !ended.load(Ordering::Relaxed) {
+                        if let Err(error) = client.get() {
+                            panic!("request {requests} failed: {error}");
+                        }
+                        requests += 1;
+                        if client.told_to_close {
+                            closes += 1;
+                            client = Kept::connect(http);
+                        }
+                    }
+                    (requests, closes)
+                };
+                std::thread::Builder::new().spawn_scoped(scope, work).unwrap()
+            })
+            .collect();
+        for _ in 0..RESTARTS {
+            let output = tree.ask("restart");
+            if output.status.code() != Some(0) {
+                ended.store(true, Ordering::Relaxed);
+                panic!("{output:?}");
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        busy.into_iter().map(|client| client.join().unwrap()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    });
+    println!("{RESTARTS} restarts, {requests} requests, {closes} connections told to close, 0 failed");
+    for client in &mut idle {
+        client.get().unwrap();
+    }
+    let generation = RESTARTS + 1;
+    assert_eq!(json(&tree, "status --json")["servers"].as_array().unwrap().last().unwrap()["generation"], generation);
+    drop(idle);
+    eventually("the last one counts none as open", || {
+        let status = tree.status()?;
+        let servers = status["servers"].as_array()?;
+        (servers.len() == 1 && servers[0]["open_connections"] == 0).then_some(())
+    });
 }
 
 #[test]

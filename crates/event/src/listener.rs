@@ -18,12 +18,17 @@ use crate::driver::ListenSocket;
 use crate::tcp::{Detached, Tcp};
 use crate::thread::{Handle, Source, Thread, TimerTarget};
 
+mod admit;
+
 /// How soon a listener that paused, at the limit or for want of descriptors, looks again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections a thread may be above the mean before it hands the next one on.
 const SLACK: usize = 2;
 /// Connections one turn takes when there is only one thread, whom nobody competes with.
 const ACCEPTS_ALONE: usize = 16;
+
+/// Connections one thread takes at most when its listener closes.
+const LAST_ACCEPTS_MAX: usize = 1024;
 
 /// It asks for more at a time after it got as many as it asked for, so many times running: each call that finds no
 /// connection is a system call for nothing.
@@ -222,8 +227,23 @@ impl ListenerState {
     /// Stops for good when the shares drain.
     pub(crate) fn drain(&self, thread: &Thread) {
         if self.listener.shares.is_draining() {
-            self.close(thread);
+            self.last_call(thread);
         }
+    }
+
+    /// Takes what waits, and closes. The kernel wakes one of all who hold the socket for a connection: when that was us,
+    /// nobody else comes for it.
+    fn last_call(&self, thread: &Thread) {
+        self.unregister(thread);
+        let shares = &self.listener.shares;
+        for _ in 0..LAST_ACCEPTS_MAX {
+            if shares.open() >= shares.limit {
+                break;
+            }
+            let Ok((socket, peer)) = thread.core().driver.accept(&self.listener.socket) else { break };
+            self.accepted(thread, Detached { socket, peer });
+        }
+        self.close(thread);
     }
 
     /// Unregisters for good, since the manager's copy of the socket would keep the registration alive, and lets go of
@@ -249,7 +269,7 @@ impl ListenerState {
         let most = if shares.open.len() == 1 { self.expected.get() } else { 1 };
         for taken in 0..most {
             if shares.is_draining() {
-                self.close(thread);
+                self.last_call(thread);
                 return;
             }
             if shares.open() >= shares.limit {

@@ -26,6 +26,8 @@ use crate::listener::Share;
 use crate::thread::{FLUSH_AFTER_CLOSE_MAX, Source, Thread, TimerTarget};
 use crate::timer::TimerKey;
 
+mod release;
+
 /// Gathered sends one connection may make at the end of one turn; the rest goes out in the next.
 const SENDS_PER_TURN_MAX: usize = 4;
 

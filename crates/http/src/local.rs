@@ -119,7 +119,7 @@ pub(crate) async fn run(
         target: request.target(&text),
         head: &text,
         http_11: request.version() == Version::Http11,
-        keep_alive: request.keep_alive() && !worker.is_draining(),
+        keep_alive: request.keep_alive() && !worker.is_leaving(),
         now: worker.wall(),
     });
     drop(text);

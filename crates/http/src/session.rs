@@ -31,6 +31,9 @@ use crate::worker::{Scratch, Worker};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
+/// How long a client that was accepted while we drain may take to begin its request.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// What a transaction leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
@@ -146,6 +149,7 @@ fn rest(session: Session, idle: &Rc<RefCell<Idle>>, limit: Duration) {
         return;
     }
     let now = session.worker.thread().now();
+    let limit = if session.worker.is_leaving() { limit.min(LAST_REQUEST) } else { limit };
     let until = now + limit;
     let sending = session.worker.plan().timeouts.client_send;
     let unsent = session.tcp.queued() > 0;
@@ -176,7 +180,7 @@ async fn serve(session: Session, idle: Rc<RefCell<Idle>>) {
     worker.give_scratch(scratch);
     match ending {
         Ending::KeepAlive if session.moves() => settle(session, idle).await,
-        Ending::KeepAlive if !worker.is_draining() => {
+        Ending::KeepAlive if !worker.is_leaving() => {
             let limit = worker.plan().timeouts.keep_alive;
             rest(session, &idle, limit);
         }

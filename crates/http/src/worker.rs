@@ -219,6 +219,11 @@ impl Worker {
         self.0.draining.get()
     }
 
+    /// Whether no connection outlasts the response it is on: it ends with it, or goes to another process.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_draining() || self.0.successor.borrow().is_some()
+    }
+
     pub(crate) fn log(&self) -> Option<Rc<AccessLog>> {
         self.0.log.borrow().clone()
     }

@@ -250,7 +250,7 @@ impl Supervisor {
         }
         self.follow(Arc::clone(&change.config));
         self.reopen_admin();
-        self.drain_all_but(generation, now);
+        self.drain_all_but(Some(generation), now);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use base::Instant;
-use supervise::control::Pong;
+use supervise::control::{Connection, Pong, Reply, Request};
 use supervise::directory::{self, RuntimeDir};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Holder, Lease};
@@ -37,6 +37,8 @@ pub(crate) struct Server {
     /// Told to stop, and killed when it lives at this moment.
     pub(crate) stop_by: Option<Instant>,
     ready: Option<io::PipeReader>,
+    /// On which it was told to make room, until it has answered.
+    farewell: Option<Connection>,
 }
 
 impl Server {
@@ -85,6 +87,7 @@ impl Server {
             state: ServerState::Starting,
             stop_by: None,
             ready: Some(ready),
+            farewell: None,
         })
     }
 
@@ -114,6 +117,7 @@ impl Server {
                             state: ServerState::Starting,
                             stop_by: None,
                             ready: None,
+                            farewell: None,
                         });
                     }
                     Ok(None) => warn!("generation {generation} has a lease and no pid yet"),
@@ -128,11 +132,13 @@ impl Server {
     /// What to wait for.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let ready = self.ready.as_ref().map(AsFd::as_fd);
-        std::iter::once(self.process.as_fd()).chain(ready).chain(self.link.descriptor())
+        let farewell = self.farewell.as_ref().map(AsFd::as_fd);
+        std::iter::once(self.process.as_fd()).chain(ready).chain(self.link.descriptor()).chain(farewell)
     }
 
     /// Listens to it and asks it. `true`: it just became ready.
-    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+    pub(crate) fn turn(&mut self, directory: &RuntimeDir, now: Instant) -> bool {
+        self.mind_farewell(directory);
         let before = self.state;
         if let Some(pipe) = &mut self.ready {
             let mut line = [0; 16];
@@ -164,11 +170,36 @@ impl Server {
         self.link.pong()
     }
 
-    /// Makes it finish what it has and end, by `deadline` at the latest.
-    pub(crate) fn retire(&mut self, directory: &RuntimeDir, deadline: Instant) {
+    /// Makes it finish what it has and end, by `deadline` at the latest. Idle connections go to the generation
+    /// `successor`, when there is one.
+    pub(crate) fn retire(&mut self, directory: &RuntimeDir, deadline: Instant, successor: Option<u64>) {
         self.state = ServerState::Draining;
         self.stop_by = Some(deadline);
-        self.signal(directory, Signal::TERM);
+        let Some(successor) = successor else { return self.signal(directory, Signal::TERM) };
+        let told = Connection::open(&directory.server_socket(self.generation)).and_then(|connection| {
+            connection.send(1, Request::Retire(successor), &[])?;
+            Ok(connection)
+        });
+        match told {
+            Ok(connection) => self.farewell = Some(connection),
+            Err(error) => {
+                warn!("generation {} is told to stop by a signal: {error}", self.generation);
+                self.signal(directory, Signal::TERM);
+            }
+        }
+    }
+
+    /// Whether it was told to make room and did not understand.
+    fn mind_farewell(&mut self, directory: &RuntimeDir) {
+        let Some(connection) = &self.farewell else { return };
+        match connection.receive::<Reply>() {
+            Ok(None) => {}
+            Ok(Some((packet, _))) if packet.body == Reply::Done => self.farewell = None,
+            Ok(Some(_)) | Err(_) => {
+                self.farewell = None;
+                self.signal(directory, Signal::TERM);
+            }
+        }
     }
 
     /// Sends it a signal, its lease read again first.

@@ -149,7 +149,7 @@ impl Supervisor {
         self.take_signals(now)?;
         self.bury(now, &reaped);
         for server in &mut self.servers {
-            if server.turn(now) {
+            if server.turn(&self.family.directory, now) {
                 let took = SystemClock.now() - server.since;
                 info!("{}[{}] is ready after {took:.1?}", Role::Server.name(), server.process.pid());
                 self.backoff.succeeded();
@@ -323,13 +323,13 @@ impl Supervisor {
         if *last == generation { format!("{how}; its log says why") } else { "is gone".to_owned() }
     }
 
-    /// Makes every server but one finish what it has.
-    pub(crate) fn drain_all_but(&mut self, generation: u64, now: Instant) {
+    /// Makes every server but one finish what it has; idle connections go to that one.
+    pub(crate) fn drain_all_but(&mut self, successor: Option<u64>, now: Instant) {
         let deadline = now + self.config.supervise.stop_timeout;
-        for server in self.servers.iter_mut().filter(|server| server.generation != generation) {
+        for server in self.servers.iter_mut().filter(|server| Some(server.generation) != successor) {
             if server.stop_by.is_none() {
                 info!("{}[{}] generation {} drains", Role::Server.name(), server.process.pid(), server.generation);
-                server.retire(&self.family.directory, deadline);
+                server.retire(&self.family.directory, deadline, successor);
             }
         }
     }
@@ -404,8 +404,8 @@ impl Supervisor {
                     self.serve(now, wanted);
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
-                Request::Prepare(_) | Request::Commit(_) => {
-                    let why = "manager judges no configuration itself: ask for a change".to_owned();
+                Request::Prepare(_) | Request::Commit(_) | Request::Retire(_) | Request::TakeOver(_) => {
+                    let why = "that is a server's business".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);
                 }
             }
@@ -434,7 +434,7 @@ impl Supervisor {
             self.not_before = now;
         } else {
             info!("no server is to run, until told otherwise");
-            self.drain_all_but(0, now);
+            self.drain_all_but(None, now);
         }
     }
 

@@ -1,9 +1,9 @@
 //! What the server answers on its control socket. It is asked by manager and cop, and never asks.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use supervise::control::{Endpoint, Pong, Question, Reply, Request};
+use supervise::control::{Endpoint, Moved, Pong, Question, Reply, Request};
 use supervise::listener::Listener;
 use supervise::log::Level;
 use supervise::status::ServerState;
@@ -32,6 +32,10 @@ pub(crate) enum Errand {
     Prepare(Question, String),
     /// Put in force what was prepared under this digest; the question waits for the outcome.
     Commit(Question, String),
+    /// Finish what runs, and end; idle connections go to that generation.
+    Retire(u64),
+    /// Serve these connections.
+    TakeOver(Vec<(OwnedFd, Moved)>),
 }
 
 /// Answers everything that was asked, but what is an errand for the shell.
@@ -43,7 +47,8 @@ pub(crate) fn answer(
     age: Duration,
 ) -> Vec<Errand> {
     let mut errands = Vec::new();
-    for question in endpoint.questions() {
+    for mut question in endpoint.questions() {
+        let descriptors = std::mem::take(&mut question.descriptors);
         match &question.request {
             Request::Ping => {
                 let pong = Reply::Pong(pong(identity, engine, listeners, age));
@@ -69,6 +74,20 @@ pub(crate) fn answer(
             Request::Commit(digest) => {
                 let digest = digest.clone();
                 errands.push(Errand::Commit(question, digest));
+            }
+            &Request::Retire(successor) => {
+                errands.push(Errand::Retire(successor));
+                endpoint.answer(&question, Reply::Done, &[]);
+            }
+            Request::TakeOver(moved) => {
+                let whole = moved.len() == descriptors.len() && moved.iter().all(|m| m.version == Moved::VERSION);
+                let reply = if whole {
+                    errands.push(Errand::TakeOver(descriptors.into_iter().zip(moved.iter().copied()).collect()));
+                    Reply::Done
+                } else {
+                    Reply::Refused("these connections are not understood".to_owned())
+                };
+                endpoint.answer(&question, reply, &[]);
             }
             Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) => {
                 let why = "a server knows nothing of the others: ask manager".to_owned();

@@ -9,6 +9,7 @@
 mod control;
 pub mod engine;
 mod options;
+mod removal;
 mod shell;
 
 pub use options::Options;

@@ -16,17 +16,23 @@ use supervise::lease::{self, Holder, Lease, LeaseError};
 use supervise::listener::{Listener, ListenerKind};
 use supervise::role::{self, Family, Role};
 use supervise::status::ServerState;
-use supervise::{error, info, wait, warn};
+use supervise::{debug, error, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
 use crate::control::{self, Errand, Identity};
 use crate::engine::{self, Engine, EngineListeners, Prepared, Unprepared};
 use crate::options::{self, Options};
+use crate::removal::Removal;
 
 /// How often lease and socket are looked after.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a draining engine is asked what is still open.
 const DRAIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often it is asked while idle connections are moving to another server.
+const MOVED_LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// For so long connections are awaited to become idle, to move; from then on each response is its connection's last.
+const MOVING_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs a server until it is told to stop. The answer is its exit code: 0 stopped, 1 it could not, 3 the configuration
 /// is wrong, 4 another server already runs alone here.
@@ -50,6 +56,10 @@ struct Shell {
     started_at: Instant,
     /// Nobody started it but an operator.
     alone: bool,
+    /// The generation that takes over.
+    successor: Option<u64>,
+    /// The way of idle connections there.
+    removal: Option<Removal>,
     /// What was judged and may be put in force, under its digest.
     prepared: Option<(String, Arc<Config>, Prepared)>,
 }
@@ -100,6 +110,8 @@ impl Shell {
             engine,
             started_at,
             alone,
+            successor: None,
+            removal: None,
             prepared: None,
         };
         shell.say_ready(options);
@@ -128,6 +140,9 @@ impl Shell {
                 break;
             }
             self.answer();
+            if self.successor.is_some() {
+                break;
+            }
             let now = SystemClock.now();
             if now >= housekeeping_at {
                 housekeeping_at = now + HOUSEKEEPING_INTERVAL;
@@ -143,12 +158,28 @@ impl Shell {
         let deadline = SystemClock.now() + bound;
         info!("draining, for {bound:?} at most");
         self.identity.state = ServerState::Draining;
-        self.engine.drain();
+        if let Some(successor) = self.successor {
+            let (directory, own) = (&self.family.directory, self.identity.generation);
+            self.removal = Some(Removal::begin(directory, own, successor, self.engine.hand_over()));
+        }
+        let moving_ends = SystemClock.now() + MOVING_WITHIN.min(bound / 2);
+        if self.removal.is_none() {
+            self.engine.drain();
+        }
         // The last copy to close makes the kernel refuse new connections instead of keeping them waiting.
         self.listeners.clear();
+        let mut moving = self.removal.is_some();
         loop {
+            if moving && SystemClock.now() >= moving_ends {
+                // Who is never idle is told with the next response.
+                moving = false;
+                self.engine.drain();
+            }
+            // In this order: who has let go of a connection has sent it on before.
+            let drained = self.engine.is_drained();
+            let moved = self.removal.as_mut().is_some_and(Removal::turn);
             let open = self.engine.open_connections();
-            if open == 0 {
+            if drained && !moved && self.removal.as_ref().is_none_or(Removal::is_done) {
                 info!("drained");
                 break;
             }
@@ -156,7 +187,7 @@ impl Shell {
                 warn!("{open} connections are still open after {bound:?}: they are cut");
                 break;
             }
-            self.wait(DRAIN_LOOK_INTERVAL)?;
+            self.wait(if moved { MOVED_LOOK_INTERVAL } else { DRAIN_LOOK_INTERVAL })?;
             if self.take_signals()? {
                 warn!("told to stop again: {open} connections are cut");
                 break;
@@ -211,6 +242,21 @@ impl Shell {
                 Errand::Prepare(question, digest) => {
                     let verdict = self.prepare(&digest);
                     self.endpoint.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
+                }
+                Errand::Retire(successor) => {
+                    info!("told to make room for generation {successor}");
+                    self.successor = Some(successor);
+                }
+                Errand::TakeOver(connections) => {
+                    let connections = connections.into_iter().map(|(fd, moved)| (fd, moved.peer));
+                    if let Some(removal) = &mut self.removal {
+                        removal.pass_on(connections);
+                        continue;
+                    }
+                    let count = connections.len();
+                    let taken =
+                        connections.map(|(fd, peer)| usize::from(self.engine.take_over(fd, peer))).sum::<usize>();
+                    debug!("took over {taken} of {count} idle connections");
                 }
                 Errand::Commit(question, digest) => {
                     let reply = match self.commit(&digest) {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -331,4 +331,60 @@ pub(crate) fn name(pid: u32) -> String {
 pub(crate) fn group(pid: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')').next().unwrap().split_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+/// A client that keeps its connection.
+pub(crate) struct Kept {
+    stream: BufReader<TcpStream>,
+    /// The last response said that the connection ends.
+    pub(crate) told_to_close: bool,
+}
+
+impl Kept {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream), told_to_close: false }
+    }
+
+    /// One request and its whole answer.
+    pub(crate) fn get(&mut self) -> std::io::Result<String> {
+        self.stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = head.to_ascii_lowercase();
+        self.told_to_close = head.contains("connection: close");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        if head.starts_with("http/1.1 200") { Ok(head) } else { Err(std::io::Error::other(head)) }
+    }
+}
+
+/// An origin outside the tree, for as long as the test runs: it outlives every server, as origins do.
+pub(crate) fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = |stream: TcpStream| {
+        let mut writer = stream.try_clone().unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(Ok(line)) = lines.next() {
+            let end = line.is_empty();
+            if end && writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").is_err() {
+                return;
+            }
+        }
+    };
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            let _ = std::thread::Builder::new().name("origin connection".to_owned()).spawn(move || serve(stream));
+        }
+    };
+    std::thread::Builder::new().name("origin".to_owned()).spawn(accept).unwrap();
+    address
 }

@@ -11,9 +11,12 @@ mod pages;
 mod reload;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
@@ -97,6 +100,11 @@ fn with_worker(f: impl FnOnce(&Worker)) {
 pub struct Engine {
     processor: Processor,
     clients: Arc<Shares>,
+    own_pages: Arc<Shares>,
+    /// Event threads that have not heard yet that the engine drains: they may still be accepting.
+    unheard: Arc<AtomicUsize>,
+    /// Where connections of another server are admitted, until this one drains.
+    http: RefCell<Option<Arc<Listener>>>,
     log_thread: LogThread,
     log: LogSender,
     segment: Segment,
@@ -131,6 +139,7 @@ impl Engine {
         let (log_thread, log) =
             LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
         log.sign(&format!("traffic_server[{}]", identity.pid));
+        log.report_panics();
         log.set_level(reload::level(config.log.level));
         if let LogFile::Path(path) = &config.log.file {
             let sink = log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?;
@@ -160,6 +169,7 @@ impl Engine {
         for fd in listeners.http {
             accepting.push(listen(fd, &clients, None)?);
         }
+        let http = RefCell::new(accepting.first().cloned());
         if let Some(fd) = listeners.server_page {
             let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients)));
             accepting.push(listen(fd, &own_pages, Some(service))?);
@@ -184,16 +194,58 @@ impl Engine {
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
-        Ok(Self { processor, clients, log_thread, log, segment })
+        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, log_thread, log, segment })
     }
 
     /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
     pub fn drain(&self) {
+        self.http.take();
         self.clients.drain();
+        self.tell_all(Worker::drain);
+    }
+
+    /// Has every event thread do something with its worker. Until it has, it may be accepting.
+    fn tell_all(&self, tell: impl Fn(&Worker) + Clone + Send + 'static) {
         for thread in self.processor.net() {
-            // A thread that has ended has nothing to drain.
-            let _ = thread.run(|_| with_worker(Worker::drain));
+            let (tell, unheard) = (tell.clone(), Arc::clone(&self.unheard));
+            unheard.fetch_add(1, Ordering::AcqRel);
+            let told = thread.run(move |_| {
+                with_worker(tell);
+                unheard.fetch_sub(1, Ordering::AcqRel);
+            });
+            if told.is_err() {
+                // A thread that has ended has nothing to drain.
+                self.unheard.fetch_sub(1, Ordering::AcqRel);
+            }
         }
+    }
+
+    /// Whether the last client's connection has ended, and no thread is just accepting another.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        // Its own pages are for others only while it is not being replaced.
+        let own = if self.own_pages.is_draining() { self.own_pages.open() } else { 0 };
+        self.unheard.load(Ordering::Acquire) == 0 && self.clients.open() == 0 && own == 0
+    }
+
+    /// Makes room for another server: stops accepting, its own pages, too; lets go of each client's connection as soon
+    /// as it is idle, for that other server.
+    pub fn hand_over(&self) -> mpsc::Receiver<(OwnedFd, Option<SocketAddr>)> {
+        self.http.take();
+        self.clients.drain();
+        self.own_pages.drain();
+        let (released, to_send) = mpsc::channel();
+        // Nobody hears it any more only when this process ends: the connection closes with it.
+        self.tell_all(move |worker| {
+            let released = released.clone();
+            worker.hand_over(Rc::new(move |fd, peer| drop(released.send((fd, peer)))));
+        });
+        to_send
+    }
+
+    /// Serves a connection that another server let go of. `false`: it cannot, and the connection is closed.
+    pub fn take_over(&self, fd: OwnedFd, peer: Option<SocketAddr>) -> bool {
+        self.http.borrow().as_ref().is_some_and(|listener| listener.admit(fd, peer))
     }
 
     /// Client connections open.

@@ -22,6 +22,8 @@ const BACKLOG: i32 = 32;
 pub struct Question {
     /// What is asked.
     pub request: Request,
+    /// The descriptors that came with it.
+    pub descriptors: Vec<OwnedFd>,
     peer: u64,
     sequence: u64,
 }
@@ -82,8 +84,9 @@ impl Endpoint {
             let mut lost = false;
             while questions.len() - before < QUESTIONS_A_TURN {
                 match peer.connection.receive::<Request>() {
-                    Ok(Some((packet, _descriptors_nobody_asked_for))) => {
-                        questions.push(Question { request: packet.body, peer: peer.id, sequence: packet.sequence });
+                    Ok(Some((packet, descriptors))) => {
+                        let (request, sequence) = (packet.body, packet.sequence);
+                        questions.push(Question { request, descriptors, peer: peer.id, sequence });
                     }
                     Ok(None) => break,
                     Err(error) => {

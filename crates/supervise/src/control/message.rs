@@ -1,5 +1,7 @@
 //! The words of the control protocol.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Proposal, Step, Verdict};
@@ -50,10 +52,29 @@ pub enum Request {
     Prepare(String),
     /// Server: put what was prepared under this digest in force. Answered by [`Reply::Done`].
     Commit(String),
+    /// Server: finish what runs, and end; idle connections go to the server of this generation. Answered by
+    /// [`Reply::Done`].
+    Retire(u64),
+    /// Server: serve these connections, whose descriptors come with this. Answered by [`Reply::Done`].
+    TakeOver(Vec<Moved>),
     /// Manager: the numbers whose names contain this text. Answered by [`Reply::Numbers`].
     Numbers(String),
     /// Manager: no server is to run until told otherwise, or one is. Answered by [`Reply::Done`].
     Serve(bool),
+}
+
+/// A client's connection that moves from one server to another while it is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Version of this record: [`Moved::VERSION`].
+    pub version: u16,
+    /// The client.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Moved {
+    /// Grows when a field changes its meaning or one that must be heeded is added.
+    pub const VERSION: u16 = 1;
 }
 
 /// What may be answered.
