@@ -283,6 +283,8 @@ impl Patrol {
                 | Request::Change { .. }
                 | Request::Prepare(_)
                 | Request::Commit(_)
+                | Request::Retire(_)
+                | Request::TakeOver(_)
                 | Request::Numbers(_)
                 | Request::Serve(_) => {
                     let why = "cop keeps no account of the tree: ask manager".to_owned();
