@@ -9,6 +9,7 @@
 //! relies on: what was put in before the announcement is seen after it. An epoll wait is loom's `Notify`, which
 //! remembers one notification as an eventfd does.
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "a test: what fails is to end it")]
 #![allow(dead_code, unreachable_pub, reason = "what the crate uses of these files and this test does not")]
 
 mod sync {
