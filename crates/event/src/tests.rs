@@ -61,7 +61,7 @@ fn events_come_at_once_at_their_time_and_never_after_a_cancel() {
     let thread = thread();
     let (seen, cont) = recorder();
     let imm = thread.schedule_imm(Rc::clone(&cont));
-    let soon = thread.schedule_in(Rc::clone(&cont), Duration::from_millis(5));
+    let soon = thread.schedule_in(Rc::clone(&cont), Duration::from_millis(100));
     let never = thread.schedule_in(Rc::clone(&cont), Duration::from_millis(1));
     never.cancel();
     let not_either = thread.schedule_imm(Rc::clone(&cont));

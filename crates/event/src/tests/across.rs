@@ -313,6 +313,7 @@ fn background_work_that_is_late_is_told_so_and_waiting_work_is_never_begun() {
     let blocking = background.run_within(&thread, Duration::from_millis(20), move || {
         let _ = gate.recv_timeout(PATIENCE);
     });
+    wait_until("it runs", || background.counts()[1] == 1);
     let flag = Arc::clone(&begun);
     let waiting =
         background.run_within(&thread, Duration::from_millis(10), move || flag.store(true, Ordering::Relaxed));
@@ -325,7 +326,7 @@ fn background_work_that_is_late_is_told_so_and_waiting_work_is_never_begun() {
     }
     turn_until(&thread, || results.borrow().len() == 2);
     assert_eq!(*results.borrow(), [Err(BackgroundError::Late), Err(BackgroundError::Late)]);
-    assert!(background.oldest_running() >= Some(Duration::from_millis(15)), "the stuck work is visible");
+    wait_until("the stuck work is visible", || background.oldest_running() >= Some(Duration::from_millis(15)));
     assert_eq!(background.counts()[1], 1);
     release.send(()).unwrap();
     wait_until("both are through", || background.counts()[2] == 2);
