@@ -180,6 +180,7 @@ enum Owner {
     Static,
     Block(NonNull<Header>),
     Shared(Arc<[u8]>),
+    Kept(Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 /// Immutable bytes with whoever keeps them alive. Cloning counts, it does not copy. Not Send.
@@ -210,6 +211,19 @@ impl Chunk {
         let part = &bytes[range];
         let (start, len) = (NonNull::from(part).cast(), part.len());
         Self { start, len, owner: Owner::Shared(bytes) }
+    }
+
+    /// Part of bytes that somebody keeps, wherever they lie: in memory of the kernel's own, in a mapped file.
+    ///
+    /// # Panics
+    /// When the range is not within the owner's bytes as they are now.
+    #[must_use]
+    pub fn from_owner(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Self {
+        // What is borrowed of the owner here stays valid as long as the owner is neither moved nor changed: it is in an
+        // `Arc` that this chunk holds, and shared, so that nobody has it mutably.
+        let part = &(*owner).as_ref()[range];
+        let (start, len) = (NonNull::from(part).cast(), part.len());
+        Self { start, len, owner: Owner::Kept(owner) }
     }
 
     /// Removes the first `n` bytes from view.
@@ -246,6 +260,7 @@ impl Clone for Chunk {
                 Owner::Block(*header)
             }
             Owner::Shared(bytes) => Owner::Shared(Arc::clone(bytes)),
+            Owner::Kept(owner) => Owner::Kept(Arc::clone(owner)),
         };
         Self { start: self.start, len: self.len, owner }
     }
@@ -323,6 +338,10 @@ mod tests {
         let mut chunk = Chunk::from_shared(shared, 7..12);
         chunk.advance(1);
         assert_eq!(&*chunk, b"ytes");
+        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(b"kept by somebody".to_vec());
+        let kept = Chunk::from_owner(Arc::clone(&owner), 5..16);
+        assert_eq!(&*kept.part(0..2), b"by");
+        assert_eq!(Arc::strong_count(&owner), 2);
         assert_eq!(&*Chunk::from_static(b"text").part(1..2), b"e");
         assert_eq!(Chunk::from_static(b"").len(), 0);
     }

@@ -105,7 +105,7 @@ pub(crate) struct Alternate {
 
 impl Alternate {
     pub(crate) fn bytes(&self) -> u64 {
-        self.charge.bytes() + self.body.bytes_charged()
+        self.charge.bytes() + self.body.memory()
     }
 
     pub(crate) fn marks(&self) -> u32 {

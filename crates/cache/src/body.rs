@@ -5,22 +5,63 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use buf::Chunk;
+use sys::arena::Piece;
 
-use crate::budget::Charge;
+use crate::budget::{Charge, footprint_shared};
 
 /// Immutable bytes that threads share; cloning counts, it does not copy.
 #[derive(Clone)]
 pub struct Fragment {
-    memory: Arc<[u8]>,
+    memory: Memory,
     start: usize,
     len: usize,
+}
+
+#[derive(Clone)]
+enum Memory {
+    Heap(Arc<[u8]>),
+    /// In huge pages. Only what was filled when the fragment was made is part of it.
+    Arena(Arc<Piece>),
 }
 
 impl Fragment {
     /// All of `bytes`.
     #[must_use]
     pub fn new(bytes: Arc<[u8]>) -> Self {
-        Self { start: 0, len: bytes.len(), memory: bytes }
+        Self { start: 0, len: bytes.len(), memory: Memory::Heap(bytes) }
+    }
+
+    /// The last `len` bytes of what is filled of `piece`.
+    pub(crate) fn last_of(piece: &Arc<Piece>, len: usize) -> Self {
+        let start = piece.bytes().len().saturating_sub(len);
+        Self { start, len: piece.bytes().len() - start, memory: Memory::Arena(Arc::clone(piece)) }
+    }
+
+    /// Takes `next` in when it lies just behind, in the same memory.
+    pub(crate) fn extend(&mut self, next: &Self) -> bool {
+        let same = match (&self.memory, &next.memory) {
+            (Memory::Arena(one), Memory::Arena(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        let follows = same && self.start + self.len == next.start;
+        self.len += if follows { next.len } else { 0 };
+        follows
+    }
+
+    /// Bytes of memory that are charged one by one.
+    pub(crate) fn heap_bytes(&self) -> u64 {
+        match &self.memory {
+            Memory::Heap(bytes) => footprint_shared(bytes.len()),
+            Memory::Arena(_) => 0,
+        }
+    }
+
+    /// Bytes of memory that are charged by the block.
+    fn arena_bytes(&self) -> u64 {
+        match &self.memory {
+            Memory::Heap(_) => 0,
+            Memory::Arena(piece) => piece.footprint() as u64,
+        }
     }
 
     /// The part of it in `range`.
@@ -30,13 +71,20 @@ impl Fragment {
     #[must_use]
     pub fn part(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len, "part of a fragment beyond its end");
-        Self { memory: Arc::clone(&self.memory), start: self.start + range.start, len: range.end - range.start }
+        Self { memory: self.memory.clone(), start: self.start + range.start, len: range.end - range.start }
     }
 
     /// The same bytes to be sent. Nothing is copied.
     #[must_use]
     pub fn chunk(&self) -> Chunk {
-        Chunk::from_shared(Arc::clone(&self.memory), self.start..self.start + self.len)
+        let range = self.start..self.start + self.len;
+        match &self.memory {
+            Memory::Heap(bytes) => Chunk::from_shared(Arc::clone(bytes), range),
+            Memory::Arena(piece) => {
+                let piece = Arc::clone(piece);
+                Chunk::from_owner(piece, range)
+            }
+        }
     }
 }
 
@@ -44,7 +92,11 @@ impl Deref for Fragment {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.len]
+        let bytes = match &self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::Arena(piece) => piece.bytes(),
+        };
+        &bytes[self.start..self.start + self.len]
     }
 }
 
@@ -60,6 +112,7 @@ pub struct Body {
     held: Held,
     length: u64,
     complete: Option<u64>,
+    arena_bytes: u64,
     charge: Arc<Charge>,
 }
 
@@ -74,6 +127,7 @@ enum Held {
 impl Body {
     pub(crate) fn new(fragments: Vec<Fragment>, complete: Option<u64>, charge: Arc<Charge>) -> Self {
         let length = fragments.iter().map(|fragment| fragment.len() as u64).sum();
+        let arena_bytes = fragments.iter().map(Fragment::arena_bytes).sum();
         let mut fragments = fragments;
         let held = match fragments.len() {
             0 => Held::Nothing,
@@ -88,7 +142,7 @@ impl Body {
                 Held::Many(placed.collect())
             }
         };
-        Self { held, length, complete, charge }
+        Self { held, length, complete, arena_bytes, charge }
     }
 
     /// Which bytes of the representation are here. This store holds complete bodies and beginnings of bodies; another
@@ -134,8 +188,9 @@ impl Body {
         Some(fragment.part(usize::try_from(place - start).ok()?..fragment.len()))
     }
 
-    pub(crate) fn bytes_charged(&self) -> u64 {
-        self.charge.bytes()
+    /// Bytes of memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.charge.bytes() + self.arena_bytes
     }
 }
 

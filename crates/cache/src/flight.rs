@@ -20,7 +20,7 @@ use base::Instant;
 
 use crate::alternate::Tags;
 use crate::body::{Body, Fragment};
-use crate::budget::{Charge, footprint_shared};
+use crate::budget::Charge;
 use crate::store::Reason;
 use crate::write::Head;
 
@@ -340,7 +340,9 @@ impl Flight {
         let stream = self.stream(term)?;
         match fragment {
             Some(fragment) => {
-                stream.held.push_back((stream.total, fragment));
+                if !stream.held.back_mut().is_some_and(|(_, last)| last.extend(&fragment)) {
+                    stream.held.push_back((stream.total, fragment));
+                }
                 stream.charge.absorb(cost);
             }
             None => debug_assert!(stream.not_kept.is_some(), "what will be kept has no gaps"),
@@ -401,7 +403,7 @@ impl Stream {
     /// drop.
     pub(crate) fn trim(&mut self, window: u64) -> Vec<Fragment> {
         let dropped = self.drop_before(window);
-        self.charge.shrink(dropped.iter().map(|fragment| footprint_shared(fragment.len())).sum());
+        self.charge.shrink(dropped.iter().map(Fragment::heap_bytes).sum());
         dropped
     }
 

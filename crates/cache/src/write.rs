@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use base::Instant;
+use sys::arena::Appender;
 
 use crate::alternate::{Hit, Tags};
 use crate::budget::{Charge, footprint_of, footprint_shared};
@@ -46,11 +47,13 @@ pub struct Writer {
     /// Purges up to this one happened before.
     since: u64,
     done: bool,
+    /// Where the next bytes of a long body go.
+    tail: Option<Appender>,
 }
 
 impl Writer {
     pub(crate) fn new(store: &Arc<Inside>, fill: Arc<Fill>, term: Term) -> Self {
-        Self { since: store.purges.sequence(), store: Arc::clone(store), fill, term, done: false }
+        Self { since: store.purges.sequence(), store: Arc::clone(store), fill, term, done: false, tail: None }
     }
 
     /// What it is for.
@@ -105,7 +108,7 @@ impl Writer {
         if bytes.is_empty() {
             return Kept::Yes;
         }
-        self.store.append(&self.fill, self.term, bytes, now)
+        self.store.append(&self.fill, self.term, &mut self.tail, bytes, now)
     }
 
     /// The body is over. `metadata` replaces the head's record in what is stored; `replaces` says of each alternate's
@@ -120,6 +123,7 @@ impl Writer {
         now: Instant,
     ) -> Result<(), Reason> {
         self.done = true;
+        self.tail = None;
         let landing = Landing { since: self.since, partial: false, now };
         self.store.finish(&self.fill, self.term, metadata, replaces, landing)
     }
@@ -136,6 +140,7 @@ impl Writer {
         now: Instant,
     ) -> Result<(), Reason> {
         self.done = true;
+        self.tail = None;
         let landing = Landing { since: self.since, partial: true, now };
         self.store.finish(&self.fill, self.term, metadata, replaces, landing)
     }

@@ -13,19 +13,8 @@ use cache::{
 };
 
 const THREADS: u64 = 6;
-const RUN: Duration = Duration::from_secs(3);
-const BUDGET: u64 = 2 << 20;
+const RUN: Duration = Duration::from_secs(2);
 const OBJECTS: u64 = 120;
-
-fn length_of(object: u64) -> u64 {
-    let mut rng = Rng::new(object);
-    match object % 10 {
-        // Too long to be kept, and nobody is told beforehand.
-        0 => 300_000,
-        1 => 60_000 + rng.below(100_000),
-        _ => rng.below(8_000),
-    }
-}
 
 fn byte_at(object: u64, place: u64) -> u8 {
     u8::try_from(object.wrapping_mul(31).wrapping_add(place.wrapping_mul(7)) % 251).expect("it fits")
@@ -57,19 +46,33 @@ fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
 
 struct World {
     store: RamStore,
+    budget: u64,
+    /// By how much objects are longer than usual.
+    scale: u64,
     bytes: AtomicU64,
     followed: AtomicU64,
     lagged: AtomicU64,
 }
 
 impl World {
+    fn length_of(&self, object: u64) -> u64 {
+        let mut rng = Rng::new(object);
+        self.scale
+            * match object % 10 {
+                // Too long to be kept, and nobody is told beforehand.
+                0 => 300_000,
+                1 => 60_000 + rng.below(100_000),
+                _ => rng.below(8_000),
+            }
+    }
+
     fn check(&self, object: u64, place: &mut u64, bytes: &[u8]) {
         for byte in bytes {
             assert_eq!(*byte, byte_at(object, *place), "object {object} at {place}");
             *place += 1;
         }
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        assert!(self.store.used().0 <= BUDGET);
+        assert!(self.store.used().0 <= self.budget);
     }
 
     fn write(&self, object: u64, mut writer: Writer, rng: &mut Rng) {
@@ -81,13 +84,13 @@ impl World {
         if rng.one_in(40) {
             return writer.not_storable(Reason::Engine(1), SystemClock.now() + Duration::from_millis(5));
         }
-        let length = length_of(object);
+        let length = self.length_of(object);
         let tags = Tags::new([&[u8::try_from(object % 7).expect("it fits")][..]]).expect("it fits");
         let expected = (object.is_multiple_of(3) && !object.is_multiple_of(10)).then_some(length);
         writer.start(Head { metadata: metadata(object), tags, expected }, SystemClock.now());
         let mut place = 0;
         while place < length {
-            let part = (1 + rng.below(9_000)).min(length - place);
+            let part = (1 + rng.below(9_000 * self.scale)).min(length - place);
             let bytes: Vec<u8> = (place..place + part).map(|place| byte_at(object, place)).collect();
             writer.append(&bytes, SystemClock.now());
             place += part;
@@ -113,7 +116,7 @@ impl World {
         loop {
             match wait(|context| follower.poll_next(context)).expect("no byte for a second") {
                 Next::Fragment(fragment) => self.check(object, &mut place, &fragment),
-                Next::End => break assert_eq!(place, length_of(object), "object {object}"),
+                Next::End => break assert_eq!(place, self.length_of(object), "object {object}"),
                 Next::Cut(Cut::WriterGone) => break,
                 Next::Cut(Cut::Lagged) => {
                     self.lagged.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +137,7 @@ impl World {
             Ok(Found::Hit(hit)) => {
                 let mut place = 0;
                 hit.body().fragments(0..u64::MAX).for_each(|fragment| self.check(object, &mut place, &fragment));
-                assert_eq!(place, length_of(object));
+                assert_eq!(place, self.length_of(object));
                 match rng.below(200) {
                     0 => drop(self.store.refresh(&hit, metadata(object))),
                     1 => drop(self.store.mark_stale(&hit)),
@@ -160,12 +163,13 @@ fn metadata(object: u64) -> Arc<[u8]> {
     Arc::from(object.to_le_bytes())
 }
 
-#[test]
-fn whatever_threads_do_at_once_every_byte_read_is_the_right_one() {
-    let options = RamOptions { window: ByteCount(64 << 10), ..RamOptions::new(ByteCount(BUDGET), 2) };
+/// What it came to: how many followed, and the store's numbers.
+fn run(budget: u64, scale: u64) -> (u64, cache::Numbers) {
+    let options = RamOptions { window: ByteCount(64 << 10), ..RamOptions::new(ByteCount(budget), 2) };
     let store = RamStore::new(options);
     let empty = store.used();
-    let world = World { store, bytes: AtomicU64::new(0), followed: AtomicU64::new(0), lagged: AtomicU64::new(0) };
+    let (bytes, followed, lagged) = Default::default();
+    let world = World { store, budget, scale, bytes, followed, lagged };
     let end: Instant = SystemClock.now() + RUN;
     thread::scope(|scope| {
         for seed in 0..THREADS {
@@ -181,7 +185,19 @@ fn whatever_threads_do_at_once_every_byte_read_is_the_right_one() {
     let numbers = world.store.numbers();
     let (followed, lagged) = (world.followed.into_inner(), world.lagged.into_inner());
     println!("{} bytes, {followed} followed, {lagged} lagged, {numbers:?}", world.bytes.into_inner());
-    assert!(followed > 50 && numbers.found > 1_000 && numbers.evicted_small > 100, "{numbers:?}");
     world.store.clear();
     assert_eq!(world.store.used(), empty, "all that was taken was given back");
+    (followed, numbers)
+}
+
+#[test]
+fn whatever_threads_do_at_once_every_byte_read_is_the_right_one() {
+    let (followed, numbers) = run(2 << 20, 1);
+    assert!(followed > 0 && numbers.found > 100 && numbers.evicted_small > 0, "{numbers:?}");
+}
+
+#[test]
+fn so_it_is_with_long_objects_in_huge_pages() {
+    let (followed, numbers) = run(64 << 20, 40);
+    assert!(followed > 0 && numbers.found > 0 && numbers.evicted_bytes > 0, "{numbers:?}");
 }

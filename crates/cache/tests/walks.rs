@@ -479,3 +479,33 @@ fn too_many_fetches_or_followers_are_refused() {
     assert_eq!(writers, 3);
     assert!(roles.iter().all(|role| matches!(role, Role::Writer(_) | Role::Full)));
 }
+
+#[test]
+fn a_long_body_lies_in_few_fragments_and_followers_read_it_as_it_comes() {
+    let store = RamStore::new(RamOptions::new(ByteCount(64 * MIB), 1));
+    let empty = store.used();
+    let body: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+    for expected in [Some(3_000_000), None] {
+        let key = Key::of(&[u8::from(expected.is_some())]);
+        let mut writer = writer(&store, key);
+        let mut reading = follower(&store, key);
+        writer.start(head(b"h", expected), at(0));
+        let mut read = Vec::new();
+        for part in body.chunks(10_007) {
+            assert_eq!(writer.append(part, at(0)), Kept::Yes);
+            read.extend(drain(&mut reading).0);
+            assert_eq!(read.len() % 10_007 * usize::from(read.len() < 3_000_000), 0, "each part at once");
+        }
+        writer.finish(None, &|_| true, at(0)).unwrap();
+        assert!(read == body && drain(&mut reading) == (vec![], Poll::Ready(None)));
+        let hit = find(&store, key).unwrap();
+        assert!(body_of(&hit) == body && hit.body().is_complete());
+        let fragments = hit.body().fragments(0..u64::MAX).count();
+        assert!(fragments <= if expected.is_some() { 3 } else { 14 }, "{fragments} fragments");
+        let part: Vec<u8> = hit.body().fragments(1_000_000..1_100_000).flat_map(|one| one.chunk().to_vec()).collect();
+        assert!(part == body[1_000_000..1_100_000]);
+    }
+    assert!((6 * MIB..10 * MIB).contains(&(store.used().0 - empty.0)), "{}", store.used().0);
+    store.clear();
+    assert_eq!(store.used(), empty);
+}

@@ -5,9 +5,11 @@
 #![allow(unsafe_code, reason = "system calls that no safe binding offers")]
 
 pub mod ancillary;
+pub mod arena;
 pub mod daemon;
 pub mod epoll;
 pub mod lock;
+pub mod memory;
 pub mod output;
 pub mod process;
 pub mod shm;

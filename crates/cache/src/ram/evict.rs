@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sys::arena::{Appender, BLOCK};
+
 use crate::budget::Charge;
 use crate::ram::Inside;
 use crate::ram::queues::{Known, Queue, Step};
@@ -81,6 +83,28 @@ impl Inside {
             }
         }
         false
+    }
+
+    /// Room for `bytes` of a long body, evicting for it if need be; none when there are no huge pages to be had.
+    pub(crate) fn large_piece(&self, bytes: usize) -> Option<Appender> {
+        let arena = self.arena.as_ref()?;
+        let mut spare = BUSY_SPARED_MAX;
+        for _ in 0..STEPS_MAX {
+            if let Some(piece) = arena.allocate(bytes) {
+                return Some(piece);
+            }
+            if self.budget.take(BLOCK as u64) {
+                let piece = arena.allocate_in_new_block(bytes);
+                if piece.is_none() {
+                    self.budget.give(BLOCK as u64);
+                }
+                return piece;
+            }
+            if !self.evict_step(&mut spare) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Evicts until the limit is kept, or nothing is left.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use base::Instant;
+use sys::arena::{Appender, GRANULE, PIECE_MAX};
 
 use crate::Key;
 use crate::alternate::{Alternate, Entry, Hit, Tags};
@@ -18,6 +19,8 @@ use crate::write::Kept;
 
 /// A body of several fragments that is no longer than this becomes one of one: it is sent with less work ever after.
 const JOINED_MAX: u64 = 64 << 10;
+/// A body of this length lies in huge pages.
+const LARGE_MIN: u64 = GRANULE as u64;
 /// How often a change is tried anew because another came between.
 const ATTEMPTS_MAX: usize = 16;
 
@@ -33,17 +36,34 @@ pub(crate) struct Landing {
 
 impl Inside {
     /// Takes more of a body in.
-    pub(crate) fn append(&self, fill: &Arc<Fill>, term: Term, bytes: &[u8], now: Instant) -> Kept {
+    pub(crate) fn append(
+        &self,
+        fill: &Arc<Fill>,
+        term: Term,
+        tail: &mut Option<Appender>,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Kept {
         let mut flight = fill.lock();
         let followers = flight.followers();
         let Some(stream) = flight.stream(term) else { return Kept::No(Reason::HandedOver) };
-        let (total, mut not_kept) = (stream.total, stream.not_kept);
+        let (total, expected, mut not_kept) = (stream.total, stream.expected, stream.not_kept);
         drop(flight);
         let len = bytes.len() as u64;
         if not_kept.is_none() && total + len > self.object_max() {
             not_kept = Some(Reason::TooLarge);
             self.decline(fill.key, fill.lane, Reason::TooLarge, now + self.options.too_large_for);
         }
+        let mut bytes = bytes;
+        if not_kept.is_none() && expected.unwrap_or(total + len) >= LARGE_MIN {
+            let left = expected.map_or(total, |expected| expected.saturating_sub(total)).max(len);
+            bytes = self.append_large(fill, term, tail, bytes, left, now);
+            if bytes.is_empty() {
+                return Kept::Yes;
+            }
+        }
+        *tail = None;
+        let len = bytes.len() as u64;
         let cost = footprint_shared(bytes.len());
         let mut room = not_kept.is_none() && self.make_room(cost);
         if !room {
@@ -67,6 +87,34 @@ impl Inside {
             None => {}
         }
         not_kept.map_or(Kept::Yes, Kept::No)
+    }
+
+    /// Takes as much of `bytes` as it finds room for in huge pages, and answers with the rest. `left` is how much of the
+    /// body there may be from here on.
+    fn append_large<'a>(
+        &self,
+        fill: &Arc<Fill>,
+        term: Term,
+        tail: &mut Option<Appender>,
+        mut bytes: &'a [u8],
+        left: u64,
+        now: Instant,
+    ) -> &'a [u8] {
+        let mut left = usize::try_from(left).unwrap_or(usize::MAX);
+        while !bytes.is_empty() {
+            if tail.as_ref().is_none_or(|tail| tail.room() == 0) {
+                *tail = self.large_piece(left.clamp(GRANULE, PIECE_MAX));
+            }
+            let Some(tail) = tail else { return bytes };
+            let taken = tail.append(bytes);
+            let fragment = Fragment::last_of(tail.piece(), taken);
+            // Superseded meanwhile: then nobody needs it, and the piece is free again with its last reference.
+            let wakes = fill.lock().push(term, Some(fragment), taken as u64, 0, now);
+            wake(wakes.unwrap_or_default());
+            bytes = bytes.get(taken..).unwrap_or_default();
+            left = left.saturating_sub(taken);
+        }
+        bytes
     }
 
     /// The body is over: stores it if it may be, then lets the followers know.

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{ByteCount, Instant};
+use sys::arena::{Arena, BLOCK};
 
 use crate::alternate::{Alternates, Choose, Entry, Hit, Seen};
 use crate::budget::{Budget, Charge};
@@ -51,6 +52,8 @@ const SHARDS_MAX: usize = 1 << 12;
 const DECLINED_SHARE: u64 = 64;
 /// Declined keys remembered per shard, at most.
 const DECLINED_MAX: u64 = 4_096;
+/// A smaller budget is not given out in blocks of 2 MiB.
+const ARENA_BUDGET_MIN: u64 = 32 * BLOCK as u64;
 /// Without a setting, one object takes at most one part in this many of the budget: as much as the small queue.
 const OBJECT_SHARE: u64 = 10;
 
@@ -105,6 +108,8 @@ pub(crate) struct Inside {
     shards: Box<[ShardCell]>,
     shard_mask: usize,
     budget: Arc<Budget>,
+    /// Memory of long bodies, charged by the block.
+    arena: Option<Arena>,
     options: RamOptions,
     totals: Totals,
     pub(crate) purges: Purges,
@@ -145,6 +150,7 @@ impl RamStore {
             handed_over: AtomicU64::new(0),
             lagged: AtomicU64::new(0),
             _fixed: Charge::of_taken(&budget, fixed),
+            arena: arena(&budget),
             budget,
             options,
         }))
@@ -167,6 +173,15 @@ impl RamStore {
     pub fn object_max(&self) -> ByteCount {
         ByteCount(self.0.object_max())
     }
+}
+
+/// Huge pages for long bodies, when the budget is worth it and the system grants the addresses. Without them long bodies
+/// lie where short ones do.
+fn arena(budget: &Arc<Budget>) -> Option<Arena> {
+    let bytes = budget.limit();
+    let charged = Arc::clone(budget);
+    let on_release = Box::new(move || charged.give(BLOCK as u64));
+    if bytes < ARENA_BUDGET_MIN { None } else { Arena::reserve(bytes, on_release).ok() }
 }
 
 impl Store for RamStore {
