@@ -11,7 +11,7 @@ use supervise::configuration::{self, Source, history};
 use supervise::directory::RuntimeDir;
 use supervise::failure::{COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRONG_USAGE};
 use supervise::log::{Level, timestamp};
-use supervise::wait;
+use supervise::{obituary, wait};
 
 use crate::cli::{Asked, ConfigCommand, CtlCommand, LogCommand, MetricCommand, Place, ServerCommand};
 use crate::commands::directory;
@@ -35,6 +35,7 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             ServerCommand::Restart(asked) => change(&asked, Proposal::File, Step::Restart),
             ServerCommand::Stop(asked) => serve(&asked, false),
             ServerCommand::Start(asked) => serve(&asked, true),
+            ServerCommand::Obituaries(asked) => obituaries(&asked),
         },
         CtlCommand::Metric { command } => match command {
             MetricCommand::Get { name, asked } => numbers(&asked, &name, true),
@@ -119,6 +120,13 @@ fn past(asked: &Asked) -> u8 {
             };
             past.iter().map(line).collect()
         }))
+    })
+}
+
+fn obituaries(asked: &Asked) -> u8 {
+    with(asked, |directory| {
+        let deaths = obituary::all(directory)?;
+        Ok(printed(asked, to_value(&deaths), || ctl::obituaries(&deaths)))
     })
 }
 

@@ -202,6 +202,8 @@ pub(crate) enum ServerCommand {
     Stop(Asked),
     /// Runs one again after `stop`
     Start(Asked),
+    /// Tells of what processes died, and what they were doing
+    Obituaries(Asked),
 }
 
 /// What may be asked of the numbers.

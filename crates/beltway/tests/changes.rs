@@ -254,6 +254,31 @@ fn a_new_server_that_cannot_start_leaves_the_old_one_and_says_why() {
 }
 
 #[test]
+fn a_manager_killed_in_the_middle_of_restarts_leaves_one_server_with_what_is_in_force() {
+    let tree = Tree::run("middle");
+    for round in 0..6 {
+        rewrite(&tree, &format!("round{round}"), "");
+        std::thread::scope(|scope| {
+            let restart = std::thread::Builder::new().spawn_scoped(scope, || tree.ask("restart")).unwrap();
+            tree::pause(Duration::from_millis(5 * round));
+            let before = tree.kill(Role::Manager);
+            tree.await_another(Role::Manager, before);
+            restart.join().unwrap()
+        });
+        eventually("one server, with what is in force", || {
+            tree.get().unwrap();
+            let status = tree.status()?;
+            let servers = status["servers"].as_array()?;
+            let fits = servers.len() == 1
+                && servers[0]["state"] == "ready"
+                && servers[0]["heartbeat"]["answered"] != 0
+                && servers[0]["other_configuration"] == false;
+            fits.then_some(())
+        });
+    }
+}
+
+#[test]
 fn what_was_in_force_can_be_had_back_by_its_number() {
     let tree = Tree::run("rollback");
     for name in ["first", "second"] {

@@ -121,6 +121,15 @@ fn a_stopped_server_is_proven_to_hang_and_replaced_and_a_stopped_manager_costs_n
     tree.await_serving();
     tree.get().unwrap();
 
+    let deaths = tree.ask("ctl server obituaries --json");
+    let deaths: serde_json::Value = serde_json::from_slice(&deaths.stdout).unwrap();
+    let death = &deaths[0];
+    assert_eq!((&death["pid"], &death["generation"]), (&server.pid().into(), &1.into()), "{deaths}");
+    assert!(death["cause"].as_str().unwrap().starts_with("hang: it was stopped by a signal"), "{deaths}");
+    let threads = death["threads"].as_array().unwrap();
+    assert!(threads.iter().any(|t| t["name"] == "[ET_NET 0]" && t["state"] == "T"), "the kernel's word: {deaths}");
+    assert!(threads.iter().any(|t| t["name"] == "[ET_NET 0]" && t["turns"] != 0), "its own word: {deaths}");
+
     let (server, manager) = (tree.pid(Role::Server), tree.process(Role::Manager).unwrap());
     let load = Load::begin(tree.http);
     manager.signal(Signal::STOP).unwrap();

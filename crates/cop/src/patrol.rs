@@ -13,6 +13,7 @@ use supervise::failure::{DONE, Failure};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Lease};
 use supervise::listener::{self, Listener};
+use supervise::obituary::{self, Obituary};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
 use supervise::watch::{self, Reaped, Sight, Watch};
@@ -21,7 +22,7 @@ use sys::process::{Exit, Pidfd, Signal};
 use sys::signal::{Signals, Taken};
 
 use crate::Options;
-use crate::verdict::{Observations, Sign, Verdict, Who, verdict};
+use crate::verdict::{Observations, Proof, Sign, Verdict, Who, verdict};
 
 /// How long manager may take to hand over copies of its listeners.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
@@ -168,6 +169,9 @@ impl Patrol {
         let sight = self.manager.look(now, reaped);
         if self.manager.pid() != before {
             self.manager_ticks = Ticks::default();
+            if let Some(pid) = before {
+                self.tell_of_death(Role::Manager, pid, 0, reaped);
+            }
         }
         if self.manager.link().is_some_and(|link| link.pong().is_some()) {
             self.first = false;
@@ -197,7 +201,9 @@ impl Patrol {
             && server.process.is_dead()
         {
             let pid = server.process.pid();
-            info!("{}[{pid}] generation {} {}", Role::Server.name(), server.generation, watch::cause(reaped, pid));
+            let generation = server.generation;
+            info!("{}[{pid}] generation {generation} {}", Role::Server.name(), watch::cause(reaped, pid));
+            self.tell_of_death(Role::Server, pid, generation, reaped);
             self.server = None;
         }
         let named = self.manager.link().and_then(Link::pong).map_or(0, |pong| pong.generation);
@@ -217,6 +223,38 @@ impl Patrol {
         {
             server.ticks = ticks(server.process.pid());
         }
+    }
+
+    /// How a child of ours died, for those who were not its parent. An orderly end is not written down.
+    fn tell_of_death(&self, role: Role, pid: u32, generation: u64, reaped: &Reaped) {
+        let exit = reaped.iter().find(|(who, _)| *who == pid).map(|(_, exit)| *exit);
+        let Some(exit) = exit.filter(|exit| *exit != Exit::Code(0)) else { return };
+        let (directory, who) = (&self.family.directory, role.name());
+        if !obituary::is_told(directory, "cop", who, pid) {
+            let (who, cause) = (who.to_owned(), exit.to_string());
+            obituary::write(directory, "cop", Obituary { who, pid, generation, cause, ..Obituary::default() });
+        }
+    }
+
+    /// Writes down what a process that hangs was doing, before it is killed.
+    fn tell_of_hang(&self, who: Who, proof: Proof, sign: Sign) {
+        let (role, pid, generation) = match (who, &self.server) {
+            (Who::Manager, _) => (Role::Manager, self.manager.pid(), 0),
+            (Who::Server, Some(server)) => (Role::Server, Some(server.process.pid()), server.generation),
+            (Who::Server, None) => return,
+        };
+        let Some(pid) = pid else { return };
+        let silent_ms = sign.silent_for.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+        let account = Obituary {
+            who: role.name().to_owned(),
+            pid,
+            generation,
+            cause: format!("hang: {}", proof.as_str()),
+            last_answer_age_ms: silent_ms,
+            threads: obituary::threads_of(pid),
+            ..Obituary::default()
+        };
+        obituary::write(&self.family.directory, "cop", account);
     }
 
     fn tell_of_orphans(&self, reaped: &Reaped) {
@@ -326,6 +364,7 @@ impl Patrol {
             }
             Verdict::Kill(who, proof) => {
                 error!("{who:?} hangs ({proof:?}): {:?}; it is killed", self.sign_of(who, &seen));
+                self.tell_of_hang(who, proof, self.sign_of(who, &seen));
                 self.kill(who);
             }
         }

@@ -84,6 +84,17 @@ pub(crate) enum Proof {
     Stopped,
 }
 
+impl Proof {
+    /// As an obituary says it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "it had the processor and did not answer",
+            Self::Blocked => "it slept or waited for the kernel and did not answer",
+            Self::Stopped => "it was stopped by a signal",
+        }
+    }
+}
+
 /// Questions that must be unanswered, however short the hang timeout is.
 const MISSED_MIN: u32 = 2;
 

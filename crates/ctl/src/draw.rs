@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use base::WallTime;
 use supervise::change::{Outcome, Verdict};
+use supervise::log::timestamp;
+use supervise::obituary::Obituary;
 use supervise::status::{HeartbeatStatus, ProcessStatus, Status};
 
 use crate::ask::Census;
@@ -84,6 +87,34 @@ pub fn verdict(verdict: &Verdict) -> String {
     }
     for diagnostic in &verdict.diagnostics {
         let _ = writeln!(text, "{diagnostic}");
+    }
+    text
+}
+
+/// Of what processes died, and what their threads were doing.
+#[must_use]
+pub fn obituaries(deaths: &[Obituary]) -> String {
+    let mut text = String::new();
+    for death in deaths {
+        let at = timestamp(WallTime::from_micros(death.at_us));
+        let cause = if death.cause.is_empty() { "of a cause that is not known" } else { &death.cause };
+        let _ = write!(text, "{at}  {}[{}]", death.who, death.pid);
+        if death.generation > 0 {
+            let _ = write!(text, " generation {}", death.generation);
+        }
+        let _ = writeln!(text, ": {cause}; had lived {}", age(death.lived_ms));
+        if let Some(last) = death.last_answer_age_ms {
+            let _ = writeln!(text, "    last answer {} before", age(last));
+        }
+        for thread in &death.threads {
+            let _ = write!(text, "    {:<16} {}", thread.name, thread.state);
+            for (what, said) in [("in", &thread.running), ("waits in", &thread.waits_in)] {
+                if !said.is_empty() && said != "0" {
+                    let _ = write!(text, ", {what} {said}");
+                }
+            }
+            text.push('\n');
+        }
     }
     text
 }

@@ -8,4 +8,4 @@ mod ask;
 mod draw;
 
 pub use ask::{Census, CtlError, Known, change, numbers, reopen_logs, serve, set_log_level, status, stop};
-pub use draw::{census, tree, verdict};
+pub use draw::{census, obituaries, tree, verdict};

@@ -125,7 +125,25 @@ impl Supervisor {
         if step == Step::Reload && changed.iter().any(|changed| changed.needs_restart) {
             return Err(refused(Outcome::NeedsRestart, "nothing has changed"));
         }
-        let config = Arc::new(config);
+        self.start_change(now, Arc::new(config), changed, step)
+    }
+
+    /// Puts the configuration in force to a server that runs another.
+    pub(crate) fn enforce(&mut self, now: Instant) {
+        match self.start_change(now, Arc::clone(&self.config), Vec::new(), Step::Reload) {
+            Ok(change) => self.change = Some(change),
+            Err(verdict) => self.conclude(Step::Reload, Asker::Log, verdict),
+        }
+    }
+
+    fn start_change(
+        &mut self,
+        now: Instant,
+        config: Arc<Config>,
+        changed: Vec<ChangedKey>,
+        step: Step,
+    ) -> Result<Change, Box<Verdict>> {
+        let failed = |why: String| Box::new(Verdict::new(Outcome::Failed, why));
         let mut change = Change {
             step,
             digest: configuration::digest(&config),

@@ -11,6 +11,7 @@ use supervise::directory::{self, RuntimeDir};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{self, Listener};
+use supervise::obituary::{self, Obituary};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::status::ServerState;
 use supervise::{info, warn};
@@ -216,6 +217,33 @@ pub(crate) fn clear_away(directory: &RuntimeDir, generation: u64) {
     if let Err(error) = socket.and(lease::clear(&directory.server_lease(generation))) {
         warn!("what generation {generation} left cannot be cleared away: {error}");
     }
+}
+
+/// Writes down what is known of a server's death: its heartbeats, and what its numbers say its threads were doing.
+pub(crate) fn mourn(directory: &RuntimeDir, server: &Server, cause: String, now: Instant) {
+    let numbers = crate::admin::last_numbers(&directory.server_numbers(server.generation));
+    let (threads, numbers) = numbers.unwrap_or_default();
+    let heartbeats = server.link.status(now);
+    let lived = server.pong().map_or_else(|| millis(now - server.since), |pong| pong.age_ms);
+    obituary::write(
+        directory,
+        "manager",
+        Obituary {
+            who: Role::Server.name().to_owned(),
+            pid: server.process.pid(),
+            generation: server.generation,
+            cause,
+            lived_ms: lived,
+            last_answer_age_ms: heartbeats.last_answer_age_ms,
+            threads,
+            numbers,
+            ..Obituary::default()
+        },
+    );
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Adds up the numbers of the dead when there are many of them, so that their files do not pile up.

@@ -57,6 +57,8 @@ pub(crate) struct Supervisor {
     pub(crate) servers: Vec<Server>,
     /// A change that is under way.
     pub(crate) change: Option<Change>,
+    /// The last generation that was told of the configuration in force because it ran another.
+    reconciled: u64,
     /// The last server that ended, and how.
     last_end: (u64, String),
     server_deaths: u64,
@@ -114,6 +116,7 @@ impl Supervisor {
             listeners_epoch: 1,
             servers,
             change: None,
+            reconciled: 0,
             last_end: (0, String::new()),
             server_deaths: 0,
             not_before: Instant::ORIGIN,
@@ -163,6 +166,7 @@ impl Supervisor {
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + self.config.supervise.heartbeat_interval;
             self.look_after_files();
+            self.reconcile(now);
         }
         Ok(())
     }
@@ -233,6 +237,10 @@ impl Supervisor {
             }
             // Start the next one first: nobody waits for a broom.
             self.start_server(now);
+            if server.stop_by.is_none() {
+                let cause = reaped.iter().any(|(who, _)| *who == pid).then_some(cause).unwrap_or_default();
+                servers::mourn(&self.family.directory, &server, cause, now);
+            }
             servers::clear_away(&self.family.directory, server.generation);
         }
     }
@@ -331,6 +339,30 @@ impl Supervisor {
                 info!("{}[{}] generation {} drains", Role::Server.name(), server.process.pid(), server.generation);
                 server.retire(&self.family.directory, deadline, successor);
             }
+        }
+    }
+
+    /// Servers that another manager left in the middle of a change: one serves on, with what is in force.
+    fn reconcile(&mut self, now: Instant) {
+        if self.stopping || self.change.is_some() {
+            return;
+        }
+        let known = |server: &&Server| server.state == ServerState::Ready && server.pong().is_some();
+        let candidates = self.servers.iter().filter(|server| server.state != ServerState::Draining);
+        if candidates.clone().count() != candidates.clone().filter(known).count() {
+            return; // somebody is still starting, or has not answered yet
+        }
+        let digest = &self.configuration.digest;
+        let fits = |server: &Server| server.pong().is_some_and(|pong| pong.configuration == *digest);
+        let Some(best) = candidates.clone().max_by_key(|server| (fits(server), server.generation)) else { return };
+        let (generation, adopted, fits) = (best.generation, best.adopted, fits(best));
+        if candidates.count() > 1 {
+            warn!("more than one server serves: generation {generation} stays");
+            self.drain_all_but(Some(generation), now);
+        } else if adopted && !fits && self.reconciled != generation {
+            self.reconciled = generation;
+            warn!("generation {generation} runs another configuration than the one in force: it is told");
+            self.enforce(now);
         }
     }
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use stats::{Snapshot, prometheus};
+use supervise::obituary::ThreadAccount;
 use supervise::status::{ProcessStatus, Status};
 use sys::shm::SharedWordsReader;
 
@@ -109,6 +110,26 @@ impl Numbers {
         }
         text
     }
+}
+
+/// What a dead server's threads were doing, and its numbers that are not zero; `None` when it left none.
+#[must_use]
+pub fn last_numbers(segment: &Path) -> Option<(Vec<ThreadAccount>, Vec<(String, u64)>)> {
+    let snapshot = snapshot(segment).ok()?;
+    let thread = |beat: &stats::BeatReading| ThreadAccount {
+        name: beat.thread.clone(),
+        id: beat.thread_id,
+        state: format!("{:?}", beat.state).to_ascii_lowercase(),
+        running: beat.running.clone().unwrap_or_default(),
+        turns: beat.turns,
+        ..ThreadAccount::default()
+    };
+    let threads = snapshot.beats.iter().map(thread).collect();
+    let text = prometheus::render(&snapshot);
+    let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+    let samples = samples.filter(|(name, _)| !name.contains("_bucket"));
+    let numbers = samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)));
+    Some((threads, numbers.filter(|(_, value)| *value != 0).collect()))
 }
 
 /// The samples whose names contain `pattern`: name with labels, and value.
