@@ -45,6 +45,7 @@ fn pool(protocol: &str, rest: &[String]) -> Result<PoolSource, Box<dyn Error>> {
             "batch" => pool.batch = value.parse()?,
             "auto_eject_hosts" => pool.auto_eject_hosts = value.parse()?,
             "redis_auth" => pool.redis_auth = Some(value.into()),
+            "memcached_flush_all" => pool.memcached_flush_all = value.parse()?,
             "redis_db" => pool.redis_db = value.parse()?,
             "hash_tag" => pool.hash_tag = Some(value.parse().map_err(|_| "hash_tag is two characters")?),
             "hash" => pool.hash = value.parse().map_err(|_| "no such hash")?,

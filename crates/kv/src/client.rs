@@ -11,6 +11,7 @@
 
 mod gather;
 mod local;
+mod memcached;
 mod requests;
 
 use std::cell::RefCell;
@@ -83,6 +84,10 @@ pub(crate) struct Client {
     run: Range<usize>,
     out: Outbox,
     dirty: bool,
+    /// Nothing more is asked before the requests up to this number are answered.
+    barrier: u64,
+    /// It is not read from until more of what it asked is answered.
+    held: bool,
     /// A task waits for the client to take what it was sent.
     waits_for_room: bool,
     resume: Vec<Rc<LaneCell>>,
@@ -116,6 +121,8 @@ impl Client {
                 run: 0..0,
                 out: Outbox::new(SizeClass::Small),
                 dirty: false,
+                barrier: 0,
+                held: false,
                 waits_for_room: false,
                 resume: Vec::new(),
             })
@@ -246,6 +253,12 @@ impl Client {
         self.out.len() + self.tcp.as_ref().map_or(0, Tcp::queued) > UNTAKEN_MAX
     }
 
+    /// Asks nothing more before all that was asked is answered.
+    pub(crate) fn wait_for_all(&mut self) {
+        self.barrier = self.next_seq();
+        self.mark();
+    }
+
     /// Lets the lane go on when the client has taken most of what it was sent.
     pub(crate) fn resume_when_taken(&mut self, lane: Rc<LaneCell>) {
         self.resume.push(lane);
@@ -260,6 +273,10 @@ impl Client {
         self.out.rest();
         if tcp.queued() > UNTAKEN_MAX || !self.resume.is_empty() {
             self.wait_for_room();
+        }
+        if self.held && self.may_read() && self.base >= self.barrier && self.slots.len() <= PIPELINE_MAX / 2 {
+            self.held = false;
+            self.again();
         }
         if self.slots.is_empty() {
             if self.phase == Phase::Ending {

@@ -1,6 +1,7 @@
 //! The replies to a split request become one, in the client's order.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,15 +10,27 @@ use buf::{Chunk, SizeClass};
 use crate::client::ClientCell;
 use crate::commands::Join;
 use crate::fault::Fault;
-use crate::outbox::Outbox;
+use crate::outbox::{COPY_MAX, Outbox};
 use crate::plan::Protocol;
+use crate::wire::memcached::values;
 use crate::wire::resp::reply::{elements, integer};
+
+/// How parts' replies become one.
+pub(crate) enum How {
+    /// As Redis's command has it.
+    Joined(Join),
+    /// memcached's values, in the order of these keys of the request.
+    Lines { request: Arc<[u8]>, keys: Vec<Range<u32>> },
+    /// One line each, and one for all: the first that is not as the others.
+    SameLine,
+}
 
 /// A split request whose parts are on their way.
 pub(crate) struct Joining {
     client: Rc<ClientCell>,
     seq: u64,
-    join: Join,
+    protocol: Protocol,
+    how: How,
     /// For each key of the request the part it went with.
     places: Vec<u16>,
     parts: Vec<Option<Chunk>>,
@@ -27,12 +40,18 @@ pub(crate) struct Joining {
 impl Joining {
     pub(crate) fn new(
         client: Rc<ClientCell>,
+        protocol: Protocol,
         seq: u64,
-        join: Join,
+        how: How,
         places: Vec<u16>,
         parts: usize,
     ) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { client, seq, join, places, parts: vec![None; parts], missing: parts }))
+        Rc::new(RefCell::new(Self { client, seq, protocol, how, places, parts: vec![None; parts], missing: parts }))
+    }
+
+    /// Who asked.
+    pub(crate) fn client(&self) -> Rc<ClientCell> {
+        Rc::clone(&self.client)
     }
 }
 
@@ -50,7 +69,8 @@ pub(crate) fn together(pieces: &[Chunk]) -> Chunk {
 
 /// An error takes the place of a part's reply.
 pub(crate) fn fault(joining: &Rc<RefCell<Joining>>, part: usize, fault: Fault) {
-    give(joining, part, Chunk::from_static(fault.line(Protocol::Redis)));
+    let line = fault.line(joining.borrow().protocol);
+    give(joining, part, Chunk::from_static(line));
 }
 
 /// One part's reply. With the last the client gets its answer. Not for the client's own
@@ -73,7 +93,14 @@ pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) 
         _ => return None,
     }
     joining.missing -= 1;
-    (joining.missing == 0).then(|| whole(joining.join, &joining.places, &joining.parts))
+    if joining.missing > 0 {
+        return None;
+    }
+    Some(match &joining.how {
+        How::Joined(join) => whole(*join, &joining.places, &joining.parts),
+        How::Lines { request, keys } => lines(request, keys, &joining.places, &joining.parts),
+        How::SameLine => same_line(&joining.parts),
+    })
 }
 
 fn is_error(reply: &[u8]) -> bool {
@@ -88,7 +115,7 @@ fn unlike() -> Vec<Chunk> {
 fn whole(join: Join, places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
     let parts: Vec<&Chunk> = parts.iter().flatten().collect();
     match join {
-        Join::Values => values(places, &parts),
+        Join::Values => elements_of_all(places, &parts),
         Join::Sum | Join::Ok => {
             if let Some(error) = parts.iter().find(|part| is_error(part)) {
                 return vec![(*error).clone()];
@@ -110,7 +137,7 @@ fn whole(join: Join, places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
 
 /// One array of all keys' elements. A part that failed gives its error in each of its keys' places, so that the
 /// others' values are not lost; when all failed the answer is the error.
-fn values(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
+fn elements_of_all(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
     if let Some(error) = parts.first()
         && parts.iter().all(|part| is_error(part))
     {
@@ -135,7 +162,7 @@ fn values(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
         match elements {
             None => out.copy(part),
             Some(elements) => match elements.next() {
-                Some(at) if at.len() <= 1 << 10 => out.copy(&part[at]),
+                Some(at) if at.len() <= COPY_MAX => out.copy(&part[at]),
                 Some(at) => out.chunk(part.part(at)),
                 None => return unlike(),
             },
@@ -144,6 +171,45 @@ fn values(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     out.take(|chunk| chunks.push(chunk));
     chunks
+}
+
+/// The values of all keys in the order of the request; an error of one part is the answer.
+fn lines(request: &[u8], keys: &[Range<u32>], places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
+    let unlike = || vec![Chunk::from_static(Fault::Unlike.line(Protocol::Memcached))];
+    let mut found = Vec::with_capacity(parts.len());
+    for part in parts.iter().flatten() {
+        match values(part) {
+            Some(values) => found.push((part, values.into_iter().peekable())),
+            None if part.starts_with(b"VALUE ") => return unlike(),
+            None => return vec![part.clone()],
+        }
+    }
+    let mut out = Outbox::new(SizeClass::Medium);
+    for (key, place) in keys.iter().zip(places) {
+        let key = request.get(key.start as usize..key.end as usize).unwrap_or_default();
+        let Some((part, values)) = found.get_mut(usize::from(*place)) else { return unlike() };
+        // A server leaves out what it has not, and keeps the order of what it was asked for.
+        if let Some((_, at)) = values.next_if(|(name, _)| &part[name.clone()] == key) {
+            if at.len() <= COPY_MAX {
+                out.copy(&part[at]);
+            } else {
+                out.chunk(part.part(at));
+            }
+        }
+    }
+    if found.iter_mut().any(|(_, values)| values.next().is_some()) {
+        return unlike();
+    }
+    out.copy(b"END\r\n");
+    let mut chunks = Vec::new();
+    out.take(|chunk| chunks.push(chunk));
+    chunks
+}
+
+fn same_line(parts: &[Option<Chunk>]) -> Vec<Chunk> {
+    let mut parts = parts.iter().flatten();
+    let Some(first) = parts.next() else { return Vec::new() };
+    vec![parts.find(|part| part[..] != first[..]).unwrap_or(first).clone()]
 }
 
 #[cfg(test)]
@@ -179,6 +245,24 @@ mod tests {
         assert_eq!(joined(Join::Sum, &[0, 1], &[b":2\r\n", b"-READONLY x\r\n"]), "-READONLY x\r\n");
         assert_eq!(joined(Join::Ok, &[0, 1], &[b"+OK\r\n", b"-OOM x\r\n"]), "-OOM x\r\n");
         assert_eq!(joined(Join::Ok, &[0, 1], &[b"+OK\r\n", b"+OK\r\n"]), "+OK\r\n");
+    }
+
+    #[test]
+    fn memcached_values_come_in_the_order_of_the_keys_and_misses_are_left_out() {
+        let request = b"get a b c a";
+        let keys = [4..5, 6..7, 8..9, 10..11];
+        let join = |parts: [&'static [u8]; 2]| {
+            let parts = parts.map(|part| Some(Chunk::from_static(part)));
+            String::from_utf8(bytes_of(&lines(request, &keys, &[0, 1, 0, 0], &parts))).unwrap()
+        };
+        let (a, b) = ("VALUE a 0 1\r\n1\r\n", "VALUE b 0 1\r\n2\r\n");
+        assert_eq!(
+            join([b"VALUE a 0 1\r\n1\r\nVALUE a 0 1\r\n1\r\nEND\r\n", b"VALUE b 0 1\r\n2\r\nEND\r\n"]),
+            format!("{a}{b}{a}END\r\n")
+        );
+        assert_eq!(join([b"END\r\n", b"VALUE b 0 1\r\n2\r\nEND\r\n"]), format!("{b}END\r\n"));
+        assert_eq!(join([b"SERVER_ERROR x\r\n", b"END\r\n"]), "SERVER_ERROR x\r\n");
+        assert!(join([b"VALUE z 0 1\r\n1\r\nEND\r\n", b"END\r\n"]).starts_with("SERVER_ERROR"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use base::Instant;
 use buf::{Block, Chunk, SizeClass};
@@ -38,6 +39,8 @@ const REQUEST_BYTES_MAX: u64 = 4 << 20;
 const HELD_BYTES_MAX: usize = 32 << 10;
 /// Requests longer than this are not kept for being sent again.
 const KEPT_MAX: u64 = 1 << 20;
+/// How long others wait behind a client that does not take its reply before they are asked for elsewhere.
+const RELIEF: Duration = Duration::from_millis(20);
 
 /// A shared hold on a lane.
 pub(crate) type LaneCell = RefCell<Lane>;
@@ -69,6 +72,7 @@ pub(crate) struct Lane {
     kept: VecDeque<(u64, Chunk)>,
     dirty: bool,
     timer: Option<Action>,
+    relief: Option<Action>,
     /// Clients that wait for room here.
     waiting: Vec<Weak<ClientCell>>,
     // Receiving.
@@ -84,6 +88,8 @@ pub(crate) struct Lane {
     passing: bool,
     /// Nothing is received until a client has taken what it has.
     paused: bool,
+    /// It takes no new requests, and closes when those it has are answered.
+    retired: bool,
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
     heard: Instant,
@@ -102,18 +108,23 @@ struct Remains {
 impl Remains {
     /// The stream's bytes of this range, if they were kept.
     fn bytes(&self, from: u64, to: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        for (end, chunk) in &self.kept {
-            let start = end - chunk.len() as u64;
-            if *end <= from || start >= to {
-                continue;
-            }
-            let low = usize::try_from(from.saturating_sub(start)).ok()?;
-            let high = usize::try_from(to.min(*end) - start).ok()?;
-            bytes.extend_from_slice(chunk.get(low..high)?);
-        }
-        (bytes.len() as u64 == to - from).then_some(bytes)
+        bytes_of(&self.kept, from, to)
     }
+}
+
+/// Those bytes of the stream that are in `kept`, by their ends.
+fn bytes_of(kept: &VecDeque<(u64, Chunk)>, from: u64, to: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (end, chunk) in kept {
+        let start = end - chunk.len() as u64;
+        if *end <= from || start >= to {
+            continue;
+        }
+        let low = usize::try_from(from.saturating_sub(start)).ok()?;
+        let high = usize::try_from(to.min(*end) - start).ok()?;
+        bytes.extend_from_slice(chunk.get(low..high)?);
+    }
+    (bytes.len() as u64 == to - from).then_some(bytes)
 }
 
 impl Lane {
@@ -135,6 +146,7 @@ impl Lane {
                 kept: VecDeque::new(),
                 dirty: false,
                 timer: None,
+                relief: None,
                 waiting: Vec::new(),
                 input: None,
                 at: 0,
@@ -144,6 +156,7 @@ impl Lane {
                 pieces_len: 0,
                 passing: false,
                 paused: false,
+                retired: false,
                 plenty: false,
                 heard: worker.thread().now(),
             })
@@ -242,7 +255,7 @@ impl Lane {
             self.watch_time();
             return;
         }
-        let wait = self.handed > 0 && held < self.server.batch() && self.out.len() < HELD_BYTES_MAX;
+        let wait = !self.retired && self.handed > 0 && held < self.server.batch() && self.out.len() < HELD_BYTES_MAX;
         if let Link::Up(tcp) = &self.link
             && !wait
         {
@@ -319,6 +332,54 @@ impl Lane {
         }
     }
 
+    /// A client does not take what it asked for: others go another way from now on, and soon also those of them that
+    /// wait behind it and may be asked twice.
+    fn retire(&mut self) {
+        let Some(me) = self.me.upgrade() else { return };
+        if !std::mem::replace(&mut self.retired, true) {
+            self.server.forget(&me);
+            // What they ask later must not overtake what they asked here.
+            for pending in &self.queue {
+                let client = match &pending.owner {
+                    Owner::Client(client, _) => Rc::clone(client),
+                    Owner::Part(joining, _) => joining.borrow().client(),
+                    Owner::Handshake | Owner::Nobody => continue,
+                };
+                client.borrow_mut().wait_for_all();
+            }
+            self.mark();
+        }
+        self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
+    }
+
+    /// Asks again elsewhere for those who wait behind the one that does not take its reply.
+    fn relieve(&mut self) {
+        if !self.paused {
+            return;
+        }
+        let slow = match self.queue.front().map(|pending| &pending.owner) {
+            Some(Owner::Client(client, _)) => Rc::as_ptr(client),
+            _ => std::ptr::null(),
+        };
+        for at in 1..self.handed.min(self.queue.len()) {
+            let end = self.queue.get(at + 1).map_or(self.pushed, |next| next.start);
+            let Some(pending) = self.queue.get_mut(at) else { return };
+            let other = match &pending.owner {
+                Owner::Client(client, _) => Rc::as_ptr(client) != slow,
+                Owner::Part(..) => true,
+                Owner::Handshake | Owner::Nobody => false,
+            };
+            if !other || pending.again != Again::Always || pending.attempts > 0 {
+                continue;
+            }
+            let Some(bytes) = bytes_of(&self.kept, pending.start, end) else { continue };
+            let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+            let (deadline, start) = (pending.deadline, pending.start);
+            let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0 };
+            self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
+        }
+    }
+
     fn wake_waiting(&mut self) {
         if self.waiting.is_empty() || self.queue.len() > REQUESTS_MAX / 2 {
             return;
@@ -345,6 +406,7 @@ impl Lane {
         }
         self.link = Link::Down;
         self.timer = None;
+        self.relief = None;
         self.input = None;
         self.pieces.clear();
         let (mut at, mut kept) = (self.handed_bytes, std::mem::take(&mut self.kept));
@@ -406,6 +468,10 @@ impl Continuation for Lane {
         let failed = match event {
             Event::Io(_) | Event::Immediate => self.receive(),
             Event::Interval => {
+                if self.relief.is_some() && self.paused {
+                    self.relief = None;
+                    self.relieve();
+                }
                 let late = self.expire(thread.now());
                 if late && self.is_silent(thread.now()) { Some(Fault::TimedOut) } else { None }
             }

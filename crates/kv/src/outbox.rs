@@ -7,7 +7,7 @@ use buf::{Block, Chunk, SizeClass};
 
 /// Pieces up to this size are copied: cheaper than an entry of their own in a gathered send, and they keep no block
 /// of sixteen times their size alive.
-const COPY_MAX: usize = 1 << 10;
+pub(crate) const COPY_MAX: usize = 1 << 10;
 
 /// Bytes to take pieces of.
 #[derive(Clone, Copy)]

@@ -84,6 +84,8 @@ pub struct PoolSource {
     pub server_connections: usize,
     /// Commands held back, while others are on their way to the same server, to travel together.
     pub batch: usize,
+    /// Whether memcached's `flush_all` reaches the servers.
+    pub memcached_flush_all: bool,
     /// The servers.
     pub servers: Vec<ServerSource>,
 }
@@ -108,6 +110,7 @@ impl PoolSource {
             server_failure_limit: 2,
             server_connections: 1,
             batch: BATCH,
+            memcached_flush_all: false,
             servers,
         }
     }

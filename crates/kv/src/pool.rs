@@ -86,6 +86,11 @@ impl Pool {
         self.servers.iter().position(|server| server.is_live())
     }
 
+    /// All live servers.
+    pub(crate) fn live(&self) -> Vec<usize> {
+        (0..).zip(&self.servers).filter(|(_, server)| server.is_live()).map(|(index, _)| index).collect()
+    }
+
     /// The connection for requests of this client to that server.
     #[inline]
     pub(crate) fn lane(&self, worker: &Worker, server: Option<usize>, client: u64) -> Result<Rc<LaneCell>, Fault> {

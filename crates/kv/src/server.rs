@@ -159,6 +159,15 @@ impl Server {
         self.failures.set(0);
     }
 
+    /// The next request gets another connection than this.
+    pub(crate) fn forget(&self, lane: &Rc<LaneCell>) {
+        for place in self.lanes.borrow_mut().iter_mut() {
+            if place.as_ref().is_some_and(|other| Rc::ptr_eq(other, lane)) {
+                *place = None;
+            }
+        }
+    }
+
     /// One of its connections failed. `asked`: with requests on it.
     pub(crate) fn lane_failed(self: &Rc<Self>, worker: &Worker, lane: &Rc<LaneCell>, fault: Fault, asked: bool) {
         let mut was_ours = false;
@@ -269,6 +278,9 @@ impl Server {
         }
         let pool = self.pool.upgrade()?;
         let mut request = crate::wire::resp::Request::default();
+        if self.protocol() == Protocol::Memcached {
+            return memcached_place(&pool, bytes, request.words());
+        }
         if !matches!(request.scan(bytes), crate::wire::resp::Scan::Whole(_)) {
             return None;
         }
@@ -292,6 +304,22 @@ impl Server {
     fn probe_deadline(&self, now: Instant) -> Instant {
         now + self.timeout().map_or(CONNECT_MAX, |limit| limit.clamp(Duration::from_millis(100), CONNECT_MAX))
     }
+}
+
+/// As [`Server::place_of`], of memcached.
+fn memcached_place(pool: &Pool, bytes: &[u8], words: &mut Vec<std::ops::Range<u32>>) -> Option<usize> {
+    if !matches!(crate::wire::memcached::scan(bytes, words), crate::wire::memcached::Scan::Whole(_)) {
+        return None;
+    }
+    let word = |word: &std::ops::Range<u32>| bytes.get(word.start as usize..word.end as usize).unwrap_or_default();
+    let keys = match word(words.first()?) {
+        b"get" | b"gets" => words.get(1..)?,
+        b"gat" | b"gats" => words.get(2..)?,
+        _ => words.get(1..2)?,
+    };
+    let mut places = keys.iter().map(|key| pool.pick(word(key)));
+    let first = places.next()??;
+    places.all(|place| place == Some(first)).then_some(first)
 }
 
 impl std::fmt::Debug for Server {

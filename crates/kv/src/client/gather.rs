@@ -6,6 +6,8 @@ use buf::{Block, SizeClass};
 
 use super::requests::Outcome;
 use super::{Client, Phase};
+use crate::plan::Protocol;
+use crate::wire::memcached;
 use crate::wire::resp::{Malformed, Request, Scan};
 
 /// The largest request that is put together.
@@ -19,6 +21,21 @@ pub(super) struct Gathered {
     bytes: Vec<u8>,
     request: Request,
     whole: Option<usize>,
+}
+
+impl Gathered {
+    fn scan(&mut self, protocol: Protocol) -> Scan {
+        match protocol {
+            Protocol::Redis => self.request.scan(&self.bytes),
+            Protocol::Memcached => match memcached::scan(&self.bytes, self.request.words()) {
+                memcached::Scan::Whole(len) => Scan::Whole(len),
+                memcached::Scan::More(size) => Scan::More(size),
+                memcached::Scan::Refused(..) | memcached::Scan::Hopeless(_) | memcached::Scan::Binary => {
+                    Scan::Malformed(Malformed::TooLong)
+                }
+            },
+        }
+    }
 }
 
 impl Client {
@@ -40,6 +57,8 @@ impl Client {
                 self.gathered = Some(gathered);
                 if taken >= TURN_MAX {
                     self.again();
+                } else {
+                    self.held = true;
                 }
                 return;
             }
@@ -59,10 +78,10 @@ impl Client {
                 Poll::Ready(Ok(got)) => taken += got,
             }
             gathered.bytes.extend_from_slice(&block);
-            match gathered.request.scan(&gathered.bytes) {
+            match gathered.scan(self.pool.plan().protocol) {
                 Scan::Whole(len) => gathered.whole = Some(len),
                 Scan::More(size) if size.max(gathered.bytes.len()) > GATHERED_MAX => {
-                    self.refuse_all(Malformed::TooLong.line());
+                    self.refuse_all(Malformed::TooLong.line().into_bytes());
                     return;
                 }
                 Scan::More(size) => {
@@ -71,12 +90,12 @@ impl Client {
                     gathered.bytes.reserve_exact(more.min(gathered.bytes.len() * 4));
                 }
                 Scan::Malformed(why) => {
-                    self.refuse_all(why.line());
+                    self.refuse_all(why.line().into_bytes());
                     return;
                 }
                 // It began as an array.
                 Scan::Blank(_) | Scan::Inline(_) => {
-                    self.refuse_all(Malformed::MultibulkLength.line());
+                    self.refuse_all(Malformed::MultibulkLength.line().into_bytes());
                     return;
                 }
             }

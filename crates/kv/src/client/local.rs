@@ -234,7 +234,7 @@ impl Client {
                 for at in 2..asked.count() {
                     match commands::look_up(asked.argument(at)) {
                         Some(command) => row(&mut reply, command),
-                        None => reply.extend_from_slice(b"*-1\r\n"),
+                        None => reply.extend_from_slice(b"$-1\r\n"),
                     }
                 }
                 self.answer(reply);

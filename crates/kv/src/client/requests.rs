@@ -12,12 +12,14 @@ use super::local;
 use super::{Client, PIPELINE_MAX, Phase, Slot};
 use crate::commands::{self, Access, Command, Find, Join, Keys, Refusal, Treat};
 use crate::fault::Fault;
-use crate::join::Joining;
+use crate::join::How;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
+use crate::plan::Protocol;
 use crate::split;
+use crate::wire::memcached;
 use crate::wire::resp::{Request, Scan, request};
 
 /// Blocks a client fills in a turn; what else has come waits for the next.
@@ -51,14 +53,14 @@ impl<'a> Asked<'a> {
 
 /// Neighbouring requests for one server, whose bytes go as one piece.
 #[derive(Default)]
-struct Run {
+pub(super) struct Run {
     lane: Option<Rc<LaneCell>>,
     range: Range<usize>,
 }
 
 impl Run {
     /// Hands the bytes over.
-    fn end(&mut self, source: Source<'_>) {
+    pub(super) fn end(&mut self, source: Source<'_>) {
         let range = std::mem::take(&mut self.range);
         if let Some(lane) = self.lane.take() {
             lane.borrow_mut().push(source, range);
@@ -68,7 +70,10 @@ impl Run {
 
 impl Client {
     pub(super) fn may_read(&self) -> bool {
-        self.phase == Phase::Open && self.slots.len() < PIPELINE_MAX && !self.is_backed_up()
+        self.phase == Phase::Open
+            && self.slots.len() < PIPELINE_MAX
+            && self.base >= self.barrier
+            && !self.is_backed_up()
     }
 
     /// Takes what has come.
@@ -90,6 +95,7 @@ impl Client {
         }
         for _ in 0..RECEIVES_MAX {
             if !self.may_read() {
+                self.held = true;
                 return;
             }
             let Some(mut block) = self.room() else { return };
@@ -124,6 +130,13 @@ impl Client {
             }
         }
         self.again();
+    }
+
+    /// Whether no more is taken for now.
+    pub(super) fn has_enough(&mut self) -> bool {
+        let enough = self.slots.len() >= PIPELINE_MAX || self.phase != Phase::Open || self.base < self.barrier;
+        self.held |= enough;
+        enough
     }
 
     pub(super) fn again(&mut self) {
@@ -165,7 +178,10 @@ impl Client {
         }
         let mut request = std::mem::take(&mut self.request);
         let mut run = Run::default();
-        let left = self.requests_of(block, &mut request, &mut run);
+        let left = match self.pool.plan().protocol {
+            Protocol::Redis => self.requests_of(block, &mut request, &mut run),
+            Protocol::Memcached => self.memcached_requests(block, request.words(), &mut run),
+        };
         run.end(Source::Block(block));
         self.request = request;
         left
@@ -176,7 +192,7 @@ impl Client {
             if self.parsed >= block.len() {
                 return false;
             }
-            if self.slots.len() >= PIPELINE_MAX || self.phase != Phase::Open {
+            if self.has_enough() {
                 return true;
             }
             match request.scan(&block[self.parsed..]) {
@@ -198,7 +214,7 @@ impl Client {
                             Outcome::Full => return true,
                         },
                         Err(why) => {
-                            self.refuse_all(why.line());
+                            self.refuse_all(why.line().into_bytes());
                             return false;
                         }
                     }
@@ -209,7 +225,7 @@ impl Client {
                 }
                 Scan::More(_) => return false,
                 Scan::Malformed(why) => {
-                    self.refuse_all(why.line());
+                    self.refuse_all(why.line().into_bytes());
                     return false;
                 }
             }
@@ -225,19 +241,32 @@ impl Client {
     /// A request in memory of its own.
     pub(super) fn take_bytes(&mut self, bytes: &[u8]) -> Outcome {
         let bytes: Arc<[u8]> = bytes.into();
+        let source = Source::Shared(&bytes);
         let mut request = Request::default();
-        let Scan::Whole(len) = request.scan(&bytes) else { return Outcome::Done };
         let mut run = Run::default();
-        let asked = Asked { source: Source::Shared(&bytes), range: 0..len, arguments: request.arguments() };
-        let outcome = self.take_request(&asked, &mut run);
-        run.end(Source::Shared(&bytes));
+        let outcome = match self.pool.plan().protocol {
+            Protocol::Redis => match request.scan(&bytes) {
+                Scan::Whole(len) => {
+                    self.take_request(&Asked { source, range: 0..len, arguments: request.arguments() }, &mut run)
+                }
+                _ => Outcome::Done,
+            },
+            Protocol::Memcached => match memcached::scan(&bytes, request.words()) {
+                memcached::Scan::Whole(len) => {
+                    let asked = Asked { source, range: 0..len, arguments: request.arguments() };
+                    self.memcached_request(&asked, &mut run)
+                }
+                _ => Outcome::Done,
+            },
+        };
+        run.end(source);
         outcome
     }
 
     /// What cannot be read ends the conversation, after all that is owed was said.
-    pub(super) fn refuse_all(&mut self, line: String) {
+    pub(super) fn refuse_all(&mut self, line: Vec<u8>) {
         self.worker.cells().add(Kv::REFUSED, 1);
-        self.answer(line.into_bytes());
+        self.answer(line);
         self.phase = Phase::Ending;
         self.mark();
     }
@@ -352,7 +381,7 @@ impl Client {
 
     /// Queues the request for a server.
     #[inline]
-    fn send(&mut self, server: Option<usize>, access: Access, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+    pub(super) fn send(&mut self, server: Option<usize>, access: Access, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let lane = match self.pool.lane(&self.worker, server, self.id) {
             Ok(lane) => lane,
             Err(fault) => {
@@ -383,12 +412,12 @@ impl Client {
         Outcome::Done
     }
 
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.pool.plan().source.timeout.map_or(Instant::FAR_FUTURE, |limit| self.worker.thread().now() + limit)
     }
 
     /// The request just read has no server to go to.
-    fn fail_now(&mut self, fault: Fault) {
+    pub(super) fn fail_now(&mut self, fault: Fault) {
         self.worker.cells().add(Kv::FORWARD_ERRORS, 1);
         self.answer_static(fault.line(self.pool.plan().protocol));
     }
@@ -408,49 +437,13 @@ impl Client {
             return self.send(only.server, command.access, asked, run);
         }
         run.end(asked.source);
-        // All or none: a part that finds no room makes the whole wait.
-        let mut lanes = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let lane = self.pool.lane(&self.worker, part.server, self.id);
-            if let Ok(lane) = &lane
-                && !lane.borrow().has_room()
-            {
-                lane.borrow_mut().wait(self.me.clone());
-                return Outcome::Full;
-            }
-            lanes.push(lane);
-        }
-        let Some(me) = self.me.upgrade() else { return Outcome::Done };
-        let cells = *self.worker.cells();
-        cells.add(Kv::SPLITS, 1);
-        cells.add(Kv::FRAGMENTS, parts.len() as u64);
-        let joining = Joining::new(me, self.next_seq(), join, places, parts.len());
-        self.slots.push_back(Slot::Waiting);
-        let deadline = self.deadline();
-        for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
-            match lane {
-                Ok(lane) => {
-                    let bytes = split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at));
-                    let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Part(Rc::clone(&joining), at), bytes.len(), deadline, again(command.access), 0);
-                    let len = bytes.len();
-                    lane.push(Source::Shared(&bytes.into()), 0..len);
-                }
-                Err(fault) => {
-                    cells.add(Kv::FORWARD_ERRORS, 1);
-                    let line = Chunk::from_static(fault.line(self.pool.plan().protocol));
-                    if let Some(whole) = crate::join::arrive(&joining, at, line) {
-                        let seq = self.next_seq() - 1;
-                        self.fill_pieces(seq, whole);
-                    }
-                }
-            }
-        }
-        Outcome::Done
+        self.send_parts(&parts, How::Joined(join), places, command.access, |part| {
+            split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at))
+        })
     }
 }
 
-fn again(access: Access) -> Again {
+pub(super) fn again(access: Access) -> Again {
     if access == Access::Read { Again::Always } else { Again::Unsent }
 }
 

@@ -63,6 +63,9 @@ impl Lane {
             if outcome.is_some() {
                 return outcome;
             }
+            if self.retired && self.queue.is_empty() {
+                return Some(Fault::Closed);
+            }
             if !tcp.is_readable() {
                 return None;
             }
@@ -236,6 +239,8 @@ impl Lane {
                     {
                         self.paused = true;
                         to.resume_when_taken(me);
+                        drop(to);
+                        self.retire();
                     }
                 } else {
                     drop(to);

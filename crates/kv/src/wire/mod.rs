@@ -2,6 +2,7 @@
 //!
 //! Scanners work in place and go on where they stopped, whatever the split. Start with [`resp::Request`].
 
+pub mod memcached;
 pub mod resp;
 
 pub use resp::Scanned;
@@ -13,13 +14,18 @@ use crate::plan::Protocol;
 pub enum Reply {
     /// Of Redis.
     Resp(resp::Reply),
+    /// Of memcached.
+    Memcached(memcached::Reply),
 }
 
 impl Reply {
     /// Before the first reply of a connection.
     #[must_use]
-    pub fn new(_protocol: Protocol) -> Self {
-        Self::Resp(resp::Reply::default())
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Redis => Self::Resp(resp::Reply::default()),
+            Protocol::Memcached => Self::Memcached(memcached::Reply::default()),
+        }
     }
 
     /// See [`resp::Reply::scan`].
@@ -27,6 +33,7 @@ impl Reply {
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         match self {
             Self::Resp(reply) => reply.scan(bytes),
+            Self::Memcached(reply) => reply.scan(bytes),
         }
     }
 }

@@ -83,6 +83,11 @@ impl Request {
         &self.arguments
     }
 
+    /// The places themselves, for another protocol's words.
+    pub fn words(&mut self) -> &mut Vec<Range<u32>> {
+        &mut self.arguments
+    }
+
     /// Forgets all, before the next request.
     #[inline]
     pub fn clear(&mut self) {

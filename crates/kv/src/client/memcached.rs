@@ -1,0 +1,253 @@
+//! Routes memcached's requests.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use buf::{Block, Chunk};
+
+use super::requests::{Asked, Outcome, Run, again};
+use super::{Client, Phase, Slot};
+use crate::commands::{Access, Keys};
+use crate::fault::Fault;
+use crate::join::{How, Joining};
+use crate::metrics::Kv;
+use crate::outbox::Source;
+use crate::pending::Owner;
+use crate::split;
+use crate::wire::memcached::{self, BAD_LINE, ERROR, Scan, is_key};
+
+const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
+const REFUSED_STATS: &[u8] = b"SERVER_ERROR stats are those of one server, ask it directly\r\n";
+
+impl Client {
+    /// Takes the requests in `block`. True when some are left for later.
+    pub(super) fn memcached_requests(&mut self, block: &Block, words: &mut Vec<Range<u32>>, run: &mut Run) -> bool {
+        let source = Source::Block(block);
+        loop {
+            if self.parsed >= block.len() {
+                return false;
+            }
+            if self.has_enough() {
+                return true;
+            }
+            let rest = &block[self.parsed..];
+            match memcached::scan(rest, words) {
+                Scan::Whole(len) => {
+                    let asked = Asked { source, range: self.parsed..self.parsed + len, arguments: words };
+                    match self.memcached_request(&asked, run) {
+                        Outcome::Done => {
+                            self.parsed += len;
+                            self.worker.cells().add(Kv::COMMANDS, 1);
+                        }
+                        Outcome::Full => return true,
+                    }
+                }
+                Scan::Refused(len, line) => {
+                    self.parsed += len;
+                    self.worker.cells().add(Kv::REFUSED, 1);
+                    self.answer_static(line);
+                }
+                Scan::More(_) => return false,
+                Scan::Hopeless(line) => {
+                    self.refuse_all(line.to_vec());
+                    return false;
+                }
+                Scan::Binary => {
+                    // The header is 24 bytes.
+                    if rest.len() < 24 {
+                        return false;
+                    }
+                    self.refuse_all(memcached::binary_refusal(rest));
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// One request, whole.
+    pub(super) fn memcached_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let count = asked.count();
+        let quiet = count > 1 && asked.argument(count - 1) == b"noreply";
+        let plain = if quiet { count - 1 } else { count };
+        let right = match asked.argument(0) {
+            b"get" | b"gets" if count >= 2 => return self.retrieve(asked, 1, run),
+            b"gat" | b"gats" if count >= 3 => return self.retrieve(asked, 2, run),
+            b"set" | b"add" | b"replace" | b"append" | b"prepend" => plain == 5,
+            b"cas" => plain == 6,
+            b"delete" => plain == 2 || (plain == 3 && asked.argument(2) == b"0"),
+            b"incr" | b"decr" | b"touch" => plain == 3,
+            b"version" if count == 1 => return self.send(self.pool.any(), Access::Read, asked, run),
+            b"verbosity" => {
+                if !quiet {
+                    self.answer_static(b"OK\r\n");
+                }
+                return Outcome::Done;
+            }
+            b"quit" => {
+                self.phase = Phase::Ending;
+                self.mark();
+                return Outcome::Done;
+            }
+            b"flush_all" if self.pool.plan().source.memcached_flush_all => return self.flush_all(asked, quiet, run),
+            b"flush_all" if quiet => return Outcome::Done,
+            b"flush_all" => return self.refuse_static(REFUSED_FLUSH),
+            b"stats" => return self.refuse_static(REFUSED_STATS),
+            _ => return self.refuse_static(ERROR),
+        };
+        if !right {
+            return self.refuse_static(ERROR);
+        }
+        if !is_key(asked.argument(1)) {
+            return self.refuse_static(BAD_LINE);
+        }
+        let server = self.pool.pick(asked.argument(1));
+        if quiet { self.send_quietly(server, asked, run) } else { self.send(server, Access::Write, asked, run) }
+    }
+
+    fn refuse_static(&mut self, line: &'static [u8]) -> Outcome {
+        self.worker.cells().add(Kv::REFUSED, 1);
+        self.answer_static(line);
+        Outcome::Done
+    }
+
+    /// A request whose client wants no reply. The server is asked for one all the same: without it nobody could tell
+    /// whose an error line is.
+    fn send_quietly(&mut self, server: Option<usize>, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        run.end(asked.source);
+        // Nobody is to be told of a server that is not there.
+        let Ok(lane) = self.pool.lane(&self.worker, server, self.id) else { return Outcome::Done };
+        let mut lane = lane.borrow_mut();
+        if !lane.has_room() {
+            lane.wait(self.me.clone());
+            return Outcome::Full;
+        }
+        let request = &asked.source.bytes()[asked.range.clone()];
+        let word = asked.arguments.last().cloned().unwrap_or(0..0);
+        let mut bytes = request.get(..word.start as usize).unwrap_or_default().trim_ascii_end().to_vec();
+        bytes.extend_from_slice(b"\r\n");
+        let data = memchr::memchr(b'\n', request).map_or(request.len(), |end| end + 1);
+        bytes.extend_from_slice(&request[data..]);
+        let len = bytes.len();
+        lane.expect(Owner::Nobody, len, self.deadline(), again(Access::Write), 0);
+        lane.push(Source::Shared(&bytes.into()), 0..len);
+        Outcome::Done
+    }
+
+    fn retrieve(&mut self, asked: &Asked<'_>, first: usize, run: &mut Run) -> Outcome {
+        if !(first..asked.count()).all(|at| is_key(asked.argument(at))) {
+            return self.refuse_static(BAD_LINE);
+        }
+        // gat changes when a value expires.
+        let access = if first == 1 { Access::Read } else { Access::Write };
+        if self.pool.is_single() || asked.count() == first + 1 {
+            return self.send(self.pool.pick(asked.argument(first)), access, asked, run);
+        }
+        let keys = Keys { first, end: asked.count(), step: 1, ..Keys::default() };
+        let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
+        if let [only] = parts.as_slice() {
+            return self.send(only.server, access, asked, run);
+        }
+        run.end(asked.source);
+        let request: Arc<[u8]> = asked.source.bytes()[asked.range.clone()].into();
+        let keys = asked.arguments[first..].to_vec();
+        self.send_parts(&parts, How::Lines { request, keys }, places, access, |part| {
+            let mut bytes = Vec::with_capacity(16 + part.keys.len() * 32);
+            for at in 0..first {
+                bytes.extend_from_slice(asked.argument(at));
+                bytes.push(b' ');
+            }
+            for at in &part.keys {
+                bytes.extend_from_slice(asked.argument(*at));
+                bytes.push(b' ');
+            }
+            bytes.pop();
+            bytes.extend_from_slice(b"\r\n");
+            bytes
+        })
+    }
+
+    /// To every live server.
+    fn flush_all(&mut self, asked: &Asked<'_>, quiet: bool, run: &mut Run) -> Outcome {
+        let count = if quiet { asked.count() - 1 } else { asked.count() };
+        if count > 2 {
+            return self.refuse_static(ERROR);
+        }
+        run.end(asked.source);
+        let mut line = b"flush_all".to_vec();
+        if count == 2 {
+            line.push(b' ');
+            line.extend_from_slice(asked.argument(1));
+        }
+        line.extend_from_slice(b"\r\n");
+        if quiet {
+            let deadline = self.deadline();
+            for server in self.pool.live() {
+                if let Ok(lane) = self.pool.lane(&self.worker, Some(server), self.id) {
+                    let mut lane = lane.borrow_mut();
+                    lane.expect(Owner::Nobody, line.len(), deadline, again(Access::Write), 0);
+                    lane.push(Source::Shared(&line.as_slice().into()), 0..line.len());
+                }
+            }
+            return Outcome::Done;
+        }
+        let parts: Vec<_> =
+            self.pool.live().into_iter().map(|server| split::Part { server: Some(server), keys: Vec::new() }).collect();
+        if parts.is_empty() {
+            self.fail_now(Fault::Refused);
+            return Outcome::Done;
+        }
+        self.send_parts(&parts, How::SameLine, Vec::new(), Access::Write, |_| line.clone())
+    }
+
+    /// Sends each part to its server; their replies become one.
+    pub(super) fn send_parts(
+        &mut self,
+        parts: &[split::Part],
+        how: How,
+        places: Vec<u16>,
+        access: Access,
+        encode: impl Fn(&split::Part) -> Vec<u8>,
+    ) -> Outcome {
+        // All or none: a part that finds no room makes the whole wait.
+        let mut lanes = Vec::with_capacity(parts.len());
+        for part in parts {
+            let lane = self.pool.lane(&self.worker, part.server, self.id);
+            if let Ok(lane) = &lane
+                && !lane.borrow().has_room()
+            {
+                lane.borrow_mut().wait(self.me.clone());
+                return Outcome::Full;
+            }
+            lanes.push(lane);
+        }
+        let Some(me) = self.me.upgrade() else { return Outcome::Done };
+        let cells = *self.worker.cells();
+        cells.add(Kv::SPLITS, 1);
+        cells.add(Kv::FRAGMENTS, parts.len() as u64);
+        let protocol = self.pool.plan().protocol;
+        let seq = self.next_seq();
+        let joining = Joining::new(me, protocol, seq, how, places, parts.len());
+        self.slots.push_back(Slot::Waiting);
+        let deadline = self.deadline();
+        for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
+            match lane {
+                Ok(lane) => {
+                    let bytes = encode(part);
+                    let len = bytes.len();
+                    let mut lane = lane.borrow_mut();
+                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, again(access), 0);
+                    lane.push(Source::Shared(&bytes.into()), 0..len);
+                }
+                Err(fault) => {
+                    cells.add(Kv::FORWARD_ERRORS, 1);
+                    let line = Chunk::from_static(fault.line(protocol));
+                    if let Some(whole) = crate::join::arrive(&joining, at, line) {
+                        self.fill_pieces(seq, whole);
+                    }
+                }
+            }
+        }
+        Outcome::Done
+    }
+}
