@@ -92,6 +92,9 @@ fn good() -> Vec<String> {
         with("\"hash\": md5"),
         with("hash:\n    md5"),
         with("# a comment\n"),
+        with("# a\tcomment\n"),
+        with(" \t"),
+        with("hash:\tmd5\t"),
         served(&["127.0.0.1:6379:1 one", "127.0.0.1:6379:1 two"]),
         served(&["127.0.0.1:11211:1", "127.0.0.2:11211:1"]),
         served(&["cache:11211:1", "cache:11211:1 other"]),
@@ -206,9 +209,13 @@ fn bad() -> Vec<(String, &'static str)> {
         (served(&["127.0.0.1:6379:1  a"]), "for a weight"),
         (served(&["/tmp/r.sock"]), "no weight"),
         (served(&["/tmp/r.sock:0"]), "weight 0"),
+        (served(&["/tmp/r:1.sock:1"]), "colon in its path"),
         (served(&["- 127.0.0.1:6379:1"]), "is one text"),
         (served(&["a: 127.0.0.1:6379:1"]), "is one text"),
-        ("a:\n\tlisten: 127.0.0.1:1\n".to_owned(), "not YAML"),
+        ("a:\n\tlisten: 127.0.0.1:1\n".to_owned(), "a tab before"),
+        ("a:\n \tlisten: 127.0.0.1:1\n".to_owned(), "a tab before"),
+        (served(&["\t127.0.0.1:6379:1"]), "a tab before"),
+        (with("\t# a comment"), "a tab before"),
         ("a:\n  listen: 'x\n".to_owned(), "not YAML"),
         (with("hash: md5: x"), "not YAML"),
         (with("hash: @md5"), "not YAML"),
@@ -223,6 +230,7 @@ fn different() -> Vec<(String, bool, &'static str)> {
     const MODE: &str = "Permissions that are no octal number are read as far as they are one.";
     const HOST: &str = "A server's host may be empty, or have spaces and colons in it; it is never found.";
     const PATH: &str = "A socket's path may be just `/`, and a server's longer than the system allows.";
+    const BLANK: &str = "A tab on a line with nothing else may be refused.";
     const LINES: &str = "U+0085, U+2028 and U+2029 end a line.";
     let second = format!("{}b:\n  listen: 0.0.0.0:22121\n{SERVERS}", listening("127.0.0.1:22121"));
     let lists = "a:\n  listen:\n    - 127.0.0.1:22121\n  servers: 127.0.0.1:6379:1\n".to_owned();
@@ -241,6 +249,7 @@ fn different() -> Vec<(String, bool, &'static str)> {
         (second, true, "Addresses are compared as text; binding the second fails."),
         (with("hash: md5\u{85}  timeout: 400"), true, LINES),
         (with("hash: md5 # \u{2028}  timeout: 400"), true, LINES),
+        (format!("a:\n \t\n  listen: 127.0.0.1:22121\n{SERVERS}"), false, BLANK),
         (with("reuseport: true"), false, "`reuseport` is known to the newest sources, not to the last release."),
     ]
 }

@@ -70,6 +70,9 @@ pub(crate) fn server(key: &str, text: &str) -> Result<KvServer, Fault> {
         Some(weight) => weight,
         None => return Err(wrong(&format!("has {} for a weight", quoted(weight)))),
     };
+    if address.starts_with('/') && address.contains(':') {
+        return Err(wrong("has a colon in its path, or two weights"));
+    }
     if address.starts_with('/') {
         return Ok(KvServer { address: KvAddress::Unix(socket_path(key, address)?), weight, name });
     }
@@ -123,6 +126,7 @@ mod tests {
             "a:1:1 b c",
             "/a",
             "/:1",
+            "/a:b:1",
         ] {
             assert!(server("servers", wrong).is_err(), "{wrong}");
         }

@@ -19,6 +19,12 @@ pub(crate) fn only_plain_blocks(source: &Source) -> Result<(), Diagnostic> {
             let what = "a character that ends lines to some (U+0085, U+2028, U+2029)";
             return Err(refuse(Place { line: number, column }, what, "remove it"));
         }
+        // Indentation goes on behind the marks of a list's item, a key and a value.
+        let is_blank = line.trim_ascii().is_empty();
+        if !is_blank && line.trim_start_matches([' ', '-', '?', ':']).starts_with('\t') {
+            let place = Place { line: number, column: 1 };
+            return Err(refuse(place, "a tab before what the line says", "indent with spaces"));
+        }
         let marks = |mark: &str| line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         let what = match line {
             _ if marks("---") => "the start of a document (`---`)",
