@@ -27,7 +27,7 @@ fn filled(objects: u64, length: usize) -> (RamStore, Vec<Key>) {
 
 fn main() {
     let choose = |alternates: Alternates<'_>| alternates.into_iter().position(|one| one.metadata()[0] == 1);
-    for (objects, length) in [(1, 1_024), (10_000, 4_096), (200_000, 1_024)] {
+    for (objects, length) in [(1, 1_024), (10_000, 4_096), (200_000, 1_024), (1_000, 1 << 20)] {
         let (store, keys) = filled(objects, length);
         let mut rng = Rng::new(1);
         let order: Vec<Key> = (0..ROUNDS).map(|_| keys[usize::try_from(rng.below(objects)).unwrap_or(0)]).collect();
@@ -43,7 +43,7 @@ fn main() {
             let start = SystemClock.now();
             for key in &order {
                 let Ok(Found::Hit(hit)) = store.look_up(*key, &choose).now() else { panic!("it is there") };
-                black_box(hit.body().fragments(0..u64::MAX).map(|fragment| fragment.chunk()).last());
+                black_box(hit.body().fragments(0..u64::MAX).map(cache::Fragment::into_chunk).last());
             }
             let read = (SystemClock.now() - start).as_nanos();
             let start = SystemClock.now();

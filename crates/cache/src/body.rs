@@ -77,13 +77,16 @@ impl Fragment {
     /// The same bytes to be sent. Nothing is copied.
     #[must_use]
     pub fn chunk(&self) -> Chunk {
+        self.clone().into_chunk()
+    }
+
+    /// As [`Fragment::chunk`], and counts once less.
+    #[must_use]
+    pub fn into_chunk(self) -> Chunk {
         let range = self.start..self.start + self.len;
-        match &self.memory {
-            Memory::Heap(bytes) => Chunk::from_shared(Arc::clone(bytes), range),
-            Memory::Arena(piece) => {
-                let piece = Arc::clone(piece);
-                Chunk::from_owner(piece, range)
-            }
+        match self.memory {
+            Memory::Heap(bytes) => Chunk::from_shared(bytes, range),
+            Memory::Arena(piece) => Chunk::from_owner(piece, range),
         }
     }
 }

@@ -8,7 +8,7 @@
 //!                  └─ no heir left, decline, refreshed ──────> Declined, Again, Broken
 //! ```
 //!
-//! Every change answers with the wakers of those it concerns; whoever holds the lock wakes them after letting it go.
+//! Every change answers with the wakers of those it concerns; whoever holds the lock wakes them after letting go of it.
 //! The writer is known by its *term*: a writer that was superseded has an old one, and changes nothing any more.
 
 use std::collections::VecDeque;
@@ -27,8 +27,26 @@ use crate::write::Head;
 /// Which writer: each successor has the next number.
 pub(crate) type Term = u32;
 
-/// Who has to be woken.
-pub(crate) type Wakes = Vec<Waker>;
+/// Who has to be woken, and what is not needed any more: both once the lock is let go of.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    wakers: Vec<Waker>,
+    gone: Option<Stream>,
+}
+
+impl Wakes {
+    fn of(wakers: Vec<Waker>) -> Self {
+        Self { wakers, gone: None }
+    }
+
+    /// Wakes them. No lock may be held.
+    pub(crate) fn wake(self) {
+        for waker in self.wakers {
+            waker.wake();
+        }
+        drop(self.gone);
+    }
+}
 
 /// A fetch.
 #[derive(Debug)]
@@ -213,7 +231,7 @@ impl Flight {
         self.stand_up(seat);
         match self.stage {
             Stage::Vacant { heir } if heir == seat => self.appoint(),
-            _ => Wakes::new(),
+            _ => Wakes::default(),
         }
     }
 
@@ -230,21 +248,25 @@ impl Flight {
         let taken = self.followers.iter_mut().enumerate().filter(|(_, seat)| seat.taken);
         let Some((heir, seat)) = taken.min_by_key(|(_, seat)| seat.joined) else {
             self.stage = Stage::Ended(End::Broken);
-            return Wakes::new();
+            return Wakes::default();
         };
-        let wake = seat.waker.take().into_iter().collect();
+        let wake = Wakes::of(seat.waker.take().into_iter().collect());
         self.stage = Stage::Vacant { heir: u32::try_from(heir).unwrap_or(u32::MAX) };
         self.progress = None;
         wake
     }
 
     fn wake_all(&mut self) -> Wakes {
-        self.followers.iter_mut().filter_map(|seat| seat.waker.take()).collect()
+        Wakes::of(self.followers.iter_mut().filter_map(|seat| seat.waker.take()).collect())
     }
 
     fn end(&mut self, end: End) -> Wakes {
-        self.stage = Stage::Ended(end);
-        self.wake_all()
+        let before = std::mem::replace(&mut self.stage, Stage::Ended(end));
+        let gone = match before {
+            Stage::Streaming(stream) => Some(stream),
+            _ => None,
+        };
+        Wakes { gone, ..self.wake_all() }
     }
 
     fn wait(&mut self, seat: u32, waker: &Waker) {
@@ -354,12 +376,12 @@ impl Flight {
 
     /// The body is over. `whole`: as it was stored.
     pub(crate) fn finish(&mut self, term: Term, whole: Option<Body>) -> Option<Wakes> {
-        self.stream(term)?;
+        let metadata = Arc::clone(&self.stream(term)?.metadata);
+        if let Some(body) = whole {
+            return Some(self.end(End::Whole(metadata, body)));
+        }
         let Stage::Streaming(stream) = std::mem::replace(&mut self.stage, Stage::AwaitHead) else { return None };
-        Some(match whole {
-            Some(body) => self.end(End::Whole(stream.metadata, body)),
-            None => self.end(End::Rest(stream)),
-        })
+        Some(self.end(End::Rest(stream)))
     }
 
     /// The writer leaves without having finished: before the head another takes its place, after it the body is broken.

@@ -10,7 +10,7 @@ use base::Instant;
 use crate::body::Fragment;
 use crate::flight::{BodyStep, HeadStep};
 use crate::ram::Inside;
-use crate::ram::fill::{Fill, wake};
+use crate::ram::fill::Fill;
 use crate::store::Reason;
 use crate::write::Writer;
 
@@ -151,7 +151,7 @@ impl Drop for Follower {
         if over {
             self.store.unregister(&self.fill);
         }
-        wake(wakes);
+        wakes.wake();
     }
 }
 

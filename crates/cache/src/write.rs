@@ -10,7 +10,7 @@ use crate::alternate::{Hit, Tags};
 use crate::budget::{Charge, footprint_of, footprint_shared};
 use crate::flight::{End, Stream, Term};
 use crate::key::{Key, Lane};
-use crate::ram::fill::{Fill, wake};
+use crate::ram::fill::Fill;
 use crate::ram::{Inside, Landing};
 use crate::store::Reason;
 
@@ -96,7 +96,7 @@ impl Writer {
         let started = self.fill.lock().start(self.term, stream, now);
         match started {
             Some(wakes) => {
-                wake(wakes);
+                wakes.wake();
                 Kept::Yes
             }
             None => Kept::No(Reason::HandedOver),
@@ -175,7 +175,7 @@ impl Writer {
         let ended = self.fill.lock().conclude(self.term, end);
         if let Some(wakes) = ended {
             self.store.unregister(&self.fill);
-            wake(wakes);
+            wakes.wake();
         }
     }
 }
@@ -195,7 +195,7 @@ impl Drop for Writer {
         } else {
             self.store.count_handed_over();
         }
-        wake(wakes);
+        wakes.wake();
     }
 }
 

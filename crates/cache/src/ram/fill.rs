@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::budget::Charge;
-use crate::flight::{Flight, Wakes};
+use crate::flight::Flight;
 use crate::key::{Key, Lane};
 
 /// Shared by the writer, its followers and the table. Its lock is taken after a shard's, never before one.
@@ -23,12 +23,5 @@ impl Fill {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Flight> {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Wakes them. No lock may be held.
-pub(crate) fn wake(wakes: Wakes) {
-    for waker in wakes {
-        waker.wake();
     }
 }

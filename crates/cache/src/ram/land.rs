@@ -12,7 +12,7 @@ use crate::body::{Body, Fragment};
 use crate::budget::{Charge, footprint_of, footprint_shared};
 use crate::flight::Term;
 use crate::ram::Inside;
-use crate::ram::fill::{Fill, wake};
+use crate::ram::fill::Fill;
 use crate::ram::tags::TagIndex;
 use crate::store::Reason;
 use crate::write::Kept;
@@ -82,7 +82,7 @@ impl Inside {
         let fragment = room.then(|| Fragment::new(Arc::from(bytes)));
         let wakes = fill.lock().push(term, fragment, len, cost, now);
         match wakes {
-            Some(wakes) => wake(wakes),
+            Some(wakes) => wakes.wake(),
             None if room => self.budget.give(cost),
             None => {}
         }
@@ -110,7 +110,7 @@ impl Inside {
             let fragment = Fragment::last_of(tail.piece(), taken);
             // Superseded meanwhile: then nobody needs it, and the piece is free again with its last reference.
             let wakes = fill.lock().push(term, Some(fragment), taken as u64, 0, now);
-            wake(wakes.unwrap_or_default());
+            wakes.unwrap_or_default().wake();
             bytes = bytes.get(taken..).unwrap_or_default();
             left = left.saturating_sub(taken);
         }
@@ -155,7 +155,7 @@ impl Inside {
         let wakes =
             if short || partial { flight.vacate(term) } else { flight.finish(term, stored.as_ref().ok().cloned()) };
         drop(flight);
-        wake(wakes.unwrap_or_default());
+        wakes.unwrap_or_default().wake();
         if stored.is_err() {
             self.cell(fill.key).lock().counts.not_stored += 1;
         }

@@ -23,6 +23,7 @@ mod queues;
 mod shard;
 mod tags;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -110,6 +111,7 @@ pub(crate) struct Inside {
     budget: Arc<Budget>,
     /// Memory of long bodies, charged by the block.
     arena: Option<Arena>,
+    arena_error: Option<io::Error>,
     options: RamOptions,
     totals: Totals,
     pub(crate) purges: Purges,
@@ -139,6 +141,10 @@ impl RamStore {
         let fixed = (shards * (size_of::<ShardCell>() + Declined::bytes(declined))) as u64;
         // A budget too small for an empty store holds nothing at all.
         let fixed = if budget.take(fixed) { fixed } else { 0 };
+        let (arena, arena_error) = match arena(&budget) {
+            Ok(arena) => (arena, None),
+            Err(error) => (None, Some(error)),
+        };
         Self(Arc::new(Inside {
             shards: (0..shards).map(|_| ShardCell::new(&budget, declined)).collect(),
             shard_mask: shards - 1,
@@ -150,7 +156,8 @@ impl RamStore {
             handed_over: AtomicU64::new(0),
             lagged: AtomicU64::new(0),
             _fixed: Charge::of_taken(&budget, fixed),
-            arena: arena(&budget),
+            arena,
+            arena_error,
             budget,
             options,
         }))
@@ -168,6 +175,13 @@ impl RamStore {
         ByteCount(self.0.budget.used())
     }
 
+    /// Why long bodies lie where short ones do, and not in huge pages: the system did not grant the addresses. Worth a line
+    /// in the log; all else works the same.
+    #[must_use]
+    pub fn arena_error(&self) -> Option<&io::Error> {
+        self.0.arena_error.as_ref()
+    }
+
     /// Longest body that is kept.
     #[must_use]
     pub fn object_max(&self) -> ByteCount {
@@ -175,13 +189,12 @@ impl RamStore {
     }
 }
 
-/// Huge pages for long bodies, when the budget is worth it and the system grants the addresses. Without them long bodies
-/// lie where short ones do.
-fn arena(budget: &Arc<Budget>) -> Option<Arena> {
+/// Huge pages for long bodies, when the budget is worth it.
+fn arena(budget: &Arc<Budget>) -> io::Result<Option<Arena>> {
     let bytes = budget.limit();
     let charged = Arc::clone(budget);
     let on_release = Box::new(move || charged.give(BLOCK as u64));
-    if bytes < ARENA_BUDGET_MIN { None } else { Arena::reserve(bytes, on_release).ok() }
+    if bytes < ARENA_BUDGET_MIN { Ok(None) } else { Arena::reserve(bytes, on_release).map(Some) }
 }
 
 impl Store for RamStore {
