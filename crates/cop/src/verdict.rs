@@ -225,4 +225,55 @@ mod tests {
             }
         }
     }
+
+    /// Every combination of what can be seen of one process.
+    fn signs() -> Vec<Sign> {
+        let mut signs = Vec::new();
+        let silences = [None, Some(Duration::ZERO), Some(HANG - Duration::from_nanos(1)), Some(HANG), Some(HANG * 100)];
+        for silent_for in silences {
+            for missed_in_a_row in [0, 1, MISSED_MIN, u32::MAX] {
+                for state in [None, Some('R'), Some('S'), Some('D'), Some('T'), Some('t'), Some('Z'), Some('X')] {
+                    for had_processor in [false, true] {
+                        signs.push(Sign { silent_for, missed_in_a_row, state, had_processor });
+                    }
+                }
+            }
+        }
+        signs
+    }
+
+    #[test]
+    fn in_all_that_can_be_seen_only_the_proven_are_killed_and_the_server_only_beside_a_good_manager() {
+        let proven = |sign: &Sign| {
+            sign.silent_for.is_some_and(|silence| silence >= HANG)
+                && sign.missed_in_a_row >= MISSED_MIN
+                && (matches!(sign.state, Some('S' | 'D' | 'T')) || (sign.state == Some('R') && sign.had_processor))
+        };
+        let good = |sign: &Sign| sign.silent_for.is_some() && sign.missed_in_a_row == 0;
+        let (signs, mut kills, mut seen_of_all) = (signs(), 0, 0_u32);
+        for manager in &signs {
+            for server in &signs {
+                for (own_gap, stopping) in [(false, false), (false, true), (true, false), (true, true)] {
+                    seen_of_all += 1;
+                    let verdict = verdict(&Observations { own_gap, stopping, ..seen(*manager, *server) });
+                    match verdict {
+                        Verdict::Forgive => assert!(own_gap),
+                        Verdict::Fine => assert!(!own_gap),
+                        Verdict::Report(..) => assert!(!own_gap && !stopping),
+                        Verdict::Kill(who, _) => {
+                            kills += 1;
+                            assert!(!own_gap && !stopping);
+                            let (killed, beside) =
+                                if who == Who::Manager { (manager, true) } else { (server, good(manager)) };
+                            assert!(proven(killed) && beside, "{who:?}: {manager:?} {server:?}");
+                        }
+                    }
+                    let must_die = !own_gap && !stopping && (proven(manager) || (good(manager) && proven(server)));
+                    assert_eq!(must_die, matches!(verdict, Verdict::Kill(..)), "{manager:?} {server:?}");
+                }
+            }
+        }
+        assert_eq!(seen_of_all, 4 * u32::try_from(signs.len() * signs.len()).unwrap());
+        assert!(kills > 0);
+    }
 }

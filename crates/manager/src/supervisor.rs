@@ -238,7 +238,8 @@ impl Supervisor {
             // Start the next one first: nobody waits for a broom.
             self.start_server(now);
             if server.stop_by.is_none() {
-                let cause = reaped.iter().any(|(who, _)| *who == pid).then_some(cause).unwrap_or_default();
+                // Whose child it was not knows nothing of the cause.
+                let cause = if reaped.iter().any(|(who, _)| *who == pid) { cause } else { String::new() };
                 servers::mourn(&self.family.directory, &server, cause, now);
             }
             servers::clear_away(&self.family.directory, server.generation);

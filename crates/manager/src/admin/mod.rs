@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use supervise::status::Status;
 
-pub use numbers::{SEGMENTS_MAX, fold_dead, last_numbers, numbers_matching};
+pub use numbers::{LastWords, SEGMENTS_MAX, fold_dead, last_numbers, numbers_matching};
 pub use serve::{AdminHandle, CONNECTIONS_MAX, spawn};
 
 /// Where the admin port learns what it shows. Called on the admin thread for each request.

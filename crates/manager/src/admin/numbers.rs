@@ -112,9 +112,12 @@ impl Numbers {
     }
 }
 
+/// What a dead server's threads were doing, and its numbers.
+pub type LastWords = (Vec<ThreadAccount>, Vec<(String, u64)>);
+
 /// What a dead server's threads were doing, and its numbers that are not zero; `None` when it left none.
 #[must_use]
-pub fn last_numbers(segment: &Path) -> Option<(Vec<ThreadAccount>, Vec<(String, u64)>)> {
+pub fn last_numbers(segment: &Path) -> Option<LastWords> {
     let snapshot = snapshot(segment).ok()?;
     let thread = |beat: &stats::BeatReading| ThreadAccount {
         name: beat.thread.clone(),
