@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use event::{Cont, Continuation, Event, Thread};
+use stats::{Beat, Cells};
 
 use super::{processor_time, thread};
 use crate::error::{Doing, Outcome};
@@ -15,25 +16,36 @@ const BATCH: u32 = 256;
 /// Turns.
 const TURNS: u32 = 4_000;
 
-struct Counter(u64);
+struct Counter(u64, &'static str);
 
 impl Continuation for Counter {
     fn handle_event(&mut self, _event: Event, _thread: &Thread) {
         self.0 += 1;
     }
     fn name(&self) -> &'static str {
-        "counter"
+        self.1
     }
 }
 
 pub(super) fn schedule() -> Outcome<f64> {
+    deliver(&thread()?, &["counter"])
+}
+
+/// The same with what a server has: a beat that names what runs, here two in turns, and cells for the loop's numbers.
+pub(super) fn schedule_watched() -> Outcome<f64> {
     let thread = thread()?;
-    let cont: Cont = Rc::new(RefCell::new(Counter(0)));
+    thread.set_beat(Beat::detached());
+    thread.set_cells(Cells::detached());
+    deliver(&thread, &["http client session", "kv server connection"])
+}
+
+fn deliver(thread: &Thread, names: &[&'static str]) -> Outcome<f64> {
+    let conts: Vec<Cont> = names.iter().map(|&name| -> Cont { Rc::new(RefCell::new(Counter(0, name))) }).collect();
     let mut actions = Vec::with_capacity(BATCH as usize);
     let took = processor_time(|| {
         for _ in 0..TURNS {
-            for _ in 0..BATCH {
-                actions.push(thread.schedule_imm(Rc::clone(&cont)));
+            for cont in conts.iter().cycle().take(BATCH as usize) {
+                actions.push(thread.schedule_imm(Rc::clone(cont)));
             }
             thread.turn(false).doing("a turn")?;
             actions.clear();

@@ -66,6 +66,12 @@ const FIGURES: &[Figure] = &[
         measure: local::schedule,
     },
     Figure {
+        name: "local: the same, watched by beat and numbers",
+        unit: "ns",
+        reach: Reach::Ratio("local: schedule_imm + deliver", 1.2),
+        measure: local::schedule_watched,
+    },
+    Figure {
         name: "local: spawn + yield",
         unit: "ns",
         reach: Reach::Ratio("tokio: spawn_local + yield", 0.7),
@@ -175,8 +181,9 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
                 words.push(format!("≤ {most} {}", figure.unit));
                 held &= mine <= most;
             }
-            if let Some((name, most)) = ratio {
-                let is = of(name).map_or(f64::NAN, |other| mine / other);
+            // The other may not have been asked for.
+            if let Some((most, other)) = ratio.and_then(|(name, most)| Some((most, of(name)?))) {
+                let is = mine / other;
                 words.push(format!("≤ {most} × (is {is:.2})"));
                 held &= is <= most;
             }
