@@ -163,12 +163,16 @@ pub fn pool_use() -> PoolUse {
     .unwrap_or_default()
 }
 
-/// Returns to the allocator those of this thread's free blocks that nobody needed since the last call.
-pub fn trim() {
-    let _ = POOL.try_with(|pool| {
+/// Returns to the allocator those of this thread's free blocks that nobody needed since the last call. Says whether
+/// there were any.
+pub fn trim() -> bool {
+    POOL.try_with(|pool| {
         let mut pool = pool.borrow_mut();
         let keep = ALL.map(|class| pool.free[class as usize].len() - pool.spare[class as usize]);
+        let any = pool.spare.iter().any(|&spare| spare > 0);
         release_beyond(&mut pool, |class| keep[class as usize]);
         pool.spare = ALL.map(|class| pool.free[class as usize].len());
-    });
+        any
+    })
+    .unwrap_or(false)
 }

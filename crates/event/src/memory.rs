@@ -95,15 +95,19 @@ pub(crate) fn give(memory: NonNull<u8>, layout: Layout) {
     }
 }
 
-/// Returns to the allocator those pieces that nobody needed since the last call.
-pub(crate) fn trim() {
-    let _ = FREE.try_with(|free| {
+/// Returns to the allocator those pieces that nobody needed since the last call. Says whether there were any.
+pub(crate) fn trim() -> bool {
+    FREE.try_with(|free| {
+        let mut any = false;
         for (class, (list, spare)) in free.borrow_mut().0.iter_mut().enumerate() {
             for memory in list.drain(..(*spare).min(list.len())) {
+                any = true;
                 // SAFETY: pieces in list `class` were allocated by `take` with exactly this layout.
                 unsafe { dealloc(memory.as_ptr(), class_layout(class)) };
             }
             *spare = list.len();
         }
-    });
+        any
+    })
+    .unwrap_or(false)
 }

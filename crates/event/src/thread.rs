@@ -48,6 +48,8 @@ const EXTERNAL_MAX: u64 = 1_024;
 const DUE_KEPT_MAX: usize = 4_096;
 /// Empty chains a thread keeps ready for the next response.
 const CHAINS_MAX: usize = 256;
+/// How often the allocator is asked to give memory back after some was freed: it waits a while with each piece.
+const COLLECT_TIMES: u8 = 5;
 /// How often a thread's end looks whether ending something has started something.
 const ENDS_MAX: usize = 8;
 /// How long a closed connection may take to accept what was sent before it is cut.
@@ -118,6 +120,8 @@ pub(crate) struct Core {
     pub(crate) sources: RefCell<Slab<Source>>,
     pub(crate) dirty: RefCell<Vec<Rc<Stream>>>,
     pub(crate) chains: RefCell<Vec<Chain>>,
+    /// How often the allocator is still to be asked to give memory back.
+    collect: Cell<u8>,
     external: Arc<External>,
     running: Running,
     pub(crate) stats: TurnStats,
@@ -220,6 +224,7 @@ impl Thread {
             sources: RefCell::default(),
             dirty: RefCell::default(),
             chains: RefCell::default(),
+            collect: Cell::new(0),
             external,
             running: Running::default(),
             stats: TurnStats::default(),
@@ -412,8 +417,13 @@ impl Thread {
 
     /// Gives back memory that this thread keeps for reuse and has not needed since the last call. Call it now and then.
     pub fn trim(&self) {
-        crate::memory::trim();
-        buf::trim();
+        let core = &self.0;
+        let freed = crate::memory::trim() | buf::trim();
+        let times = if freed { COLLECT_TIMES } else { core.collect.get() };
+        if times > 0 {
+            core.collect.set(times - 1);
+            sys::memory::give_back();
+        }
     }
 
     /// Calls `f` at the end of each turn, before what the turn wrote is flushed.
