@@ -1,7 +1,7 @@
 //! A bounded channel from any thread to a continuation of an event thread.
 //!
 //! Lock-free in the common case; one wake-up for many messages, by the same protocol as the external queue
-//! ([`Parking`](crate::parking::Parking)). When it is full the sender is told at once and decides: nobody waits.
+//! (`parking`). When it is full the sender is told at once and decides: nobody waits.
 
 use std::cell::Cell;
 use std::fmt;
