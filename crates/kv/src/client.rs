@@ -294,7 +294,7 @@ impl Client {
         }
         let thread = self.worker.thread().clone();
         if let Some(tcp) = &self.tcp {
-            tcp.set_write_deadline(thread.now() + STALLED_MAX);
+            tcp.set_write_deadline(self.worker.now() + STALLED_MAX);
         }
         thread.clone().spawn("kv client waits", async move {
             let outcome = poll_fn(|context| match &me.borrow().tcp {
@@ -303,6 +303,7 @@ impl Client {
             })
             .await;
             let mut client = me.borrow_mut();
+            client.worker.nudge();
             client.waits_for_room = false;
             if outcome.is_err() {
                 client.cut();
@@ -363,6 +364,9 @@ impl Client {
 
 impl Continuation for Client {
     fn handle_event(&mut self, event: Event, _thread: &Thread) {
+        if !matches!(event, Event::Io(_)) {
+            self.worker.nudge();
+        }
         match event {
             Event::Io(_) | Event::Immediate => self.read(),
             Event::Drain => self.drain(),

@@ -158,13 +158,14 @@ impl Lane {
                 paused: false,
                 retired: false,
                 plenty: false,
-                heard: worker.thread().now(),
+                heard: worker.now(),
             })
         });
         worker.cells().add(Kv::SERVER_OPEN, 1);
         let (worker, server, me) = (worker.clone(), Rc::clone(server), Rc::downgrade(&lane));
         worker.thread().clone().spawn("kv connect", async move {
             let result = server.connect(&worker).await;
+            worker.nudge();
             let Some(lane) = me.upgrade() else { return };
             match result {
                 Ok(tcp) => lane.borrow_mut().up(tcp, &lane),
@@ -196,7 +197,7 @@ impl Lane {
         }
         tcp.set_handler(Rc::clone(me) as Cont);
         self.link = Link::Up(tcp);
-        self.heard = self.worker.thread().now();
+        self.heard = self.worker.now();
         self.mark();
     }
 
@@ -318,9 +319,9 @@ impl Lane {
         late > 0
     }
 
-    /// Whether the server has said nothing for as long as requests may take, though it was asked.
+    /// Whether the server has said nothing for twice as long as a request may take, though it was asked.
     fn is_silent(&self, now: Instant) -> bool {
-        !self.paused && self.expired > 0 && self.server.timeout().is_some_and(|limit| now - self.heard >= limit)
+        !self.paused && self.expired > 0 && self.server.timeout().is_some_and(|limit| now - self.heard >= limit * 2)
     }
 
     /// Goes on receiving after a client has taken what it had.
@@ -464,7 +465,10 @@ pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
 }
 
 impl Continuation for Lane {
-    fn handle_event(&mut self, event: Event, thread: &Thread) {
+    fn handle_event(&mut self, event: Event, _thread: &Thread) {
+        if !matches!(event, Event::Io(_)) {
+            self.worker.nudge();
+        }
         let failed = match event {
             Event::Io(_) | Event::Immediate => self.receive(),
             Event::Interval => {
@@ -472,8 +476,8 @@ impl Continuation for Lane {
                     self.relief = None;
                     self.relieve();
                 }
-                let late = self.expire(thread.now());
-                if late && self.is_silent(thread.now()) { Some(Fault::TimedOut) } else { None }
+                let late = self.expire(self.worker.now());
+                if late && self.is_silent(self.worker.now()) { Some(Fault::TimedOut) } else { None }
             }
             Event::Drain | Event::Message => None,
             Event::Cancelled => Some(Fault::Closed),

@@ -249,7 +249,7 @@ impl Server {
             Again::Always => attempts < 1,
             Again::Unsent => false,
         };
-        let in_time = deadline > worker.thread().now();
+        let in_time = deadline > worker.now();
         let found = if again_allowed && in_time { bytes(start) } else { None };
         let Some(bytes) = found else { return lane::give_fault(worker, owner, fault) };
         let place = self.place_of(&bytes);

@@ -1,11 +1,12 @@
 //! What one event thread has for all its key-value clients: the pools, names, numbers, and what this turn has touched.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use event::{Tcp, Thread};
+use base::Instant;
+use event::{Cont, Continuation, Event, Tcp, Thread};
 use net::Names;
 use stats::Cells;
 
@@ -64,6 +65,30 @@ struct Inside {
     buried: RefCell<Vec<Tcp>>,
     touched: RefCell<Vec<Rc<ClientCell>>>,
     slots: RefCell<Vec<Slots>>,
+    now: Cell<Option<Instant>>,
+    nudged: Rc<Cell<bool>>,
+    nudge: Rc<RefCell<Nudge>>,
+}
+
+/// While it is scheduled the loop does not sleep. It is, until the turn has ended.
+struct Nudge {
+    wanted: Rc<Cell<bool>>,
+    me: Weak<RefCell<Self>>,
+}
+
+impl Continuation for Nudge {
+    fn handle_event(&mut self, event: Event, thread: &Thread) {
+        if event == Event::Immediate
+            && self.wanted.get()
+            && let Some(me) = self.me.upgrade()
+        {
+            thread.schedule_imm(me).detach();
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "kv turn"
+    }
 }
 
 /// See the module. Clones share it.
@@ -83,6 +108,7 @@ impl Worker {
         let WorkerParts { thread, plan, shared, names, cells } = parts;
         let pools = plan.pools.iter().zip(&shared.censuses);
         let pools = pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random())).collect();
+        let nudged = Rc::new(Cell::new(false));
         let worker = Self(Rc::new(Inside {
             thread: thread.clone(),
             pools,
@@ -95,9 +121,13 @@ impl Worker {
             buried: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
+            nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
+            nudged,
+            now: Cell::new(None),
         }));
         for pool in &worker.0.pools {
             if pool.plan().source.preconnect {
+                worker.nudge();
                 pool.preconnect(&worker);
             }
         }
@@ -109,6 +139,7 @@ impl Worker {
     /// Starts serving a client of the pool of this number, as the plan has them.
     pub fn serve(&self, tcp: Tcp, pool: usize) {
         if let Some(pool) = self.0.pools.get(pool) {
+            self.nudge();
             Client::start(self, pool, tcp);
         }
     }
@@ -120,6 +151,17 @@ impl Worker {
 
     pub(crate) fn thread(&self) -> &Thread {
         &self.0.thread
+    }
+
+    /// The time, read once a turn. The loop's own is that of before it slept when it delivers what woke it.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        if let Some(now) = self.0.now.get() {
+            return now;
+        }
+        let now = self.0.thread.precise_now();
+        self.0.now.set(Some(now));
+        now
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -152,6 +194,13 @@ impl Worker {
         self.0.resume.borrow_mut().push(lane);
     }
 
+    /// Makes sure that this turn's end comes before the loop sleeps: for whoever acts outside of an I/O event.
+    pub(crate) fn nudge(&self) {
+        if !self.0.nudged.replace(true) {
+            self.0.thread.schedule_imm(Rc::clone(&self.0.nudge) as Cont).detach();
+        }
+    }
+
     /// Keeps a connection until the turn ends.
     pub(crate) fn bury(&self, tcp: Tcp) {
         self.0.buried.borrow_mut().push(tcp);
@@ -177,6 +226,8 @@ impl Worker {
 
     /// Fails what failed, hands over what is held, sends what is ready.
     fn turn_ends(&self) {
+        self.0.nudged.set(false);
+        self.0.now.set(None);
         for _ in 0..FAILURES_MAX {
             let failed = self.0.failed.take();
             if failed.is_empty() {
@@ -200,6 +251,7 @@ impl Worker {
         }
         self.put_back(&self.0.dirty_clients, clients);
         drop(self.0.buried.take());
+        self.0.now.set(None);
     }
 
     /// Keeps an emptied list's memory.

@@ -1,5 +1,7 @@
 //! Clients of Redis through the proxy, with real servers behind.
 
+#![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
+
 mod world;
 
 use world::{Client, Proxy, Server, pool};

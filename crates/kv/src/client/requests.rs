@@ -413,7 +413,7 @@ impl Client {
     }
 
     pub(super) fn deadline(&self) -> Instant {
-        self.pool.plan().source.timeout.map_or(Instant::FAR_FUTURE, |limit| self.worker.thread().now() + limit)
+        self.pool.plan().source.timeout.map_or(Instant::FAR_FUTURE, |limit| self.worker.now() + limit)
     }
 
     /// The request just read has no server to go to.

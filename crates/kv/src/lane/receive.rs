@@ -52,7 +52,7 @@ impl Lane {
                 Poll::Ready(Err(error)) => return Some(Fault::of(&error)),
                 Poll::Ready(Ok(got)) => got,
             };
-            self.heard = self.worker.thread().now();
+            self.heard = self.worker.now();
             self.worker.cells().add(Kv::SERVER_RECEIVED, got as u64);
             let outcome = self.replies(&block);
             if outcome.is_none() {

@@ -1,5 +1,10 @@
 //! Real servers, a proxy on event threads of this process, and a client that says just what it is told.
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "tests: each takes what it needs, and a failure is a panic"
+)]
 
 use std::cell::RefCell;
 use std::io::{Read, Write};
