@@ -3,7 +3,7 @@
 //! - [`wire`]: bytes and messages.
 //! - [`commands`]: what is known of each command of Redis.
 //! - `split`, `join`: one request for many servers, and one reply of theirs. Pure, as the two above.
-//! - [`plan`]: the pools, judged.
+//! - [`plan`]: the pools, judged; [`configuration`]: where they come from.
 //! - `client`, `lane`: the machines of a client's and a server's connection; `server`, `pool`: what lanes belong to.
 //! - [`Worker`]: one event thread's engine.
 //!
@@ -13,7 +13,10 @@
 
 mod client;
 pub mod commands;
+pub mod configuration;
 mod fault;
+#[doc(hidden)]
+pub mod fuzz;
 mod join;
 mod lane;
 mod metrics;
@@ -27,5 +30,5 @@ pub mod wire;
 mod worker;
 
 pub use metrics::Kv;
-pub use plan::{Address, Plan, PlanError, PoolSource, Protocol, ServerSource};
+pub use plan::{Address, EjectPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource};
 pub use worker::{Shared, Worker, WorkerParts};

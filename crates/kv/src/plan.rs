@@ -40,6 +40,16 @@ impl fmt::Display for Address {
     }
 }
 
+/// What happens to the keys of an ejected server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EjectPolicy {
+    /// They go to the servers that are left, as with twemproxy.
+    #[default]
+    Rehash,
+    /// Requests for them get an error.
+    Error,
+}
+
 /// One server of a pool: `host:port:weight name`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerSource {
@@ -76,6 +86,8 @@ pub struct PoolSource {
     pub preconnect: bool,
     /// Take a server that fails out of the ring.
     pub auto_eject_hosts: bool,
+    /// What happens to its keys meanwhile.
+    pub eject_policy: EjectPolicy,
     /// How long an ejected server stays out before it is probed.
     pub server_retry_timeout: Duration,
     /// So many failures running eject it.
@@ -106,6 +118,7 @@ impl PoolSource {
             redis_db: 0,
             preconnect: false,
             auto_eject_hosts: false,
+            eject_policy: EjectPolicy::default(),
             server_retry_timeout: Duration::from_secs(30),
             server_failure_limit: 2,
             server_connections: 1,
@@ -130,6 +143,8 @@ pub enum PlanError {
     ServerConnections(String, usize),
     /// `redis_auth` or `redis_db` of a pool that is not Redis.
     RedisOnly(String, &'static str),
+    /// What this version cannot do.
+    NotAvailable(String, &'static str),
     /// Two servers bear this name.
     TwoServers(String, String),
     /// No ring can be built of the servers.
@@ -144,6 +159,7 @@ impl fmt::Display for PlanError {
                 write!(f, "pool \"{pool}\": server_connections is {count}, 1 to {SERVER_CONNECTIONS_MAX} are allowed")
             }
             Self::RedisOnly(pool, key) => write!(f, "pool \"{pool}\": {key} needs redis: true"),
+            Self::NotAvailable(pool, what) => write!(f, "pool \"{pool}\": {what} is not available yet"),
             Self::TwoServers(pool, name) => write!(f, "pool \"{pool}\" has two servers of the name \"{name}\""),
             Self::Ring(pool, error) => write!(f, "pool \"{pool}\": {error}"),
         }

@@ -11,7 +11,7 @@ use hashring::Continuum;
 use crate::fault::Fault;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
-use crate::plan::PoolPlan;
+use crate::plan::{EjectPolicy, PoolPlan};
 use crate::server::Server;
 use crate::worker::Worker;
 
@@ -102,7 +102,10 @@ impl Pool {
 
     /// A server was ejected or restored.
     pub(crate) fn rebuild(&self, worker: &Worker) {
-        if let Ok(ring) = self.plan.ring(|index| self.servers.get(index).is_some_and(|server| server.is_live())) {
+        let rehash = self.plan.source.eject_policy == EjectPolicy::Rehash;
+        if rehash
+            && let Ok(ring) = self.plan.ring(|index| self.servers.get(index).is_some_and(|server| server.is_live()))
+        {
             *self.ring.borrow_mut() = ring;
         }
         let ejected = worker.pools().iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();

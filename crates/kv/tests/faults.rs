@@ -74,6 +74,26 @@ fn reads_do_not_notice_that_a_server_is_ejected() {
 }
 
 #[test]
+fn keys_of_an_ejected_server_get_an_error_where_the_policy_says_so() {
+    let mut servers = servers(2);
+    let source = kv::PoolSource {
+        auto_eject_hosts: true,
+        server_failure_limit: 1,
+        eject_policy: kv::EjectPolicy::Error,
+        ..pool(&servers, true)
+    };
+    let proxy = Proxy::start(source, 1);
+    let (here, there) = (key_on(&servers, &proxy, 0), key_on(&servers, &proxy, 1));
+    let mut client = proxy.client();
+    servers[1].kill();
+    for _ in 0..5 {
+        assert_eq!(client.ask(&["GET", &here]), "$1\r\nx\r\n");
+        assert!(client.ask(&["GET", &there]).starts_with("-ERR Connection re"));
+    }
+    assert!(client.say("INFO").contains("state=ejected"));
+}
+
+#[test]
 fn a_late_reply_belongs_to_nobody_and_the_others_live_on() {
     let servers = servers(1);
     let source = kv::PoolSource { timeout: Some(Duration::from_millis(1_000)), ..pool(&servers, true) };
