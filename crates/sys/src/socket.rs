@@ -86,10 +86,7 @@ pub fn receive(fd: impl AsFd, into: &mut [MaybeUninit<u8>]) -> io::Result<usize>
 #[must_use]
 pub fn is_quiet(fd: impl AsFd) -> bool {
     let mut byte = [0];
-    matches!(
-        net::recv(fd, &mut byte, net::RecvFlags::PEEK | net::RecvFlags::DONTWAIT),
-        Err(rustix::io::Errno::AGAIN)
-    )
+    matches!(net::recv(fd, &mut byte, net::RecvFlags::PEEK | net::RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN))
 }
 
 /// Sends from one slice. Says how many bytes were taken.
