@@ -26,6 +26,7 @@ pub mod plan;
 mod pool;
 mod server;
 mod split;
+pub mod stats_json;
 pub mod wire;
 mod worker;
 
