@@ -379,3 +379,40 @@ fn a_detached_connection_goes_on_on_another_thread() {
     turn_until(&second, || done.get());
     assert!(processor.stop(Duration::from_secs(5)));
 }
+
+#[test]
+fn a_handler_is_told_of_bytes_at_the_time_they_come_and_not_at_the_time_the_loop_fell_asleep() {
+    struct Watch(Rc<Cell<Option<base::Instant>>>);
+    impl Continuation for Watch {
+        fn handle_event(&mut self, _event: Event, thread: &Thread) {
+            self.0.set(Some(thread.now()));
+        }
+        fn name(&self) -> &'static str {
+            "watch"
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let thread = thread();
+    let tcp = Tcp::attach(&thread, Detached::from_fd(socket.into(), None)).unwrap();
+    let told = Rc::new(Cell::new(None));
+    tcp.set_handler(Rc::new(RefCell::new(Watch(Rc::clone(&told)))));
+    let slept = Duration::from_millis(50);
+    let fell_asleep = thread.precise_now();
+    let late = std::thread::Builder::new()
+        .spawn(move || {
+            std::thread::sleep(slept);
+            peer.write_all(b"x").unwrap();
+            peer
+        })
+        .unwrap();
+    // The byte comes for certain, so a turn that sleeps without a bound ends.
+    while told.get().is_none() {
+        thread.turn(true).unwrap();
+    }
+    let at = told.get().unwrap();
+    assert!(at - fell_asleep >= slept, "{:?}", at - fell_asleep);
+    drop((tcp, late.join().unwrap()));
+}

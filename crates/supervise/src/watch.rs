@@ -21,8 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
 /// A child without a lease that was told to go is killed after this.
 const DISMISSED_WITHIN: Duration = Duration::from_secs(1);
-/// Without heartbeats to say so, a process that lived this long had become ready.
-const LIVED_WELL: Duration = Duration::from_secs(1);
+/// Without heartbeats to say so, a process that lived this long had become ready: it takes a twentieth of that. What
+/// dies each time just behind it is started four times a second, which a machine bears.
+const LIVED_WELL: Duration = Duration::from_millis(250);
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ struct Seen {
     process: Pidfd,
     since: Instant,
     link: Option<Link>,
+    /// We started it.
+    ours: bool,
 }
 
 impl Watch {
@@ -242,7 +245,10 @@ impl Watch {
                 Some(link) => link.pong().is_some(),
                 None => lived >= LIVED_WELL,
             };
-            self.not_before = if was_ready {
+            // Of a process that others started, its starter counts the failures.
+            self.not_before = if !seen.ours {
+                now
+            } else if was_ready {
                 self.backoff.succeeded();
                 now
             } else {
@@ -294,7 +300,7 @@ impl Watch {
             crate::info!("{}[{}] lives: adopted", self.role.name(), process.pid());
         }
         let link = self.heartbeat_interval.map(|interval| Link::new(&self.socket, interval));
-        self.seen = Some(Seen { process, since: now, link });
+        self.seen = Some(Seen { process, since: now, link, ours });
     }
 }
 

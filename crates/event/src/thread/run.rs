@@ -195,9 +195,14 @@ impl Thread {
         } else {
             Some(0)
         };
+        let mut stale = sleep;
         let result = core.driver.wait(timeout, |token, ready| {
             if token == WAKE_TOKEN {
                 return;
+            }
+            // What handlers are told now happens now, not when the loop fell asleep.
+            if std::mem::take(&mut stale) {
+                core.now.set(core.clock.now());
             }
             // A token is the source's place in the table; one that was closed in this very poll is gone from there.
             let source = usize::try_from(token).ok().and_then(|token| core.sources.borrow().get(token).cloned());
