@@ -1,6 +1,6 @@
 //! Host names to addresses: asked of the system's resolver on ET_TASK, remembered by each event thread.
 //!
-//! The rules are in [`Cache`], which is pure: a fresh answer is given at once; an aged one is given at once too, while
+//! The rules are in `Cache`, which is pure: a fresh answer is given at once; an aged one is given at once too, while
 //! one look-up renews it; when renewing fails, the last good answer serves on for [`NamesOptions::stale`]. A failure
 //! is remembered as well, so that a dead name costs one look-up in [`NamesOptions::negative_ttl`].
 //!

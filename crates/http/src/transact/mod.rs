@@ -1,4 +1,4 @@
-//! What one transaction decides. Pure: facts in, decisions out; the driver in [`crate::transaction`] acts.
+//! What one transaction decides. Pure: facts in, decisions out; the driver, in `transaction`, acts.
 //!
 //! - [`request`]: what to do with a request whose head was read.
 //! - [`failure`]: what to do when an attempt at an origin failed.
