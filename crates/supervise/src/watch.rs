@@ -331,6 +331,28 @@ mod tests {
     }
 
     #[test]
+    fn however_often_a_process_dies_that_others_started_it_is_time_for_another_at_once() {
+        let home = std::env::temp_dir().join(format!("beltway-watch-adopted-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        std::fs::create_dir_all(&home).unwrap();
+        let path = home.join("cop.lock");
+        let mut watch = Watch::new(Role::Cop, path.clone(), home.join("s"), None, Duration::from_secs(60));
+        let now = SystemClock.now();
+        for death in 1..=20 {
+            let adopted = sleeper("30");
+            let lease = Lease::reserve(&path).unwrap();
+            lease.record(adopted.pid()).unwrap();
+            assert_eq!(watch.look(now, &[]), Sight::Lives);
+            adopted.signal(Signal::KILL).unwrap();
+            wait_dead(&adopted);
+            drop(lease);
+            assert_eq!(watch.look(now, &[]), Sight::Gone, "death {death}");
+        }
+        let _ = reap();
+        std::fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
     fn a_process_is_coming_then_lives_then_is_gone_and_comes_back_at_once_the_first_time() {
         let home = std::env::temp_dir().join(format!("beltway-watch-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&home);
