@@ -74,7 +74,7 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) enum End {
     /// The body is whole.
-    Whole(Arc<[u8]>, Body),
+    Whole { metadata: Arc<[u8]>, body: Body, _record: Option<Charge> },
     /// The body is over, and only its last part is still here.
     Rest(Stream),
     /// Look up again: there is something new.
@@ -95,7 +95,10 @@ pub(crate) struct Stream {
     pub(crate) total: u64,
     /// `Some` when it will not be kept: then only the last bytes are held, for the followers.
     pub(crate) not_kept: Option<Reason>,
+    /// The body's bytes.
     pub(crate) charge: Arc<Charge>,
+    /// The metadata's bytes: what is stored has its own.
+    record: Option<Charge>,
 }
 
 /// A follower's place.
@@ -288,7 +291,7 @@ impl Flight {
             Stage::Streaming(stream) | Stage::Ended(End::Rest(stream)) => {
                 HeadStep::Response(Arc::clone(&stream.metadata), stream.expected)
             }
-            Stage::Ended(End::Whole(metadata, body)) => {
+            Stage::Ended(End::Whole { metadata, body, .. }) => {
                 HeadStep::Response(Arc::clone(metadata), body.complete_length())
             }
             Stage::Ended(End::Again) => HeadStep::Again,
@@ -321,7 +324,9 @@ impl Flight {
             Stage::AwaitHead | Stage::Vacant { .. } => None,
             Stage::Streaming(stream) => stream.at(place),
             Stage::Ended(End::Rest(stream)) => Some(stream.at(place).unwrap_or(BodyStep::End)),
-            Stage::Ended(End::Whole(_, body)) => Some(body.at_place(place).map_or(BodyStep::End, BodyStep::Fragment)),
+            Stage::Ended(End::Whole { body, .. }) => {
+                Some(body.at_place(place).map_or(BodyStep::End, BodyStep::Fragment))
+            }
             Stage::Ended(End::Again | End::Declined(_) | End::Broken) => Some(BodyStep::Broken),
         };
         match step {
@@ -376,9 +381,11 @@ impl Flight {
 
     /// The body is over. `whole`: as it was stored.
     pub(crate) fn finish(&mut self, term: Term, whole: Option<Body>) -> Option<Wakes> {
-        let metadata = Arc::clone(&self.stream(term)?.metadata);
+        let stream = self.stream(term)?;
         if let Some(body) = whole {
-            return Some(self.end(End::Whole(metadata, body)));
+            let metadata = Arc::clone(&stream.metadata);
+            let _record = stream.record.take();
+            return Some(self.end(End::Whole { metadata, body, _record }));
         }
         let Stage::Streaming(stream) = std::mem::replace(&mut self.stage, Stage::AwaitHead) else { return None };
         Some(self.end(End::Rest(stream)))
@@ -403,9 +410,9 @@ impl Flight {
 }
 
 impl Stream {
-    pub(crate) fn new(head: Head, charge: Arc<Charge>) -> Self {
+    pub(crate) fn new(head: Head, record: Charge, charge: Arc<Charge>) -> Self {
         let Head { metadata, tags, expected } = head;
-        Self { metadata, tags, expected, held: VecDeque::new(), total: 0, not_kept: None, charge }
+        Self { metadata, tags, expected, held: VecDeque::new(), total: 0, not_kept: None, charge, record: Some(record) }
     }
 
     /// What is held at `place`; none when it has not come yet.

@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Instant {
 fn stream(expected: Option<u64>) -> Stream {
     let budget = Budget::new(1 << 20);
     let head = Head { metadata: Arc::from(&b"head"[..]), tags: Tags::NONE, expected };
-    Stream::new(head, Arc::new(Charge::of_taken(&budget, 0)))
+    Stream::new(head, Charge::of_taken(&budget, 0), Arc::new(Charge::of_taken(&budget, 0)))
 }
 
 fn whole(bytes: &[u8]) -> Body {

@@ -87,12 +87,13 @@ impl Writer {
             self.conclude(End::Declined(Reason::TooLarge));
             return Kept::No(Reason::TooLarge);
         }
-        let bytes = footprint_shared(head.metadata.len()) + footprint_of::<Charge>();
-        let Some(charge) = self.store.reserve(bytes) else {
+        let record = self.store.reserve(footprint_shared(head.metadata.len()));
+        let body = self.store.reserve(footprint_of::<Charge>());
+        let (Some(record), Some(body)) = (record, body) else {
             self.conclude(End::Declined(Reason::NoRoom));
             return Kept::No(Reason::NoRoom);
         };
-        let stream = Stream::new(head, Arc::new(charge));
+        let stream = Stream::new(head, record, Arc::new(body));
         let started = self.fill.lock().start(self.term, stream, now);
         match started {
             Some(wakes) => {
