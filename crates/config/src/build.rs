@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::ByteCount;
+use ipnet::IpNet;
 
 use crate::choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
 use crate::diagnostic::{Place, Source, Spanned};
 use crate::kv;
 use crate::model::{
-    AccessLog, Admin, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names, RemapRule,
-    Server, Supervise, Threads,
+    AccessLog, Admin, Cache, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names,
+    RemapRule, Server, Supervise, Threads,
 };
 use crate::read::Settings;
 use crate::value::Value;
@@ -43,6 +44,7 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
             timeout: s.duration("names.timeout"),
             stale: s.duration("names.stale"),
         },
+        cache: Cache { ram: s.size("cache.ram"), stale_if_unreachable: s.duration("cache.stale_if_unreachable") },
         supervise: Supervise {
             heartbeat_interval: s.duration("supervise.heartbeat_interval"),
             hang_timeout: s.duration("supervise.hang_timeout"),
@@ -87,6 +89,7 @@ fn http(s: &Settings) -> Http {
             origin_attempts: s.count("http.limits.origin_attempts"),
             request_body_replay: s.size("http.limits.request_body_replay"),
         },
+        allow: s.networks("http.allow"),
         via: s.text("http.via"),
         forwarded: s.choice("http.forwarded", Forwarded::from_word),
     }
@@ -118,6 +121,7 @@ pub(crate) fn items(path: &str, items: Vec<(Place, Settings)>) -> Value {
                     }),
                     balance: s.choice("http.remap[].balance", Balance::from_word),
                     host_header: s.choice("http.remap[].host_header", HostHeader::from_word),
+                    cache: s.switch("http.remap[].cache"),
                     place,
                 })
                 .collect(),
@@ -206,6 +210,10 @@ impl Settings {
 
     fn text(&self, path: &str) -> String {
         self.take(path, |value| if let Value::Text(text) = value { Some(text.clone()) } else { None })
+    }
+
+    fn networks(&self, path: &str) -> Vec<IpNet> {
+        self.take(path, |value| if let Value::Networks(list) = value { Some(list.clone()) } else { None })
     }
 
     fn listeners(&self, path: &str) -> Vec<HttpListener> {

@@ -26,7 +26,7 @@ pub fn explain(key: &str) -> Option<String> {
 }
 
 /// `kv.pools.alpha.hash` as the table has it: `kv.pools.NAME.hash`.
-fn general(key: &str) -> String {
+pub(crate) fn general(key: &str) -> String {
     match key.strip_prefix("kv.pools.").and_then(|rest| rest.rsplit_once('.')) {
         Some((_, name)) => format!("kv.pools.NAME.{name}"),
         None => key.to_owned(),

@@ -87,6 +87,11 @@ pub enum Kind {
         /// The most.
         max: usize,
     },
+    /// Addresses and ranges of addresses, or a list of them.
+    Networks {
+        /// The most.
+        max: usize,
+    },
     /// Where a pool listens: an IP address and a port, or the path of a Unix socket and its permissions.
     Listen,
     /// The servers of a pool: a list.
@@ -120,6 +125,7 @@ impl Kind {
             Self::Token => "name",
             Self::RemapFrom => "URL pattern",
             Self::Origins { .. } => "URL or list of URLs",
+            Self::Networks { .. } => "list of address ranges",
             Self::Listen => "address or socket",
             Self::Servers { .. } => "list of servers",
             Self::HashTag => "two characters",
@@ -157,6 +163,7 @@ impl Kind {
             Self::Address { off: false } => Some("IP:PORT".to_owned()),
             Self::Path { word } => Some(format!("a path, or `{word}`")),
             Self::Origins { max } | Self::Servers { max } => Some(format!("1 to {max}")),
+            Self::Networks { max } => Some(format!("0 to {max}")),
             Self::Listen => Some("IP:PORT, or /PATH [MODE]".to_owned()),
             Self::Section { off: false }
             | Self::Token
@@ -184,6 +191,7 @@ impl Kind {
             Self::Token => "beltway",
             Self::RemapFrom => "http://www.example.com/",
             Self::Origins { .. } => "http://10.0.0.5:8000/",
+            Self::Networks { .. } => "10.0.0.0/8",
             Self::Listen => "127.0.0.1:22121",
             Self::Servers { .. } => "[\"127.0.0.1:6379:1\"]",
             Self::HashTag => "\"{}\"",

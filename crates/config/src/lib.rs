@@ -18,6 +18,7 @@ mod build;
 mod check;
 mod choice;
 mod diagnostic;
+mod edit;
 mod explain;
 mod kind;
 pub mod kv;
@@ -35,11 +36,12 @@ use std::path::{Path, PathBuf};
 
 pub use choice::{Balance, EjectPolicy, Forwarded, HostHeader, Io, KvDistribution, KvHash, Level, LogFormat};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity, Spanned};
+pub use edit::{EditError, Setting, set};
 pub use explain::{explain, nearest_key, reference_markdown, reference_markdown_as_if};
 pub use kind::Kind;
 pub use model::{
-    AccessLog, Admin, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names, RemapRule,
-    Server, Supervise, Threads,
+    AccessLog, Admin, Cache, Config, Demo, Http, HttpLimits, HttpListener, HttpTimeouts, Log, LogFile, Names,
+    RemapRule, Server, Supervise, Threads,
 };
 pub use remap::{HostPattern, OriginHost, OriginUrl, RemapFrom};
 pub use table::{Applied, Key, table};

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use base::ByteCount;
+use ipnet::IpNet;
 
 use crate::choice::{Balance, Forwarded, HostHeader, Io, Level, LogFormat};
 use crate::diagnostic::{Diagnostic, Place, Severity, Source, Spanned};
@@ -38,6 +39,8 @@ pub struct Config {
     pub http: Http,
     /// The key-value proxy.
     pub kv: Kv,
+    /// The cache of HTTP responses.
+    pub cache: Cache,
     /// Resolution of origin names.
     pub names: Names,
     /// How the processes watch each other.
@@ -97,6 +100,15 @@ pub struct Demo {
     pub origin: Option<Spanned<SocketAddr>>,
 }
 
+/// `cache`: the cache of HTTP responses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cache {
+    /// All memory of it; zero: there is none.
+    pub ram: ByteCount,
+    /// How long a stale response may stand in for an origin that cannot be reached.
+    pub stale_if_unreachable: Duration,
+}
+
 /// `http`: the HTTP proxy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Http {
@@ -110,6 +122,8 @@ pub struct Http {
     pub timeouts: HttpTimeouts,
     /// How much of each thing there may be.
     pub limits: HttpLimits,
+    /// Who may purge.
+    pub allow: Vec<IpNet>,
     /// The pseudonym in Via: a token of RFC 9110.
     pub via: String,
     /// How an origin is told who the client is.
@@ -136,6 +150,8 @@ pub struct RemapRule {
     pub balance: Balance,
     /// The Host they receive.
     pub host_header: HostHeader,
+    /// Whether responses are stored.
+    pub cache: bool,
     /// Where the rule begins in the file.
     pub place: Place,
 }
@@ -146,6 +162,7 @@ impl PartialEq for RemapRule {
             && self.to == other.to
             && self.balance == other.balance
             && self.host_header == other.host_header
+            && self.cache == other.cache
     }
 }
 

@@ -13,7 +13,7 @@ use crate::nearest::nearest;
 use crate::remap::OriginUrl;
 use crate::table::{Key, TABLE, below, find};
 use crate::tree::{Content, Entry, Node};
-use crate::value::{Fault, Value, scalar, section_name, unavailable};
+use crate::value::{Fault, Value, network, scalar, section_name, unavailable};
 
 /// The values of a section and of those within it, by the path of their keys. Complete: what is not written is there
 /// with its default. Only what stands below an absent section that can be `off` is not there.
@@ -123,6 +123,10 @@ impl Reader<'_, '_> {
             (Kind::Origins { max }, Content::List(items)) => {
                 self.texts(key, node.place, items, max, OriginUrl::parse).map(|urls| Some(Value::Origins(urls)))
             }
+            (Kind::Networks { .. }, Content::List(items)) if items.is_empty() => Ok(Some(Value::Networks(Vec::new()))),
+            (Kind::Networks { max }, Content::List(items)) => self
+                .texts(key, node.place, items, max, |text| network(key.path, text))
+                .map(|all| Some(Value::Networks(all.into_iter().map(|one| one.value).collect()))),
             (Kind::Servers { max }, Content::List(items)) => self
                 .texts(key, node.place, items, max, |text| kv::text::server(key.path, text))
                 .map(|servers| Some(Value::Servers(servers))),
@@ -228,6 +232,7 @@ impl Reader<'_, '_> {
     ) -> Result<Vec<Spanned<T>>, Option<(Place, Fault)>> {
         let (one, hint) = match key.kind {
             Kind::Origins { .. } => ("origin", "write http://HOST:PORT/, or a list of them"),
+            Kind::Networks { .. } => ("address", "write a list of addresses and ranges"),
             _ => ("server", "write a list of HOST:PORT:WEIGHT"),
         };
         if items.is_empty() {

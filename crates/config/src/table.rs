@@ -257,13 +257,26 @@ const ROWS: &[Key] = &[
         "The Host the origin receives: the client's own, or that of the origin's URL.",
     ),
     key(
+        "http.remap[].cache",
+        Kind::Switch { available: true },
+        "true",
+        Reload,
+        "Whether responses for these requests are stored and served from the cache, as far as HTTP allows.",
+    ),
+    key(
         "http.forward_proxy",
         Kind::Switch { available: false },
         "false",
         Reload,
         "Whether clients may name any origin, by absolute-form targets and CONNECT.",
     ),
-    later("http.allow", "Who may use forward proxying and PURGE."),
+    key(
+        "http.allow",
+        Kind::Networks { max: 1_024 },
+        "127.0.0.0/8 ::1",
+        Reload,
+        "Who may use PURGE: addresses, and ranges of them. `[]`: nobody.",
+    ),
     key("http.access_log", Kind::Section { off: true }, "off", Reload, "A line for each request."),
     key("http.access_log.file", Kind::Path { word: "stderr" }, "access.log", Reload, "Where the lines go."),
     key("http.access_log.format", choice(LogFormat::WORDS), "squid", Reload, "The shape of a line."),
@@ -419,7 +432,22 @@ const ROWS: &[Key] = &[
         Restart,
         "The longest pause before a process that keeps dying is started again; the first pauses are shorter.",
     ),
-    later("cache", "The cache in memory and on disk."),
+    section("cache", "The cache of HTTP responses."),
+    key(
+        "cache.ram",
+        Kind::Size { min: ByteCount(0), max: ByteCount(1 << 42) },
+        "64MiB",
+        Reload,
+        "Memory for stored responses, all that belongs to them counted. One response takes at most a tenth of it. `0B`: nothing is stored.",
+    ),
+    key(
+        "cache.stale_if_unreachable",
+        duration_ms(0, 604_800_000),
+        "24h",
+        Reload,
+        "How long beyond its lifetime a stored response may stand in for an origin that cannot be reached, where neither side says anything about errors. `0s`: never.",
+    ),
+    later("cache.disk", "The cache on disk."),
 ];
 
 /// Every key there is, in the order of the reference page.

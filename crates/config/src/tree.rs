@@ -19,10 +19,12 @@ const NODES_MAX: usize = 250_000;
 /// The deepest nesting of lists and maps. The deepest key that exists has five levels.
 const DEPTH_MAX: usize = 32;
 
-/// A value of the file and where it starts.
+/// A value of the file and where it starts and ends.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) place: Place,
+    /// Behind its last character; of a block, where the next thing begins.
+    pub(crate) end: Place,
     pub(crate) content: Content,
 }
 
@@ -121,7 +123,7 @@ impl Builder<'_> {
                 // Where nothing is written the parser says `~`, which somebody may also have written.
                 let text = if plain && span.is_empty() { String::new() } else { text.into_owned() };
                 let content = Content::Scalar { text, plain };
-                self.finish(Node { place, content }, anchor, 1, findings)
+                self.finish(Node { place, end: place_of(span.end), content }, anchor, 1, findings)
             }
             Event::SequenceStart(_, anchor, _) => self.begin(place, anchor, Holds::List(Vec::new())),
             Event::MappingStart(_, anchor, _) => {
@@ -134,7 +136,8 @@ impl Builder<'_> {
                     Holds::Map { entries, .. } => Content::Map(entries),
                 };
                 let weight = self.nodes - open.nodes_before;
-                self.finish(Node { place: open.place, content }, open.anchor, weight, findings)
+                let node = Node { place: open.place, end: place_of(span.end), content };
+                self.finish(node, open.anchor, weight, findings)
             }
             Event::Alias(id) => {
                 let Some((node, weight)) = self.anchors.get(&id).cloned() else {

@@ -2,11 +2,12 @@
 //!
 //! Pure: no tree, no place. What is wrong comes back as a [`Fault`], which the reader of the tree puts in its place.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::{ByteCount, ByteCountError};
+use ipnet::IpNet;
 
 use crate::diagnostic::{Spanned, quoted};
 use crate::kind::{Kind, one_of};
@@ -46,6 +47,7 @@ pub(crate) enum Value {
     Text(String),
     From(RemapFrom),
     Origins(Vec<Spanned<OriginUrl>>),
+    Networks(Vec<IpNet>),
     Listeners(Vec<HttpListener>),
     Remap(Vec<RemapRule>),
     Listen(KvListen),
@@ -120,6 +122,11 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
         Kind::Origins { .. } => {
             OriginUrl::parse(text).map(|url| Value::Origins(vec![Spanned::new(url, crate::Place::NOWHERE)]))
         }
+        // Several are only in defaults of the table; a file writes a list.
+        Kind::Networks { .. } => {
+            let all: Result<_, _> = text.split_ascii_whitespace().map(|one| network(path, one)).collect();
+            all.map(Value::Networks)
+        }
         Kind::Listen => kv::text::listen(path, text, |text| address(path, text)).map(Value::Listen),
         Kind::HashTag => hash_tag(path, text).map(Value::Tag),
         Kind::Secret if text.is_empty() => {
@@ -127,6 +134,21 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
         }
         Kind::Secret => Ok(Value::Secret(Password::new(text.to_owned()))),
         Kind::Unavailable => Err(unavailable(key)),
+    }
+}
+
+/// Reads an address, or a range of addresses by its first and the length of what they share.
+pub(crate) fn network(path: &str, text: &str) -> Result<IpNet, Fault> {
+    let fault = |hint: String| Fault::new(format!("`{path}` takes addresses, not {}", quoted(text)), hint);
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let network: IpNet =
+        text.parse().map_err(|_| fault("an address, or a range such as 10.0.0.0/8 or \"2001:db8::/32\"".to_owned()))?;
+    if network.trunc() == network {
+        Ok(network)
+    } else {
+        Err(fault(format!("its first address is another: write {}, or the address alone", network.trunc())))
     }
 }
 
