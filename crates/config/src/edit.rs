@@ -145,17 +145,17 @@ pub fn set(file_name: &str, text: &str, key: &str, value: &str) -> Result<Config
     let (from, to, piece) = edit(text, root.as_deref(), key, value).ok_or_else(tangled)?;
     let edited = format!("{}{piece}{}", text.get(..from).unwrap_or(""), text.get(to..).unwrap_or(""));
     let after = parse(file_name, &edited).map_err(EditError::Wrong)?;
-    // A section that was off has all its keys with the first of them.
-    let section =
-        TABLE.iter().find(|above| above.kind == Kind::Section { off: true } && is_below(row.path, above.path));
-    let within = |path: &str| section.is_some_and(|section| is_below(path, section.path));
-    let meant = |path: &str| path == row.path || is_below(path, row.path) || is_below(row.path, path) || within(path);
+    // A section that was off gets all its keys with the first of them, the others by default.
+    let off = |above: &&Key| matches!(above.kind, Kind::Section { off: true }) && is_below(row.path, above.path);
+    let section = TABLE.iter().find(off);
+    let written = |path: &str| after.setting(path).is_some_and(|setting| setting.is_written);
+    let came = |path: &str| section.is_some_and(|section| is_below(path, section.path)) && !written(path);
+    let meant = |path: &str| path == row.path || is_below(path, row.path) || is_below(row.path, path) || came(path);
     if !before.changed(&after).all(|(path, _)| meant(path)) {
         return Err(tangled());
     }
     // What is written now is what was meant: no comment, no second value that hides.
-    let written = after.setting(key).is_some_and(|setting| setting.is_written);
-    if written { Ok(after) } else { Err(tangled()) }
+    if written(key) { Ok(after) } else { Err(tangled()) }
 }
 
 /// From, to, and what is written between.
@@ -324,6 +324,7 @@ mod tests {
             ("names: {ttl: &t 5s, stale: *t}\n", "names.ttl", "7s"),
             ("http:\n  listen:\n    - 127.0.0.1:1\n", "http.listen", "[127.0.0.1:2]"),
             ("names: {stale: 1h}", "names.ttl", "# 5s"),
+            ("http: {access_log: off}", "http.access_log.format", "squid, file: b.log"),
         ] {
             let refused = set_in(text, key, value);
             assert!(matches!(refused, Err(EditError::Tangled(_) | EditError::Wrong(_))), "{refused:?} for {text:?}");
