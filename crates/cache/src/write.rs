@@ -7,6 +7,7 @@ use base::Instant;
 use sys::arena::Appender;
 
 use crate::alternate::{Hit, Tags};
+use crate::body::Fragment;
 use crate::budget::{Charge, footprint_of, footprint_shared};
 use crate::flight::{End, Stream, Term};
 use crate::key::{Key, Lane};
@@ -106,10 +107,16 @@ impl Writer {
 
     /// More of the body has come: copies it into the cache's memory. Followers get it at once.
     pub fn append(&mut self, bytes: &[u8], now: Instant) -> Kept {
+        self.append_and(bytes, now, |_| {})
+    }
+
+    /// As [`Writer::append`], and `taken` is told of each fragment that was made of `bytes`, in their order: to be sent
+    /// on from the cache's memory. Of what is not kept and nobody follows there may be none, from some place on.
+    pub fn append_and(&mut self, bytes: &[u8], now: Instant, mut taken: impl FnMut(&Fragment)) -> Kept {
         if bytes.is_empty() {
             return Kept::Yes;
         }
-        self.store.append(&self.fill, self.term, &mut self.tail, bytes, now)
+        self.store.append((&self.fill, self.term), &mut self.tail, bytes, now, &mut taken)
     }
 
     /// The body is over. `metadata` replaces the head's record in what is stored; `replaces` says of each alternate's

@@ -35,14 +35,14 @@ pub(crate) struct Landing {
 }
 
 impl Inside {
-    /// Takes more of a body in.
+    /// Takes more of a body in. `taken` is told of each fragment it was made.
     pub(crate) fn append(
         &self,
-        fill: &Arc<Fill>,
-        term: Term,
+        (fill, term): (&Arc<Fill>, Term),
         tail: &mut Option<Appender>,
         bytes: &[u8],
         now: Instant,
+        taken: &mut dyn FnMut(&Fragment),
     ) -> Kept {
         let mut flight = fill.lock();
         let followers = flight.followers();
@@ -57,7 +57,7 @@ impl Inside {
         let mut bytes = bytes;
         if not_kept.is_none() && expected.unwrap_or(total + len) >= LARGE_MIN {
             let left = expected.map_or(total, |expected| expected.saturating_sub(total)).max(len);
-            bytes = self.append_large(fill, term, tail, bytes, left, now);
+            bytes = self.append_large((fill, term), tail, bytes, (left, now), taken);
             if bytes.is_empty() {
                 return Kept::Yes;
             }
@@ -80,6 +80,7 @@ impl Inside {
             room = followers > 0 && self.make_room(cost);
         }
         let fragment = room.then(|| Fragment::new(Arc::from(bytes)));
+        fragment.iter().for_each(taken);
         let wakes = fill.lock().push(term, fragment, len, cost, now);
         match wakes {
             Some(wakes) => wakes.wake(),
@@ -93,12 +94,11 @@ impl Inside {
     /// body there may be from here on.
     fn append_large<'a>(
         &self,
-        fill: &Arc<Fill>,
-        term: Term,
+        (fill, term): (&Arc<Fill>, Term),
         tail: &mut Option<Appender>,
         mut bytes: &'a [u8],
-        left: u64,
-        now: Instant,
+        (left, now): (u64, Instant),
+        each: &mut dyn FnMut(&Fragment),
     ) -> &'a [u8] {
         let mut left = usize::try_from(left).unwrap_or(usize::MAX);
         while !bytes.is_empty() {
@@ -108,6 +108,7 @@ impl Inside {
             let Some(tail) = tail else { return bytes };
             let taken = tail.append(bytes);
             let fragment = Fragment::last_of(tail.piece(), taken);
+            each(&fragment);
             // Superseded meanwhile: then nobody needs it, and the piece is free again with its last reference.
             let wakes = fill.lock().push(term, Some(fragment), taken as u64, 0, now);
             wakes.unwrap_or_default().wake();
