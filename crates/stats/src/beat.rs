@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::format::{BEAT_WORDS, beat};
+use crate::format::{BEAT_WORDS, HEADER_WORDS, MAGIC, THREADS_MAX, VERSION, WORDS_MAX, beat, header};
 
 /// Bytes of a name that fit.
 const NAME_BYTES: usize = 32;
@@ -166,6 +166,42 @@ impl BeatReading {
     }
 }
 
+/// Where the beats lie in a segment: for who looks at them often, and at nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BeatPlace {
+    /// The first word of the first beat.
+    pub first: usize,
+    /// Event threads.
+    pub threads: usize,
+}
+
+impl BeatPlace {
+    /// The first words of a segment, which tell.
+    pub const HEADER_WORDS: usize = HEADER_WORDS;
+
+    /// From the first words of a segment; `None` when this is none, or of another version.
+    #[must_use]
+    pub fn find(header: &[u64]) -> Option<Self> {
+        let whole =
+            header.len() >= HEADER_WORDS && header[header::MAGIC] == MAGIC && header[header::VERSION] == VERSION;
+        let word = |at: usize| whole.then(|| usize::try_from(header[at]).ok()).flatten();
+        let (first, threads) = (word(header::BEATS)?, word(header::THREADS)?);
+        (first <= WORDS_MAX && threads <= THREADS_MAX).then_some(Self { first, threads })
+    }
+
+    /// How many words all beats are.
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        self.threads * BEAT_WORDS
+    }
+
+    /// The beats, from their words.
+    #[must_use]
+    pub fn read(&self, words: &[u64]) -> Vec<BeatReading> {
+        words.chunks(BEAT_WORDS).take(self.threads).filter_map(BeatReading::read).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +227,18 @@ mod tests {
         beat.poll(18);
         assert_eq!(read(beat).running, None);
         assert_eq!(read(beat).state, BeatState::Polling);
+    }
+
+    #[test]
+    fn the_beats_of_a_segment_are_found_by_its_first_words() {
+        let segment = crate::Registry::new().layout(2).unwrap().create_on_heap(crate::Identity::default()).unwrap();
+        segment.beat(1).unwrap().begin(&BeatName::new("second"), 12);
+        let words: Vec<u64> = segment.words().iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        let place = BeatPlace::find(&words[..BeatPlace::HEADER_WORDS]).unwrap();
+        let beats = place.read(&words[place.first..place.first + place.words()]);
+        assert_eq!(beats.iter().map(|beat| beat.thread_id).collect::<Vec<_>>(), [0, 12]);
+        assert_eq!(BeatPlace::find(&words[..3]), None, "too short");
+        assert_eq!(BeatPlace::find(&[0; 16]), None, "no segment");
     }
 
     #[test]

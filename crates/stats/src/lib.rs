@@ -24,7 +24,7 @@ mod segment;
 mod snapshot;
 mod table;
 
-pub use beat::{Beat, BeatName, BeatReading, BeatState};
+pub use beat::{Beat, BeatName, BeatPlace, BeatReading, BeatState};
 pub use cells::{Cells, HeapWords, SharedCells};
 pub use histogram::{BUCKET_COUNT, Distribution};
 pub use segment::{Identity, Layout, Registry, RegistryError, Segment};
