@@ -10,9 +10,13 @@
 //! `local` answers what the proxy answers itself.
 
 mod gather;
+mod leave;
 mod local;
 mod memcached;
 mod requests;
+
+pub use leave::{HandOver, Moving};
+pub use local::Identity;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -91,11 +95,14 @@ pub(crate) struct Client {
     /// A task waits for the client to take what it was sent.
     waits_for_room: bool,
     resume: Vec<Rc<LaneCell>>,
+    /// The worker's changes that it has followed.
+    changes: u32,
 }
 
 impl Client {
-    /// Starts serving a connection.
-    pub(crate) fn start(worker: &Worker, pool: &Rc<Pool>, tcp: Tcp) {
+    /// Starts serving a connection, with what it brings from another server.
+    pub(crate) fn start(worker: &Worker, pool: &Rc<Pool>, tcp: Tcp, moved: Option<Moving>) {
+        let (authenticated, identity) = moved.map_or((false, None), |moved| (moved.authenticated, moved.identity));
         worker.cells().add(Kv::CLIENT_CONNECTIONS, 1);
         let Some(id) = pool.admit() else {
             worker.cells().add(Kv::CLIENT_REFUSED, 1);
@@ -110,8 +117,8 @@ impl Client {
                 tcp: None,
                 phase: Phase::Open,
                 id,
-                authenticated: pool.plan().source.redis_auth.is_none(),
-                identity: None,
+                authenticated: authenticated || pool.plan().source.redis_auth.is_none(),
+                identity: identity.map(Box::new),
                 input: None,
                 parsed: 0,
                 request: Request::default(),
@@ -125,10 +132,17 @@ impl Client {
                 held: false,
                 waits_for_room: false,
                 resume: Vec::new(),
+                changes: worker.changes(),
             })
         });
         tcp.set_handler(Rc::clone(&client) as Cont);
-        client.borrow_mut().tcp = Some(tcp);
+        let mut started = client.borrow_mut();
+        started.tcp = Some(tcp);
+        if worker.successor().is_some() {
+            // Accepted by the way out: it goes with the others.
+            started.changes = worker.changes().wrapping_sub(1);
+            started.again();
+        }
     }
 
     /// Whether nothing can be sent to it any more.
@@ -281,6 +295,8 @@ impl Client {
         if self.slots.is_empty() {
             if self.phase == Phase::Ending {
                 self.close();
+            } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
+                self.again();
             } else if self.slots.capacity() > 0 && self.input.is_none() {
                 self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
             }
@@ -353,13 +369,6 @@ impl Client {
             self.worker.bury(tcp);
         }
     }
-
-    fn drain(&mut self) {
-        if self.phase == Phase::Open {
-            self.phase = Phase::Ending;
-            self.mark();
-        }
-    }
 }
 
 impl Continuation for Client {
@@ -368,7 +377,11 @@ impl Continuation for Client {
             self.worker.nudge();
         }
         match event {
-            Event::Io(_) | Event::Immediate => self.read(),
+            Event::Io(_) | Event::Immediate => {
+                if self.changes == self.worker.changes() || self.follow() {
+                    self.read();
+                }
+            }
             Event::Drain => self.drain(),
             // The deadline is the waiting task's.
             Event::Interval | Event::Message => {}

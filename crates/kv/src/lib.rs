@@ -30,6 +30,7 @@ pub mod stats_json;
 pub mod wire;
 mod worker;
 
+pub use client::{HandOver, Identity, Moving};
 pub use metrics::Kv;
 pub use plan::{Address, EjectPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource};
 pub use worker::{Shared, Worker, WorkerParts};

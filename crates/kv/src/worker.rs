@@ -10,7 +10,7 @@ use event::{Cont, Continuation, Event, Tcp, Thread};
 use net::Names;
 use stats::Cells;
 
-use crate::client::{Client, ClientCell, Slots};
+use crate::client::{Client, ClientCell, HandOver, Moving, Slots};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
@@ -68,6 +68,10 @@ struct Inside {
     now: Cell<Option<Instant>>,
     nudged: Rc<Cell<bool>>,
     nudge: Rc<RefCell<Nudge>>,
+    /// Grows when there is something for every client to follow.
+    changes: Cell<u32>,
+    draining: Cell<bool>,
+    successor: RefCell<Option<HandOver>>,
 }
 
 /// While it is scheduled the loop does not sleep. It is, until the turn has ended.
@@ -124,6 +128,9 @@ impl Worker {
             nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
             nudged,
             now: Cell::new(None),
+            changes: Cell::new(0),
+            draining: Cell::new(false),
+            successor: RefCell::default(),
         }));
         for pool in &worker.0.pools {
             if pool.plan().source.preconnect {
@@ -140,13 +147,40 @@ impl Worker {
     pub fn serve(&self, tcp: Tcp, pool: usize) {
         if let Some(pool) = self.0.pools.get(pool) {
             self.nudge();
-            Client::start(self, pool, tcp);
+            Client::start(self, pool, tcp, None);
+        }
+    }
+
+    /// Goes on serving a client that another server let go of. Its connection closes when there is no such pool.
+    pub fn take_over(&self, tcp: Tcp, moving: Moving) {
+        let pool = self.0.pools.iter().find(|pool| pool.plan().source.name == moving.pool);
+        if let Some(pool) = pool {
+            self.nudge();
+            Client::start(self, pool, tcp, Some(moving));
         }
     }
 
     /// Clients end when what they asked is answered.
     pub fn drain(&self) {
+        self.0.draining.set(true);
         self.0.thread.drain();
+    }
+
+    /// From now on every client's connection goes, as soon as it waits for nothing, to another process by `hand_over`.
+    pub fn hand_over(&self, hand_over: HandOver) {
+        *self.0.successor.borrow_mut() = Some(hand_over);
+        self.0.changes.set(self.0.changes.get().wrapping_add(1));
+        self.0.thread.drain();
+    }
+
+    #[inline]
+    pub(crate) fn changes(&self) -> u32 {
+        self.0.changes.get()
+    }
+
+    /// Where clients' connections go; none when they stay, or are to end here.
+    pub(crate) fn successor(&self) -> Option<HandOver> {
+        self.0.successor.borrow().clone().filter(|_| !self.0.draining.get())
     }
 
     pub(crate) fn thread(&self) -> &Thread {

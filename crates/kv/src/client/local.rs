@@ -7,11 +7,14 @@ use super::{Client, Phase};
 use crate::commands::{self, Access, Command, Local, Treat};
 
 /// What a client said of itself.
-#[derive(Debug, Default)]
-pub(super) struct Identity {
-    name: Vec<u8>,
-    library: Vec<u8>,
-    version: Vec<u8>,
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Identity {
+    /// By `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// By `CLIENT SETINFO LIB-NAME`.
+    pub library: Vec<u8>,
+    /// By `CLIENT SETINFO LIB-VER`.
+    pub version: Vec<u8>,
 }
 
 /// Whether a client may say this before its password.
