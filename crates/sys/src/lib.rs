@@ -15,5 +15,7 @@ pub mod process;
 pub mod shm;
 pub mod signal;
 pub mod socket;
+pub mod task;
 pub mod thread;
 pub mod wake;
+pub mod witness;

@@ -354,7 +354,7 @@ pub fn stat(pid: u32) -> Option<ProcessStat> {
     parse_stat(&text)
 }
 
-fn parse_stat(text: &str) -> Option<ProcessStat> {
+pub(crate) fn parse_stat(text: &str) -> Option<ProcessStat> {
     // The name in parentheses may itself hold blanks and parentheses: what counts comes after the last one.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;

@@ -157,6 +157,28 @@ impl SharedWordsReader {
         Ok(())
     }
 
+    /// Fills `words` with those of the file from word number `from` on, as they are now; `false` when the file has not
+    /// so many.
+    ///
+    /// # Errors
+    /// What reading says.
+    pub fn read_range(&self, from: usize, words: &mut [u64]) -> io::Result<bool> {
+        let mut chunk = [0; 4096];
+        let mut at = from as u64 * 8;
+        for part in words.chunks_mut(chunk.len() / 8) {
+            let bytes = &mut chunk[..part.len() * 8];
+            match self.file.read_exact_at(bytes, at) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                done => done?,
+            }
+            for (word, bytes) in part.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *word = u64::from_ne_bytes(*bytes);
+            }
+            at += part.len() as u64 * 8;
+        }
+        Ok(true)
+    }
+
     /// All words of the file as they are now.
     ///
     /// # Errors
@@ -203,6 +225,10 @@ mod tests {
         writer.words()[1_499].store(u64::MAX, Ordering::Relaxed);
         let seen = reader.read().unwrap();
         assert_eq!((seen.len(), seen[0], seen[1_499]), (1_500, 1, u64::MAX));
+        let mut part = [7; 2];
+        assert!(reader.read_range(1_498, &mut part).unwrap());
+        assert_eq!(part, [0, u64::MAX]);
+        assert!(!reader.read_range(1_499, &mut part).unwrap(), "one word too many");
         writer.words()[0].store(2, Ordering::Relaxed);
         drop(writer);
         std::fs::remove_file(&path).unwrap();
