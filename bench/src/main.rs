@@ -12,6 +12,7 @@
 //! `docs/benchmarks.md`.
 
 mod account;
+mod allocator;
 mod error;
 mod event;
 mod faults;
@@ -22,6 +23,7 @@ mod leash;
 mod load;
 mod machine;
 mod origin;
+mod perf;
 mod probe;
 mod syscalls;
 mod table;

@@ -61,6 +61,11 @@ impl Origin {
         Ok(origin)
     }
 
+    /// Whether it has the slow paths.
+    pub(crate) fn has_slow_paths(&self) -> bool {
+        Path::new(ECHO_MODULE).is_file()
+    }
+
     /// Requests served so far, this question included.
     pub(crate) fn requests(&self) -> Outcome<u64> {
         let answer = probe::get(self.port, "/status", &[("Connection", "close")])?;
@@ -102,7 +107,7 @@ pub(crate) fn expected_body(path: &str) -> Option<Vec<u8>> {
         "1m" => Some(body_of_size(1 << 20)),
         "1k" => Some(body_of_size(1 << 10)),
         _ if path.starts_with("/c/4k/") => Some(random_object(name.parse().ok()?)),
-        _ if path.starts_with("/miss/") => Some(body_of_size(1 << 10)),
+        _ if path.starts_with("/miss/") || path.starts_with("/slow/") => Some(body_of_size(1 << 10)),
         _ => None,
     }
 }
@@ -110,8 +115,7 @@ pub(crate) fn expected_body(path: &str) -> Option<Vec<u8>> {
 fn configuration(port: u16, room: &Path, www: &Path) -> String {
     let (room, www) = (room.display(), www.display());
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    let has_echo = Path::new(ECHO_MODULE).is_file();
-    let (module, slow) = if has_echo {
+    let (module, slow) = if Path::new(ECHO_MODULE).is_file() {
         let body = String::from_utf8_lossy(&body_of_size(1 << 10)).replace('\n', "\\n");
         let place = |path: &str, control: &str| {
             format!("location {path} {{ add_header Cache-Control {control}; echo_sleep 1.0; echo -n '{body}'; }}")

@@ -7,6 +7,7 @@
 //! | floor | for | per request |
 //! | --- | --- | --- |
 //! | [`ready`] | hits on kept connections | recv, send of one ready response |
+//! | [`sendfile`] | large hits that are not copied | recv, sendfile of one ready response |
 //! | [`copy`] | pass-through and misses on kept connections | recv, send, recv, send between a client and its own origin connection |
 //! | [`close`] | hits, one client connection a request | accept, recv, send, close |
 //! | [`relay`] | pass-through, one client connection a request | accept, recv, send and recv on a kept origin connection, send, close |
@@ -17,6 +18,7 @@ mod close;
 mod copy;
 mod ready;
 mod relay;
+mod sendfile;
 
 use std::io;
 use std::mem::size_of;
@@ -42,6 +44,15 @@ const LISTENER: u64 = u64::MAX;
 pub(crate) enum Floor {
     /// recv, then send of one ready response
     Ready {
+        /// Port on 127.0.0.1
+        #[arg(long)]
+        port: u16,
+        /// Bytes of body in the response
+        #[arg(long)]
+        body: usize,
+    },
+    /// recv, then sendfile of one ready response
+    Sendfile {
         /// Port on 127.0.0.1
         #[arg(long)]
         port: u16,
@@ -85,6 +96,7 @@ pub(crate) enum Floor {
 pub(crate) fn run(floor: &Floor) -> io::Result<()> {
     match floor {
         Floor::Ready { port, body } => ready::run(*port, *body),
+        Floor::Sendfile { port, body } => sendfile::run(*port, *body),
         Floor::Copy { port, origin } => copy::run(*port, *origin),
         Floor::Close { port, body } => close::run(*port, *body),
         Floor::Relay { port, origin, path } => relay::run(*port, *origin, path),

@@ -14,7 +14,7 @@ use super::{Field, Options};
 use crate::account::Memory;
 use crate::error::{Outcome, Trouble};
 use crate::load::held::Held;
-use crate::target::{Caching, Kind, Target};
+use crate::target::{Caching, Target};
 
 /// Connections used and closed before the first look, so that what is allocated once is not counted.
 const WARM_UP_CONNECTIONS: usize = 64;
@@ -64,10 +64,11 @@ pub(super) fn measure(workload: &Workload, options: &Options, field: &Field<'_>)
     let mut measured = WorkloadReport::new(workload, options);
     let path = workload.paths.sample();
     let count = options.connections as usize;
-    let floor = Target::start_floor(&workload.floor(field.around.origin)?, &path, field.around)?;
-    measured.add_idle(Kind::Floor, hold(&floor, &path, count)?);
-    drop(floor);
-    for &kind in &field.kinds {
+    for floor in workload.floors(field.around.origin)? {
+        let floor = Target::start_floor(&floor, &path, field.around)?;
+        measured.add_idle(floor.kind, hold(&floor, &path, count)?);
+    }
+    for kind in field.kinds_for(workload) {
         match Target::start(kind, Caching::No, field.around) {
             Ok(target) => match hold(&target, &path, count) {
                 Ok(idle) => measured.add_idle(kind, idle),

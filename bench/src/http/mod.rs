@@ -5,10 +5,14 @@
 //! ```
 //!
 //! Every target takes one turn in every round, and each round begins with another target. Read [`run`], then
-//! [`workload`] for what is asked and [`turn`] for what one turn measures.
+//! [`workload`] for what is asked and [`turn`] for what one turn measures. Not loaded but held, crowded and probed are
+//! [`idle`], [`collapsing`] and [`allocations`].
 
+mod allocations;
+mod collapsing;
 mod idle;
 mod report;
+mod summary;
 mod turn;
 mod workload;
 
@@ -23,7 +27,7 @@ use crate::origin::Origin;
 use crate::target::{self, Caching, Kind, Surroundings, Target};
 
 use report::{Report, WorkloadReport};
-use workload::Workload;
+use workload::{Measure, Workload};
 
 /// What the command line says.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,8 +35,9 @@ pub(crate) struct Options {
     /// Peers to compare with: nginx, haproxy, varnish, ats; `none` for none. One that is not installed is skipped
     #[arg(long, value_delimiter = ',', default_value = "nginx,haproxy,varnish,ats")]
     against: Vec<String>,
-    /// Workloads, see docs/benchmarks.md: pass1k, passclose, idle, hit1k, hit16k, hit1m, rand4k, miss, close1k; `all` for all
-    #[arg(long, value_delimiter = ',', default_value = "pass1k,passclose,idle")]
+    /// Workloads, see docs/benchmarks.md: pass1k, passclose, idle (together `pass`); hit1k, hit16k, rand4k, miss, close1k,
+    /// hit1m, hitlog, collapse, allocations (together `cache`); `all` for all
+    #[arg(long, value_delimiter = ',', default_value = "cache")]
     workloads: Vec<String>,
     /// Rounds; every target takes one turn in each
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -91,10 +96,11 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     let mut report = Report::new(Machine::look(), options);
     let mut field = Field { around: &around, kinds, running: Vec::new(), skipped: Vec::new(), versions: Vec::new() };
     for workload in &workloads {
-        let measured = if workload.is_idle() {
-            idle::measure(workload, options, &field)?
-        } else {
-            measure(workload, options, &mut field, &origin)?
+        let measured = match workload.measure {
+            Measure::Load => measure(workload, options, &mut field, &origin)?,
+            Measure::Idle => idle::measure(workload, options, &field)?,
+            Measure::Collapsing => collapsing::measure(workload, options, &mut field, &origin)?,
+            Measure::Allocations => allocations::measure(workload, options, &mut field)?,
         };
         print!("{measured}");
         report.add(measured);
@@ -129,6 +135,25 @@ struct Field<'a> {
 }
 
 impl Field<'_> {
+    /// The programs that take part in a workload.
+    fn kinds_for(&self, workload: &Workload) -> Vec<Kind> {
+        let buffered = self.kinds.contains(&Kind::Nginx).then_some(Kind::NginxBuffered);
+        self.kinds.iter().copied().chain(buffered).filter(|kind| workload.takes(*kind)).collect()
+    }
+
+    /// Starts those that take part in a workload, ends those configured otherwise, and says where each runs.
+    fn start_for(&mut self, workload: &Workload, measured: &mut WorkloadReport) -> Vec<usize> {
+        self.running.retain(|target| target.caching == workload.caching);
+        let mut indices = Vec::new();
+        for kind in self.kinds_for(workload) {
+            match self.ensure(kind, workload.caching) {
+                Ok(index) => indices.push(index),
+                Err(why) => measured.skip(kind, why),
+            }
+        }
+        indices
+    }
+
     /// Starts the program unless it is up. Pass-through is measured without a cache configured: an instance for each.
     fn ensure(&mut self, kind: Kind, caching: Caching) -> Result<usize, String> {
         let serves = |target: &Target| target.kind == kind && target.caching == caching;
@@ -155,16 +180,12 @@ impl Field<'_> {
 /// One workload that wrk loads: floor and all targets, interleaved.
 fn measure(workload: &Workload, options: &Options, field: &mut Field<'_>, origin: &Origin) -> Outcome<WorkloadReport> {
     let mut measured = WorkloadReport::new(workload, options);
-    let floor = Target::start_floor(&workload.floor(origin.port)?, &workload.paths.sample(), field.around)?;
-    field.running.retain(|target| target.caching == workload.caching);
-    let mut indices = Vec::new();
-    for kind in field.kinds.clone() {
-        match field.ensure(kind, workload.caching) {
-            Ok(index) => indices.push(index),
-            Err(why) => measured.skip(kind, why),
-        }
+    let mut floors = Vec::new();
+    for floor in workload.floors(origin.port)? {
+        floors.push(Target::start_floor(&floor, &workload.paths.sample(), field.around)?);
     }
-    let mut entrants: Vec<&Target> = vec![&floor];
+    let indices = field.start_for(workload, &mut measured);
+    let mut entrants: Vec<&Target> = floors.iter().collect();
     entrants.extend(indices.iter().map(|&index| &field.running[index]));
     // Checks and warm-up: caches filled, origin connections made; whoever is wrong here does not take part.
     entrants.retain(|target| match turn::prepare(workload, target, field.around, origin) {

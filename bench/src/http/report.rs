@@ -5,7 +5,10 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 
 use super::Options;
+use super::allocations::Allocations;
+use super::collapsing::{Crowd, Object};
 use super::idle::Idle;
+use super::summary::Line;
 use super::turn::Turn;
 use super::workload::Workload;
 use crate::error::{Doing, Outcome};
@@ -33,6 +36,8 @@ pub(super) struct WorkloadReport {
     name: &'static str,
     about: &'static str,
     rounds: u32,
+    #[serde(skip)]
+    reach: Option<(Kind, f64)>,
     rows: Vec<Row>,
     skipped: Vec<(String, String)>,
     notes: Vec<String>,
@@ -47,6 +52,8 @@ struct Row {
     turns: Vec<Turn>,
     syscalls: Option<Counts>,
     idle: Option<Idle>,
+    crowds: Vec<Crowd>,
+    allocations: Vec<Allocations>,
     failures: Vec<String>,
     summary: Option<Summary>,
 }
@@ -110,6 +117,8 @@ impl Report {
             "\n{} rounds of {} s; {} × {}, Linux {}, {}\n",
             self.rounds, self.seconds_per_turn, machine.cores, machine.cpu, machine.kernel, machine.congestion_control
         );
+        let lines: Vec<Line> = self.workloads.iter().flat_map(WorkloadReport::lines).collect();
+        text.push_str(&super::summary::table(&lines));
         for (name, version) in &self.versions {
             let _ = writeln!(text, "{name}: {version}");
         }
@@ -123,6 +132,7 @@ impl WorkloadReport {
             name: workload.name,
             about: workload.about,
             rounds: options.rounds,
+            reach: workload.reach,
             rows: Vec::new(),
             skipped: Vec::new(),
             notes: Vec::new(),
@@ -137,6 +147,8 @@ impl WorkloadReport {
                 turns: Vec::new(),
                 syscalls: None,
                 idle: None,
+                crowds: Vec::new(),
+                allocations: Vec::new(),
                 failures: Vec::new(),
                 summary: None,
             });
@@ -159,6 +171,21 @@ impl WorkloadReport {
             self.row(kind).failures.push(format!("closed {closed} of {} idle connections", idle.connections));
         }
         self.row(kind).idle = Some(idle);
+    }
+
+    pub(super) fn add_crowd(&mut self, kind: Kind, crowd: Crowd) {
+        self.row(kind).crowds.push(crowd);
+    }
+
+    /// Requests that must do without and did not are a fault.
+    pub(super) fn add_allocations(&mut self, kind: Kind, allocations: Allocations) {
+        if allocations.must_be_none && !allocations.is_none() {
+            self.row(kind).failures.push(format!(
+                "{}: {:.0} allocations in {:.0} requests, {:.0} at rest",
+                allocations.name, allocations.calls, allocations.requests, allocations.calls_at_rest
+            ));
+        }
+        self.row(kind).allocations.push(allocations);
     }
 
     pub(super) fn skip(&mut self, kind: Kind, why: String) {
@@ -186,8 +213,12 @@ impl WorkloadReport {
         faults
     }
 
+    fn measured(&self, kind: Kind) -> Option<&Row> {
+        self.rows.iter().find(|row| row.kind == kind && !row.turns.is_empty())
+    }
+
     fn floor(&self) -> Option<&Row> {
-        self.rows.iter().find(|row| row.kind == Kind::Floor && !row.turns.is_empty())
+        self.measured(Kind::Floor)
     }
 
     /// The peer with the least median CPU per request.
@@ -203,6 +234,49 @@ impl WorkloadReport {
         for (row, summary) in self.rows.iter_mut().zip(summaries) {
             row.summary = summary;
         }
+    }
+
+    /// What the closing table says of it.
+    fn lines(&self) -> Vec<Line> {
+        if let (Some((against, reach)), Some(base)) = (self.reach, self.reach.and_then(|(kind, _)| self.measured(kind)))
+        {
+            let times = |kind: Kind| self.measured(kind).and_then(|row| row.times(base));
+            let ours = self.measured(Kind::Beltway);
+            return vec![Line {
+                name: self.name.to_owned(),
+                unit: format!("× {against}"),
+                base: Some(format!("{:.1} µs", median(&base.cpu_us()))),
+                beltway: times(Kind::Beltway),
+                reach: Some(reach),
+                peers: Kind::PEERS.map(times).to_vec(),
+                syscalls: ours.and_then(|row| row.syscalls.as_ref()).map(|counts| counts.all),
+            }];
+        }
+        let last_s = |kind: Kind, object: Object| {
+            let row = self.rows.iter().find(|row| row.kind == kind)?;
+            let of_all = row.crowds.iter().filter(|crowd| crowd.object == object);
+            of_all.map(|crowd| crowd.last_s).max_by(f64::total_cmp)
+        };
+        let crowds =
+            Object::ALL.into_iter().filter(|_| self.rows.iter().any(|row| !row.crowds.is_empty())).map(|object| Line {
+                name: format!("{}, {}", self.name, object.name()),
+                unit: "s, last answer".to_owned(),
+                base: None,
+                beltway: last_s(Kind::Beltway, object),
+                reach: Some(object.reach_s()),
+                peers: Kind::PEERS.map(|kind| last_s(kind, object)).to_vec(),
+                syscalls: None,
+            });
+        let allocations = self.rows.iter().flat_map(|row| &row.allocations).map(|counted| Line {
+            name: format!("{}, {}", self.name, counted.name),
+            unit: "per request".to_owned(),
+            base: None,
+            beltway: Some(if counted.is_none() { 0.0 } else { counted.each() }),
+            reach: counted.must_be_none.then_some(0.0),
+            peers: Vec::new(),
+            syscalls: None,
+        });
+        crowds.chain(allocations).collect()
     }
 
     fn summary(&self, row: &Row) -> Option<Summary> {
@@ -266,6 +340,49 @@ impl WorkloadReport {
         table
     }
 
+    fn crowd_table(&self) -> Table {
+        let mut table =
+            Table::new(&["target", "object", "first s", "median s", "last s", "answered", "origin requests"]);
+        for row in &self.rows {
+            for object in Object::ALL {
+                let crowds: Vec<&Crowd> = row.crowds.iter().filter(|crowd| crowd.object == object).collect();
+                // The worse crowd counts.
+                let Some(worst) = crowds.iter().max_by(|one, other| one.last_s.total_cmp(&other.last_s)) else {
+                    continue;
+                };
+                let asked: Vec<String> = crowds.iter().map(|crowd| crowd.origin_requests.to_string()).collect();
+                table.row(vec![
+                    row.target.clone(),
+                    object.name().to_owned(),
+                    format!("{:.2}", worst.first_s),
+                    format!("{:.2}", worst.median_s),
+                    format!("{:.2}", worst.last_s),
+                    format!("{} of {}", worst.answered, worst.clients),
+                    asked.join(", "),
+                ]);
+            }
+        }
+        table
+    }
+
+    fn allocation_table(&self) -> Table {
+        let mut table =
+            Table::new(&["workload", "allocations/request", "allocations", "at rest", "requests", "entries"]);
+        for counted in self.rows.iter().flat_map(|row| &row.allocations) {
+            let entries: Vec<String> =
+                counted.entries.iter().map(|(name, calls)| format!("{name} {calls:.0}")).collect();
+            table.row(vec![
+                counted.name.to_owned(),
+                format!("{:.4}", counted.each()),
+                format!("{:.0}", counted.calls),
+                format!("{:.0}", counted.calls_at_rest),
+                format!("{:.0}", counted.requests),
+                entries.join(", "),
+            ]);
+        }
+        table
+    }
+
     fn memory_table(&self) -> Table {
         let mut table = Table::new(&[
             "target",
@@ -303,7 +420,16 @@ impl fmt::Display for WorkloadReport {
         if self.rows.iter().any(|row| !row.turns.is_empty()) {
             write!(f, "{}", self.time_table())?;
         }
+        if self.rows.iter().any(|row| !row.crowds.is_empty()) {
+            write!(f, "{}", self.crowd_table())?;
+        }
+        if self.rows.iter().any(|row| !row.allocations.is_empty()) {
+            write!(f, "{}", self.allocation_table())?;
+        }
         for row in &self.rows {
+            if let Some(trouble) = row.crowds.iter().find_map(|crowd| crowd.trouble.as_ref()) {
+                writeln!(f, "{}: not answered: {trouble}", row.target)?;
+            }
             if let Some(counts) = &row.syscalls {
                 let named: Vec<String> = counts.named.iter().map(|(name, each)| format!("{name} {each:.2}")).collect();
                 writeln!(f, "system calls of {}: {}", row.target, named.join(", "))?;

@@ -1,5 +1,8 @@
 //! One turn of one target: check, load, account.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
@@ -8,6 +11,7 @@ use serde::Serialize;
 use super::workload::{OriginUse, Workload};
 use crate::account::{self, CpuTime};
 use crate::error::{Outcome, Trouble};
+use crate::lab;
 use crate::load::wrk::{Load, Paths, Seen};
 use crate::origin::{self, Origin, RANDOM_OBJECTS};
 use crate::probe;
@@ -21,6 +25,9 @@ const COUNTING: Duration = Duration::from_secs(1);
 /// The share of requests by which the origin's count may miss what the workload says: wrk drops what is under way at
 /// its end, and a cache may revalidate.
 const ORIGIN_TOLERANCE: f64 = 0.005;
+
+/// How long a target may take to write what is left of its access log.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one turn measured.
 #[derive(Clone, Debug, Serialize)]
@@ -50,11 +57,11 @@ pub(crate) struct Turn {
 /// Checks the answer, fills the cache, warms up.
 pub(super) fn prepare(workload: &Workload, target: &Target, around: &Surroundings<'_>, origin: &Origin) -> Outcome<()> {
     check_answer(workload, target)?;
-    if let (Paths::Random(prefix, count), true) = (workload.paths, target.kind != Kind::Floor) {
+    if let (Paths::Random(prefix, count), true) = (workload.paths, !target.kind.is_floor()) {
         fill(target, prefix, count)?;
     }
     load(workload, target, WARM_UP).run(around.lab)?;
-    if workload.origin_use == OriginUse::Never && target.kind != Kind::Floor {
+    if workload.origin_use == OriginUse::Never && !target.kind.is_floor() {
         // Now it must be in the cache: a second look must not reach the origin.
         let before = origin.requests()?;
         check_answer(workload, target)?;
@@ -85,6 +92,7 @@ pub(super) fn take(
         return Err(Trouble::Wrong("it has ended".to_owned()));
     }
     account::forget_peak_rss(&pids);
+    let log_before = target.access_log.as_deref().map_or(0, lines);
     let asked_before = origin.requests()?;
     let busy_before = account::core_busy_and_stolen_nanos(core);
     let cpu_before = CpuTime::of(&pids);
@@ -107,7 +115,7 @@ pub(super) fn take(
     if mean_body < workload.body as u64 {
         faults.push(format!("only {mean_body} bytes an answer"));
     }
-    if target.kind != Kind::Floor || workload.origin_use == OriginUse::EveryRequest {
+    if !target.kind.is_floor() || workload.origin_use == OriginUse::EveryRequest {
         let asked = origin_requests as f64 / requests;
         let slack = ORIGIN_TOLERANCE + f64::from(workload.connections) / requests;
         match workload.origin_use {
@@ -118,6 +126,12 @@ pub(super) fn take(
                 faults.push(format!("not hits: the origin saw {origin_requests} requests"))
             }
             _ => {}
+        }
+    }
+    if let Some(log) = &target.access_log {
+        let missing = missing_lines(log, log_before + seen.requests);
+        if missing > 0 {
+            faults.push(format!("{missing} of {} requests are not in the access log", seen.requests));
         }
     }
     // One that ends without a successor may be done, as nginx's cache loader is; one that was replaced has died.
@@ -139,6 +153,22 @@ pub(super) fn take(
     })
 }
 
+/// How many lines the log still lacks, after some time to write them.
+fn missing_lines(log: &Path, wanted: u64) -> u64 {
+    let _ = lab::wait_until("the access log", LOG_PATIENCE, || lines(log) >= wanted);
+    wanted.saturating_sub(lines(log))
+}
+
+/// How many lines a file has; none when there is no file.
+fn lines(path: &Path) -> u64 {
+    let Ok(mut file) = File::open(path) else { return 0 };
+    let (mut piece, mut lines) = (vec![0; 1 << 20], 0);
+    while let Ok(count @ 1..) = file.read(&mut piece) {
+        lines += piece[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
+    }
+    lines
+}
+
 /// System calls per request, in a run of their own.
 pub(super) fn count_syscalls(workload: &Workload, target: &Target, around: &Surroundings<'_>) -> Outcome<Counts> {
     let pids = target.processes();
@@ -150,7 +180,7 @@ pub(super) fn check_answer(workload: &Workload, target: &Target) -> Outcome<()> 
     check_path(target, &workload.paths.sample(), workload.close)
 }
 
-fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
+pub(super) fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
     let fields: &[(&str, &str)] = if close { &[("Connection", "close")] } else { &[] };
     let answer = probe::get(target.port, path, fields)?;
     if answer.status != 200 {
@@ -158,7 +188,7 @@ fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
     }
     let expected = match target.kind {
         // A floor has one body for all paths.
-        Kind::Floor => origin::expected_body(path).map(|body| body.len()),
+        Kind::Floor | Kind::FloorSendfile => origin::expected_body(path).map(|body| body.len()),
         _ => {
             if let Some(body) = origin::expected_body(path)
                 && body != answer.body
@@ -177,14 +207,14 @@ fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
 }
 
 /// Asks for every object once, so that it is in the cache, and compares it.
-fn fill(target: &Target, prefix: &str, count: usize) -> Outcome<()> {
+pub(super) fn fill(target: &Target, prefix: &str, count: usize) -> Outcome<()> {
     for number in 0..count.min(RANDOM_OBJECTS) {
         check_path(target, &format!("{prefix}{number}"), true)?;
     }
     Ok(())
 }
 
-fn load(workload: &Workload, target: &Target, length: Duration) -> Load {
+pub(super) fn load(workload: &Workload, target: &Target, length: Duration) -> Load {
     Load {
         port: target.port,
         paths: workload.paths,

@@ -34,7 +34,7 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     )?;
     let http_cache = match caching {
         Caching::No => 0,
-        Caching::Yes => 1,
+        Caching::Yes | Caching::Logged => 1,
     };
     let settings = [
         ("http.cache.http", format!("INT {http_cache}")),
@@ -52,6 +52,12 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
         ("net.max_connections_in", format!("INT {CONNECTIONS_MAX}")),
         ("net.listen_backlog", "INT 4096".to_owned()),
         ("http.server_session_sharing.pool", "STRING thread".to_owned()),
+        // Requests for what is being fetched wait for it up to two seconds and read along, as its manual says.
+        ("cache.enable_read_while_writer", "INT 1".to_owned()),
+        ("http.background_fill_active_timeout", "INT 0".to_owned()),
+        ("http.background_fill_completed_threshold", "FLOAT 0.0".to_owned()),
+        ("http.cache.max_open_read_retries", "INT 200".to_owned()),
+        ("http.cache.open_read_retry_time", "INT 10".to_owned()),
         ("cache.ram_cache.size", "INT 536870912".to_owned()),
         ("admin.user_id", format!("STRING {USER}")),
     ];
@@ -67,7 +73,8 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     }
     let command = LeashedCommand::new(program.display().to_string(), around.lab.proxy_core)
         .arg(format!("--run-root={dir}/runroot.yaml"));
-    Ok(Prepared { command, version: super::version(around.lab, &program, "--version")? })
+    let version = super::version(around.lab, &program, "--version")?;
+    Ok(Prepared { command, program, version })
 }
 
 /// Hands the tree to the user it will become.

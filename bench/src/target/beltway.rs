@@ -8,6 +8,9 @@ use super::{Caching, Prepared, Surroundings};
 use crate::error::{Doing, Outcome, Trouble};
 use crate::leash::LeashedCommand;
 
+/// As large as the peers' caches.
+const CACHE: &str = "cache: {ram: 1GiB}\n";
+
 /// Brings the binary up to date through cargo when this program itself was started by cargo, and finds it.
 pub(crate) fn build() -> Outcome<PathBuf> {
     if let Some(cargo) = std::env::var_os("CARGO") {
@@ -32,20 +35,25 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
         super::version(lab, program, "--version").map_err(|_| Trouble::NotBuilt("beltway --version".to_owned()))?;
     let conf = room.join("beltway.yaml");
     let mut text = configuration(room, port, around.origin, "{listen: off}");
-    if caching == Caching::Yes {
-        text.push_str("cache:\n  ram: 1GiB\n");
+    match caching {
+        Caching::No => {}
+        Caching::Yes => text.push_str(CACHE),
+        Caching::Logged => {
+            let log = room.join(super::ACCESS_LOG);
+            text.push_str(&format!("  access_log: {{file: {}, format: combined}}\n{CACHE}", log.display()));
+        }
     }
     super::write(&conf, &text)?;
     let path = conf.display().to_string();
     let check = LeashedCommand::new(program.display().to_string(), lab.load_core).args(["check", "-c", &path]);
     if let Err(trouble) = lab.tool(&check, Duration::from_secs(10)) {
         return Err(match caching {
-            Caching::Yes => Trouble::NotBuilt("beltway has no cache".to_owned()),
+            Caching::Yes | Caching::Logged => Trouble::NotBuilt("beltway has no cache".to_owned()),
             Caching::No => trouble,
         });
     }
     let command = LeashedCommand::new(program.display().to_string(), lab.proxy_core).args(["server", "-c", &path]);
-    Ok(Prepared { command, version })
+    Ok(Prepared { command, program: program.clone(), version })
 }
 
 /// The configuration for `beltway run` under `faults`: the same proxying, under all three processes.

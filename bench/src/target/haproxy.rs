@@ -13,7 +13,7 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     let origin = around.origin;
     let (cache, used) = match caching {
         Caching::No => ("", ""),
-        Caching::Yes => (
+        Caching::Yes | Caching::Logged => (
             "cache objects
     total-max-size 512
     max-object-size 4000000
@@ -51,5 +51,6 @@ backend origin
         "-f",
         &conf.display().to_string(),
     ]);
-    Ok(Prepared { command, version: super::version(around.lab, &program, "-v")? })
+    let version = super::version(around.lab, &program, "-v")?;
+    Ok(Prepared { command, program, version })
 }

@@ -1,7 +1,8 @@
 //! What is measured: Beltway, the peers Debian has, and the floors; each started alike and pinned alike.
 //!
-//! A target is configured either to forward alone (for `/pass/…`), with no cache at all, or to cache (for `/c/…` and
-//! `/miss/…`). All have one event thread or worker, no access log, kept connections to the origin.
+//! A target is configured either to forward alone (for `/pass/…`), with no cache at all, or to cache (for `/c/…`,
+//! `/miss/…` and `/slow/…`). All have one event thread or worker, kept connections to the origin, and no access log
+//! unless that is what is measured.
 
 mod ats;
 mod beltway;
@@ -35,10 +36,14 @@ const CONNECTIONS_MAX: u32 = 8192;
 pub(crate) enum Kind {
     /// The minimal server for the workload.
     Floor,
+    /// Another minimal server for the same workload, which sends without copying.
+    FloorSendfile,
     /// Beltway's server role alone.
     Beltway,
     /// nginx, one worker.
     Nginx,
+    /// The same with a buffered access log; only where logging is measured.
+    NginxBuffered,
     /// HAProxy, one thread.
     Haproxy,
     /// Varnish, one thread pool.
@@ -61,7 +66,17 @@ impl Kind {
 
     /// True for those that Beltway is compared with.
     pub(crate) fn is_peer(self) -> bool {
-        Self::PEERS.contains(&self)
+        Self::PEERS.contains(&self) || self == Self::NginxBuffered
+    }
+
+    /// True for the minimal servers.
+    pub(crate) fn is_floor(self) -> bool {
+        matches!(self, Self::Floor | Self::FloorSendfile)
+    }
+
+    /// True for those whose access log is measured.
+    pub(crate) fn can_log(self) -> bool {
+        matches!(self, Self::Beltway | Self::Nginx | Self::NginxBuffered)
     }
 }
 
@@ -69,8 +84,10 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Floor => "floor",
+            Self::FloorSendfile => "floor-sendfile",
             Self::Beltway => "beltway",
             Self::Nginx => "nginx",
+            Self::NginxBuffered => "nginx-buffered",
             Self::Haproxy => "haproxy",
             Self::Varnish => "varnish",
             Self::Ats => "ats",
@@ -83,8 +100,10 @@ impl fmt::Display for Kind {
 pub(crate) enum Caching {
     /// Only `/pass/…` will be asked.
     No,
-    /// `/c/…` and `/miss/…` will be asked.
+    /// `/c/…`, `/miss/…` and `/slow/…` will be asked.
     Yes,
+    /// The same, with an access log.
+    Logged,
 }
 
 /// What every start needs to know.
@@ -107,8 +126,15 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// Its own word on its version.
     pub(crate) version: String,
+    /// The program that runs.
+    pub(crate) program: PathBuf,
+    /// Its access log, where it has one.
+    pub(crate) access_log: Option<PathBuf>,
     leash: Leash,
 }
+
+/// The name of a target's access log in its room.
+const ACCESS_LOG: &str = "access.log";
 
 impl Target {
     /// Starts a program, not a floor, and waits until `/pass/1k` is answered with 200.
@@ -116,26 +142,33 @@ impl Target {
         let port = lab::free_port()?;
         let room = around.lab.room(&kind.to_string())?;
         let prepared = match kind {
-            Kind::Floor => return Err(Trouble::Wrong("a floor is started by its own arguments".to_owned())),
+            Kind::Floor | Kind::FloorSendfile => {
+                return Err(Trouble::Wrong("a floor is started by its own arguments".to_owned()));
+            }
             Kind::Beltway => beltway::prepare(around, caching, &room, port)?,
-            Kind::Nginx => nginx::prepare(around, caching, &room, port)?,
+            Kind::Nginx => nginx::prepare(around, caching, &room, port, "")?,
+            Kind::NginxBuffered => nginx::prepare(around, caching, &room, port, nginx::BUFFERED)?,
             Kind::Haproxy => haproxy::prepare(around, caching, &room, port)?,
             Kind::Varnish => varnish::prepare(around, &room, port)?,
             Kind::Ats => ats::prepare(around, caching, &room, port)?,
         };
         let log = room.join("output");
         let leash = Leash::spawn(&prepared.command, &log, &log)?;
-        Self { kind, caching, port, version: prepared.version, leash }.ready("/pass/1k", &log)
+        let access_log = (caching == Caching::Logged).then(|| room.join(ACCESS_LOG));
+        let Prepared { version, program, .. } = prepared;
+        Self { kind, caching, port, version, program, access_log, leash }.ready("/pass/1k", &log)
     }
 
     /// Starts a floor.
     pub(crate) fn start_floor(floor: &Floor, path: &str, around: &Surroundings<'_>) -> Outcome<Self> {
+        let kind = if matches!(floor, Floor::Sendfile { .. }) { Kind::FloorSendfile } else { Kind::Floor };
         let (port, words) = floor_words(floor);
         let room = around.lab.room("floor")?;
         let command = LeashedCommand::new(OURSELVES, around.lab.proxy_core).arg("floor").args(words);
         let log = room.join("output");
         let leash = Leash::spawn(&command, &log, &log)?;
-        Self { kind: Kind::Floor, caching: Caching::No, port, version: String::new(), leash }.ready(path, &log)
+        let (version, program) = (String::new(), PathBuf::from(OURSELVES));
+        Self { kind, caching: Caching::No, port, version, program, access_log: None, leash }.ready(path, &log)
     }
 
     /// All its processes.
@@ -181,6 +214,7 @@ fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
     };
     match floor {
         Floor::Ready { port, body } => words("ready", port, &[("--body", body.to_string())]),
+        Floor::Sendfile { port, body } => words("sendfile", port, &[("--body", body.to_string())]),
         Floor::Copy { port, origin } => words("copy", port, &[("--origin", origin.to_string())]),
         Floor::Close { port, body } => words("close", port, &[("--body", body.to_string())]),
         Floor::Relay { port, origin, path } => {
@@ -189,9 +223,10 @@ fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
     }
 }
 
-/// A command that will be a target, and its version.
+/// A command that will be a target, its program and version.
 struct Prepared {
     command: LeashedCommand,
+    program: PathBuf,
     version: String,
 }
 

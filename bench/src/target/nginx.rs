@@ -1,6 +1,7 @@
 //! nginx as a caching reverse proxy: one worker, cache in the memory file system.
 //!
-//! Small objects are served without `sendfile`, which is the faster way for them; 1 MiB with it.
+//! Small objects are served without `sendfile`, which is the faster way for them; 1 MiB with it. Requests for one object
+//! under way wait for one another only below `/slow/`: nothing else is measured with that.
 
 use std::path::Path;
 
@@ -9,7 +10,17 @@ use crate::error::Outcome;
 use crate::lab;
 use crate::leash::LeashedCommand;
 
-pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, port: u16) -> Outcome<Prepared> {
+/// What a buffered access log says behind its format.
+pub(super) const BUFFERED: &str = "buffer=64k flush=1s";
+
+/// `log_words` stand behind the format of the access log, where there is one.
+pub(super) fn prepare(
+    around: &Surroundings<'_>,
+    caching: Caching,
+    room: &Path,
+    port: u16,
+    log_words: &str,
+) -> Outcome<Prepared> {
     let program = lab::find_program("nginx")?;
     let conf = room.join("nginx.conf");
     let dir = room.display();
@@ -19,12 +30,16 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     let connections = CONNECTIONS_MAX * 2;
     let (zone, cached) = match caching {
         Caching::No => (String::new(), ""),
-        Caching::Yes => (
+        Caching::Yes | Caching::Logged => (
             format!(
                 "proxy_cache_path {dir}/cache levels=2:2 keys_zone=c:64m max_size=2g inactive=1h use_temp_path=off;"
             ),
             "proxy_cache c;",
         ),
+    };
+    let log = match caching {
+        Caching::Logged => format!("{dir}/{} combined {log_words}", super::ACCESS_LOG),
+        Caching::No | Caching::Yes => "off".to_owned(),
     };
     super::write(
         &conf,
@@ -37,7 +52,7 @@ pid {dir}/nginx.pid;
 error_log {dir}/error.log warn;
 events {{ worker_connections {connections}; multi_accept on; accept_mutex off; }}
 http {{
-    access_log off;
+    access_log {log};
     tcp_nodelay on;
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
@@ -54,6 +69,7 @@ http {{
         {cached}
         location / {{ proxy_pass http://origin; }}
         location = /c/1m {{ proxy_pass http://origin; sendfile on; tcp_nopush on; }}
+        location /slow/ {{ proxy_pass http://origin; proxy_cache_lock on; }}
     }}
 }}
 "
@@ -65,5 +81,6 @@ http {{
         "-c",
         &conf.display().to_string(),
     ]);
-    Ok(Prepared { command, version: super::version(around.lab, &program, "-v")? })
+    let version = super::version(around.lab, &program, "-v")?;
+    Ok(Prepared { command, program, version })
 }

@@ -34,7 +34,7 @@ sub vcl_recv {{
         .args(["-s", "malloc,1g"]);
     for setting in [
         "thread_pools=1".to_owned(),
-        "thread_pool_min=100".to_owned(),
+        "thread_pool_min=300".to_owned(),
         format!("thread_pool_max={CONNECTIONS_MAX}"),
         "listen_depth=4096".to_owned(),
         "timeout_idle=3600".to_owned(),
@@ -43,5 +43,6 @@ sub vcl_recv {{
     ] {
         command = command.args(["-p", &setting]);
     }
-    Ok(Prepared { command, version: super::version(around.lab, &program, "-V")? })
+    let version = super::version(around.lab, &program, "-V")?;
+    Ok(Prepared { command, program, version })
 }
