@@ -22,6 +22,7 @@ use crate::alternate::Tags;
 use crate::body::{Body, Fragment};
 use crate::budget::Charge;
 use crate::store::Reason;
+use crate::worth::Progress;
 use crate::write::Head;
 
 /// Which writer: each successor has the next number.
@@ -188,6 +189,22 @@ impl Flight {
         self.term == term && matches!(self.stage, Stage::AwaitHead | Stage::Streaming(_))
     }
 
+    /// How far the writer of `term` has come. One that was superseded has nothing to go on for.
+    pub(crate) fn progress(&self, term: Term) -> Progress {
+        let gone = Progress { followers: 0, started: true, kept: false, came: 0, expected: None };
+        match &self.stage {
+            Stage::AwaitHead if self.term == term => Progress { followers: self.seated, started: false, ..gone },
+            Stage::Streaming(stream) if self.term == term => Progress {
+                followers: self.seated,
+                kept: stream.not_kept.is_none(),
+                came: stream.total,
+                expected: stream.expected,
+                ..gone
+            },
+            _ => gone,
+        }
+    }
+
     /// The writer is alive.
     pub(crate) fn touch(&mut self, term: Term, now: Instant) {
         if self.is_writer(term) {
@@ -195,10 +212,14 @@ impl Flight {
         }
     }
 
+    /// When the writer will have done nothing for `limit`, unless it does something before.
+    pub(crate) fn stalls_at(&mut self, now: Instant, limit: Duration) -> Instant {
+        *self.progress.get_or_insert(now) + limit
+    }
+
     /// Whether the writer did nothing for `limit`.
     fn is_stalled(&mut self, now: Instant, limit: Duration) -> bool {
-        let since = *self.progress.get_or_insert(now);
-        now.since(since) >= limit
+        now >= self.stalls_at(now, limit)
     }
 
     /// Takes a follower in, from the first byte on.

@@ -52,12 +52,15 @@ pub enum Cut {
     Lagged,
     /// The writer's body broke off.
     WriterGone,
+    /// No byte came for as long as the follower was willing to wait: the writer seems dead.
+    Stalled,
 }
 
 /// A place among those who wait for a writer. Dropping it gives the place up.
 ///
-/// It may be polled on any event thread, one at a time. No wait of it ends by itself: the caller bounds each, and before
-/// it gives up waiting for the head asks [`take_over`](Self::take_over).
+/// It may be polled on any event thread, one at a time. No wait of it ends by itself but those with a bound,
+/// [`head_by`](Self::head_by) and [`next_within`](Self::next_within); who waits otherwise brings one, and before giving
+/// up on the head asks [`take_over`](Self::take_over).
 pub struct Follower {
     store: Arc<Inside>,
     fill: Arc<Fill>,
@@ -120,6 +123,11 @@ impl Follower {
     #[must_use]
     pub fn place(&self) -> u64 {
         self.place
+    }
+
+    /// When the writer will have been silent for too long, as it looks now.
+    pub(crate) fn writer_stalls_at(&self, now: Instant) -> Instant {
+        self.fill.lock().stalls_at(now, self.store.stall())
     }
 
     /// Becomes the writer if the one there is has no head yet and did nothing for the store's stall limit. Else the

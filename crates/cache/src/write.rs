@@ -14,6 +14,7 @@ use crate::key::{Key, Lane};
 use crate::ram::fill::Fill;
 use crate::ram::{Inside, Landing};
 use crate::store::Reason;
+use crate::worth::Progress;
 
 /// A response whose head has come.
 #[derive(Clone, Debug)]
@@ -73,6 +74,13 @@ impl Writer {
     #[must_use]
     pub fn followers(&self) -> usize {
         self.fill.lock().followers()
+    }
+
+    /// How far it has come: whether it goes on when its own client leaves, see [`Progress::is_worthwhile`]. Ask again with
+    /// each piece that comes; a writer for which it is no longer so is dropped.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.fill.lock().progress(self.term)
     }
 
     /// The origin was heard of: the writer is not stalled. `start` and `append` say so themselves.

@@ -117,7 +117,7 @@ impl World {
             match wait(|context| follower.poll_next(context)).expect("no byte for a second") {
                 Next::Fragment(fragment) => self.check(object, &mut place, &fragment),
                 Next::End => break assert_eq!(place, self.length_of(object), "object {object}"),
-                Next::Cut(Cut::WriterGone) => break,
+                Next::Cut(Cut::WriterGone | Cut::Stalled) => break,
                 Next::Cut(Cut::Lagged) => {
                     self.lagged.fetch_add(1, Ordering::Relaxed);
                     break;
