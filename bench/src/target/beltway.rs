@@ -36,7 +36,7 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     let conf = room.join("beltway.yaml");
     let mut text = configuration(room, port, around.origin, "{listen: off}");
     match caching {
-        Caching::No => {}
+        Caching::No => text.push_str("cache: {ram: 0B}\n"),
         Caching::Yes => text.push_str(CACHE),
         Caching::Logged => {
             let log = room.join(super::ACCESS_LOG);
