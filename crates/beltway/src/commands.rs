@@ -211,14 +211,22 @@ fn manager(arguments: RoleArguments) -> u8 {
 }
 
 fn server(arguments: ServerArguments) -> u8 {
-    let list = |list: Option<crate::cli::PromisedList>| list.map(|list| list.0).unwrap_or_default();
+    use supervise::listener::ListenerKind;
+    let promised = [
+        (ListenerKind::Http, arguments.httpport),
+        (ListenerKind::Server, arguments.serverport),
+        (ListenerKind::Demo, arguments.demoport),
+        (ListenerKind::Kv, arguments.kvport),
+        (ListenerKind::KvStats, arguments.kvstatsport),
+        (ListenerKind::DemoRedis, arguments.demoredisport),
+        (ListenerKind::DemoMemcached, arguments.demomemcachedport),
+    ];
+    let promised = promised.into_iter().filter_map(|(kind, list)| Some((kind, list?.0))).collect();
     with_role(arguments.role, |role| {
         server::run(&server::Options {
             role: role::Options { in_tree: arguments.generation.is_some(), candidate: arguments.candidate, ..role },
             generation: arguments.generation,
-            http: list(arguments.httpport),
-            server_page: list(arguments.serverport),
-            demo: list(arguments.demoport),
+            promised,
             lease: arguments.lease,
             ready: arguments.ready,
         })

@@ -35,7 +35,11 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
         log: Log { level: s.choice("log.level", Level::from_word), file: s.log_file("log.file") },
         admin: Admin { listen: s.address("admin.listen") },
         server: Server { listen: s.address("server.listen"), drain_timeout: s.duration("server.drain_timeout") },
-        demo: Demo { origin: s.address("demo.origin") },
+        demo: Demo {
+            origin: s.address("demo.origin"),
+            redis: s.address("demo.redis"),
+            memcached: s.address("demo.memcached"),
+        },
         http: http(s),
         kv: kv::build::kv(s),
         names: Names {

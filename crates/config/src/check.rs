@@ -26,6 +26,8 @@ fn listeners(config: &Config, findings: &mut Findings<'_>) {
         ("admin.listen", config.admin.listen),
         ("server.listen", config.server.listen),
         ("demo.origin", config.demo.origin),
+        ("demo.redis", config.demo.redis),
+        ("demo.memcached", config.demo.memcached),
     ];
     let single = single.into_iter().filter_map(|(key, address)| address.map(|address| (key, address)));
     let pools = config.kv.pools.iter().filter_map(|pool| match pool.listen.value {

@@ -33,7 +33,7 @@ pub struct Config {
     pub admin: Admin,
     /// The server process by itself.
     pub server: Server,
-    /// The embedded origin.
+    /// The embedded origin and stores.
     pub demo: Demo,
     /// The HTTP proxy.
     pub http: Http,
@@ -93,13 +93,17 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
-/// `demo`: the embedded origin.
+/// `demo`: the embedded origin and stores.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Demo {
-    /// Where it listens; none: it does not run.
+    /// Where the origin listens; none: it does not run.
     pub origin: Option<Spanned<SocketAddr>>,
 }
 
+    /// Where the Redis store listens; none: it does not run.
+    pub redis: Option<Spanned<SocketAddr>>,
+    /// Where the memcached store listens; none: it does not run.
+    pub memcached: Option<Spanned<SocketAddr>>,
 /// `cache`: the cache of HTTP responses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cache {

@@ -197,7 +197,7 @@ const ROWS: &[Key] = &[
         Reload,
         "How long a stopping server lets open requests finish before it closes them.",
     ),
-    section("demo", "The embedded origin, for demonstration."),
+    section("demo", "The embedded origin and stores, for demonstration."),
     key(
         "demo.origin",
         Kind::Address { off: true },
@@ -212,6 +212,20 @@ const ROWS: &[Key] = &[
         "[]",
         Restart,
         "Where HTTP clients connect. An item is an address, or a map of the keys below.",
+    key(
+        "demo.redis",
+        Kind::Address { off: true },
+        "off",
+        Restart,
+        "Where the demonstration Redis store listens: a few commands, little memory, gone when the server ends. `off`: it does not run.",
+    ),
+    key(
+        "demo.memcached",
+        Kind::Address { off: true },
+        "off",
+        Restart,
+        "Where the demonstration memcached store listens: little memory, gone when the server ends. `off`: it does not run.",
+    ),
     ),
     required("http.listen[].address", Kind::Address { off: false }, Restart, "The address and port."),
     key(

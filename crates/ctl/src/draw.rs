@@ -62,7 +62,12 @@ pub fn tree(status: &Status) -> String {
     let _ = writeln!(text, "deaths of servers since manager started: {}", status.server_deaths);
     text.push('\n');
     for listener in &status.listeners {
-        let _ = writeln!(text, "listens on {:<24} {:<8} backlog {}", listener.address, listener.kind, listener.backlog);
+        let pool = listener.pool.as_ref().map(|pool| format!(", pool {pool}")).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "listens on {:<24} {:<8} backlog {}{pool}",
+            listener.address, listener.kind, listener.backlog
+        );
     }
     text
 }

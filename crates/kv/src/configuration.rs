@@ -53,6 +53,21 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
     })
 }
 
+impl PlanError {
+    /// The pool that it is about, by its name.
+    #[must_use]
+    pub fn pool(&self) -> &str {
+        match self {
+            Self::NoServers(pool)
+            | Self::ServerConnections(pool, _)
+            | Self::RedisOnly(pool, _)
+            | Self::NotAvailable(pool, _)
+            | Self::TwoServers(pool, _)
+            | Self::Ring(pool, _) => pool,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

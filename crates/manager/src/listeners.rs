@@ -29,7 +29,7 @@ pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64
             taken += 1;
             return Ok(listener);
         }
-        let (kind, address) = (name.kind.as_str(), name.configured);
+        let (kind, address) = (name.kind.as_str(), name.configured.clone());
         Listener::bind(name)
             .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
     });
@@ -48,19 +48,14 @@ pub(crate) fn renew(config: &Config, ours: &[Listener]) -> Result<Vec<Listener>,
     let mut taken = vec![false; ours.len()];
     let mut renewed = Vec::new();
     for name in listener::wanted(config) {
-        let same = |l: &Listener| (l.name.kind, l.name.configured) == (name.kind, name.configured);
-        let found = ours.iter().zip(&mut taken).find(|(listener, taken)| !**taken && same(listener));
-        let (kind, address) = (name.kind.as_str(), name.configured);
+        let found = ours.iter().zip(&mut taken).find(|(listener, taken)| !**taken && name.is_met_by(&listener.name));
+        let (kind, address) = (name.kind.as_str(), name.configured.clone());
         let failed = |error| format!("cannot listen on {address} ({kind}): {error}");
         renewed.push(match found {
             Some((ours, taken)) => {
                 *taken = true;
                 let fd = ours.fd.try_clone().map_err(failed)?;
-                if ours.name.backlog != name.backlog {
-                    let backlog = i32::try_from(name.backlog).unwrap_or(i32::MAX);
-                    rustix::net::listen(&fd, backlog).map_err(|error| failed(error.into()))?;
-                }
-                Listener { name, fd }
+                Listener { name: ours.name.clone(), fd }.renamed(name).map_err(failed)?
             }
             None => Listener::bind(name).map_err(failed)?,
         });
@@ -69,8 +64,7 @@ pub(crate) fn renew(config: &Config, ours: &[Listener]) -> Result<Vec<Listener>,
 }
 
 fn take(held: &mut Vec<Listener>, name: &ListenerName) -> Option<Listener> {
-    let same =
-        |l: &Listener| (l.name.kind, l.name.index, l.name.configured) == (name.kind, name.index, name.configured);
+    let same = |l: &Listener| l.name.index == name.index && name.is_met_by(&l.name);
     let at = held.iter().position(same)?;
     Some(Listener { name: name.clone(), fd: held.swap_remove(at).fd })
 }

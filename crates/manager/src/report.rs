@@ -118,3 +118,4 @@ fn listener(listener: &Listener) -> ListenerStatus {
         backlog: listener.name.backlog,
     }
 }
+        pool: listener.name.pool.clone(),

@@ -379,7 +379,7 @@ impl Supervisor {
     /// The admin port may be another one now.
     pub(crate) fn reopen_admin(&mut self) {
         let wanted = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Admin);
-        if self.admin.as_ref().map(AdminHandle::address) == wanted.map(Listener::address) {
+        if self.admin.as_ref().map(AdminHandle::address) == wanted.and_then(|listener| listener.address().ip()) {
             return;
         }
         if let Some(admin) = self.admin.take()

@@ -80,9 +80,9 @@ pub(crate) fn answer(
                 endpoint.answer(&question, Reply::Done, &[]);
             }
             Request::TakeOver(moved) => {
-                let whole = moved.len() == descriptors.len() && moved.iter().all(|m| m.version == Moved::VERSION);
+                let whole = moved.len() == descriptors.len() && moved.iter().all(Moved::is_understood);
                 let reply = if whole {
-                    errands.push(Errand::TakeOver(descriptors.into_iter().zip(moved.iter().copied()).collect()));
+                    errands.push(Errand::TakeOver(descriptors.into_iter().zip(moved.iter().cloned()).collect()));
                     Reply::Done
                 } else {
                     Reply::Refused("these connections are not understood".to_owned())

@@ -8,6 +8,7 @@
 
 mod control;
 pub mod engine;
+mod kv_engine;
 mod options;
 mod removal;
 mod shell;

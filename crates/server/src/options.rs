@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use config::Config;
 use supervise::failure::Failure;
-use supervise::listener::{Listener, ListenerKind, ListenerName, Promised, wanted};
+use supervise::listener::{Listener, ListenerKind, Promised, wanted};
 use supervise::role;
 
 /// The command line of a server.
@@ -14,12 +14,8 @@ pub struct Options {
     pub role: role::Options,
     /// The generation that manager gave it; `None`: it runs alone, and binds its listeners itself.
     pub generation: Option<u64>,
-    /// Promised listeners for HTTP clients.
-    pub http: Vec<Promised>,
-    /// Promised listeners for its own page.
-    pub server_page: Vec<Promised>,
-    /// Promised listeners for the embedded origin.
-    pub demo: Vec<Promised>,
+    /// Promised listeners, by what they are for.
+    pub promised: Vec<(ListenerKind, Vec<Promised>)>,
     /// The descriptor of the lease that manager reserved.
     pub lease: Option<RawFd>,
     /// The descriptor of a pipe that gets one line when it is ready.
@@ -33,24 +29,19 @@ pub struct Options {
 pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener>, Failure> {
     let names = wanted(config);
     let mut listeners = Vec::new();
-    let kinds = [
-        (ListenerKind::Http, &options.http),
-        (ListenerKind::Server, &options.server_page),
-        (ListenerKind::Demo, &options.demo),
-    ];
-    for (kind, promised) in kinds {
+    for (kind, promised) in &options.promised {
+        let kind = *kind;
         for (index, promise) in promised.iter().enumerate() {
             let what = || format!("descriptor {} for {} listener {index}", promise.fd, kind.as_str());
             let fd = sys::process::inherited(promise.fd).map_err(|error| Failure::could_not(what(), error))?;
-            let address = sys::socket::local_address(&fd)
-                .map_err(|error| Failure::could_not(what(), error))?
-                .ok_or_else(|| Failure::could_not(what(), "it has no IP address"))?;
-            if promise.port != 0 && promise.port != address.port() {
-                let why = format!("it is bound to {address}, not to port {}", promise.port);
+            let address = sys::socket::local_address(&fd).map_err(|error| Failure::could_not(what(), error))?;
+            if promise.port != 0 && address.is_none_or(|address| address.port() != promise.port) {
+                let bound = address.map_or_else(|| "no IP address".to_owned(), |address| address.to_string());
+                let why = format!("it is bound to {bound}, not to port {}", promise.port);
                 return Err(Failure::could_not(what(), why));
             }
             let name = names.iter().find(|name| name.kind == kind && name.index == index).cloned();
-            let name = name.unwrap_or(ListenerName { kind, index, configured: address, backlog: 0 });
+            let name = name.ok_or_else(|| Failure::could_not(what(), "the configuration has no such listener"))?;
             listeners.push(Listener { name, fd });
         }
     }
@@ -65,7 +56,7 @@ pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
     let names = wanted(config).into_iter().filter(|name| name.kind.is_servers());
     names
         .map(|name| {
-            let (kind, address) = (name.kind.as_str(), name.configured);
+            let (kind, address) = (name.kind.as_str(), name.configured.clone());
             Listener::bind(name)
                 .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
         })

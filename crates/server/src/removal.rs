@@ -7,14 +7,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
 
-use supervise::control::{Connection, ControlError, Moved, Reply, Request};
+use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
 use supervise::{info, warn};
+
+use crate::engine::Released;
 
 /// Connections in one packet.
 const IN_ONE_PACKET: usize = 64;
@@ -22,8 +23,6 @@ const IN_ONE_PACKET: usize = 64;
 const PACKETS_A_TURN: usize = 16;
 /// Packets whose answer is awaited at a time.
 const UNANSWERED_MAX: usize = 64;
-
-type Released = (OwnedFd, Option<SocketAddr>);
 
 /// See the module.
 pub(crate) struct Removal {
@@ -93,8 +92,8 @@ impl Removal {
         };
         let count = self.waiting.len().min(IN_ONE_PACKET);
         let batch = self.waiting.iter().take(count);
-        let moved = batch.clone().map(|(_, peer)| Moved { version: Moved::VERSION, peer: *peer }).collect();
-        let fds: Vec<_> = batch.map(|(fd, _)| fd.as_fd()).collect();
+        let moved = batch.clone().map(|released| released.moved.clone()).collect();
+        let fds: Vec<_> = batch.map(|released| released.fd.as_fd()).collect();
         let sent = connection.send(1, Request::TakeOver(moved), &fds);
         self.connection = Some(connection);
         sent?;

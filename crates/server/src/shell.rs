@@ -20,7 +20,7 @@ use supervise::{debug, error, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
 use crate::control::{self, Errand, Identity};
-use crate::engine::{self, Engine, EngineListeners, Prepared, Unprepared};
+use crate::engine::{self, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
 use crate::options::{self, Options};
 use crate::removal::Removal;
 
@@ -248,14 +248,14 @@ impl Shell {
                     self.successor = Some(successor);
                 }
                 Errand::TakeOver(connections) => {
-                    let connections = connections.into_iter().map(|(fd, moved)| (fd, moved.peer));
+                    let connections = connections.into_iter().map(|(fd, moved)| engine::Released { fd, moved });
                     if let Some(removal) = &mut self.removal {
                         removal.pass_on(connections);
                         continue;
                     }
                     let count = connections.len();
                     let taken =
-                        connections.map(|(fd, peer)| usize::from(self.engine.take_over(fd, peer))).sum::<usize>();
+                        connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
                     debug!("took over {taken} of {count} idle connections");
                 }
                 Errand::Commit(question, digest) => {
@@ -370,3 +370,9 @@ fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {
         demo: of_kind(ListenerKind::Demo)?.pop(),
     })
 }
+        kv: KvListeners {
+            pools: of_kind(ListenerKind::Kv)?,
+            stats: of_kind(ListenerKind::KvStats)?.pop(),
+            redis_store: of_kind(ListenerKind::DemoRedis)?.pop(),
+            memcached_store: of_kind(ListenerKind::DemoMemcached)?.pop(),
+        },

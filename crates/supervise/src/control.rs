@@ -12,4 +12,4 @@ mod message;
 
 pub use connection::{Arrived, Connection, ControlError};
 pub use endpoint::{Endpoint, PEERS_MAX, Question};
-pub use message::{Moved, PACKET_MAX, PROTOCOL, Packet, Pong, Reply, Request};
+pub use message::{Moved, MovedKv, PACKET_MAX, PROTOCOL, Packet, Pong, Reply, Request};

@@ -2,11 +2,14 @@
 //!
 //! Manager binds, server and cop hold copies. A listener is known by its [`ListenerName`]: what it is for, and the
 //! address as configured (which, for port 0, is not the address it has). On a command line it is
-//! `PORT:fd=NUMBER`, several separated by commas, in the order of the configuration.
+//! `PORT:fd=NUMBER`, several separated by commas, in the order of the configuration; a Unix socket's port is 0.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
+use config::kv::KvListen;
 use serde::{Deserialize, Serialize};
 
 /// Listeners that one Beltway has at most.
@@ -22,11 +25,23 @@ pub enum ListenerKind {
     Server,
     /// The embedded origin.
     Demo,
+    /// Clients of a key-value pool.
+    Kv,
+    /// The key-value engine's stats port.
+    KvStats,
+    /// The embedded Redis store.
+    DemoRedis,
+    /// The embedded memcached store.
+    DemoMemcached,
     /// Manager's admin port.
     Admin,
 }
 
 impl ListenerKind {
+    /// Those that the server accepts from, in the order in which they are handed to it.
+    pub const OF_SERVER: [Self; 7] =
+        [Self::Http, Self::Server, Self::Demo, Self::Kv, Self::KvStats, Self::DemoRedis, Self::DemoMemcached];
+
     /// As it is printed.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +49,10 @@ impl ListenerKind {
             Self::Http => "http",
             Self::Server => "server",
             Self::Demo => "demo",
+            Self::Kv => "kv",
+            Self::KvStats => "kv-stats",
+            Self::DemoRedis => "demo-redis",
+            Self::DemoMemcached => "demo-memcached",
             Self::Admin => "admin",
         }
     }
@@ -45,6 +64,59 @@ impl ListenerKind {
     }
 }
 
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Place {
+    /// An address and a port.
+    Ip(SocketAddr),
+    /// A Unix socket.
+    Unix {
+        /// Its path.
+        path: PathBuf,
+        /// Its permissions, when they are not left to the umask.
+        mode: Option<u32>,
+    },
+}
+
+impl Place {
+    /// Whether a listener there is a listener here, whatever its permissions.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix { path: one, .. }, Self::Unix { path: other, .. }) => one == other,
+            _ => self == other,
+        }
+    }
+
+    /// The port; 0 for a Unix socket.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Ip(address) => address.port(),
+            Self::Unix { .. } => 0,
+        }
+    }
+
+    /// The address; `None` for a Unix socket.
+    #[must_use]
+    pub const fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix { path, .. } => path.display().fmt(f),
+        }
+    }
+}
+
 /// Which listener is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerName {
@@ -53,9 +125,29 @@ pub struct ListenerName {
     /// Its place among those of its kind.
     pub index: usize,
     /// The address as configured.
-    pub configured: SocketAddr,
+    pub configured: Place,
     /// How many connections may wait in its queue.
     pub backlog: u32,
+    /// Of a pool: its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Other processes may listen on the same address.
+    #[serde(default)]
+    pub beside: bool,
+}
+
+impl ListenerName {
+    /// One that is no pool's.
+    #[must_use]
+    pub const fn new(kind: ListenerKind, index: usize, configured: SocketAddr, backlog: u32) -> Self {
+        Self { kind, index, configured: Place::Ip(configured), backlog, pool: None, beside: false }
+    }
+
+    /// Whether a listener of that name can stand in for one of this.
+    #[must_use]
+    pub fn is_met_by(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.configured.is_at(&other.configured) && self.beside == other.beside
+    }
 }
 
 /// A listener that we hold.
@@ -73,15 +165,35 @@ impl Listener {
     /// # Errors
     /// What the kernel says: the address is taken, or not ours.
     pub fn bind(name: ListenerName) -> std::io::Result<Self> {
-        let fd = sys::socket::listen(name.configured, name.backlog)?;
+        let fd = match &name.configured {
+            Place::Ip(address) => sys::socket::listen_beside(*address, name.backlog, name.beside)?,
+            Place::Unix { path, mode } => sys::socket::listen_unix(path, *mode, name.backlog)?,
+        };
         Ok(Self { name, fd })
     }
 
     /// The address it is bound to.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Place {
         // The socket was bound by us or handed over as a listener; a kernel that cannot say leaves what was asked for.
-        sys::socket::local_address(&self.fd).ok().flatten().unwrap_or(self.name.configured)
+        let bound = sys::socket::local_address(&self.fd).ok().flatten();
+        bound.map_or_else(|| self.name.configured.clone(), Place::Ip)
+    }
+
+    /// Gives the socket what is configured for `name` instead of what it was bound with.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn renamed(self, name: ListenerName) -> std::io::Result<Self> {
+        if self.name.backlog != name.backlog {
+            rustix::net::listen(&self.fd, i32::try_from(name.backlog).unwrap_or(i32::MAX))?;
+        }
+        if let Place::Unix { path, mode: Some(mode) } = &name.configured
+            && self.name.configured != name.configured
+        {
+            sys::socket::set_mode(path, *mode)?;
+        }
+        Ok(Self { name, fd: self.fd })
     }
 }
 
@@ -89,19 +201,33 @@ impl Listener {
 #[must_use]
 pub fn wanted(config: &config::Config) -> Vec<ListenerName> {
     const BACKLOG: u32 = 128; // for the few who ask a page or an admin port
-    let one = |kind, address: &Option<config::Spanned<SocketAddr>>| {
-        let address = address.as_ref()?;
-        Some(ListenerName { kind, index: 0, configured: address.value, backlog: BACKLOG })
+    const STORE_BACKLOG: u32 = 512; // of the demonstration stores: their clients are our own event threads
+    let one = |kind, address: &Option<config::Spanned<SocketAddr>>, backlog| {
+        address.as_ref().map(|address| ListenerName::new(kind, 0, address.value, backlog))
     };
-    let http = config.http.listen.iter().enumerate().map(|(index, listener)| ListenerName {
-        kind: ListenerKind::Http,
-        index,
-        configured: listener.address.value,
-        backlog: listener.backlog,
+    let http = config.http.listen.iter().enumerate().map(|(index, listener)| {
+        ListenerName::new(ListenerKind::Http, index, listener.address.value, listener.backlog)
     });
-    http.chain(one(ListenerKind::Server, &config.server.listen))
-        .chain(one(ListenerKind::Demo, &config.demo.origin))
-        .chain(one(ListenerKind::Admin, &config.admin.listen))
+    let pools = config.kv.pools.iter().enumerate().map(|(index, pool)| ListenerName {
+        kind: ListenerKind::Kv,
+        index,
+        configured: match &pool.listen.value {
+            KvListen::Tcp(address) => Place::Ip(*address),
+            KvListen::Unix { path, mode } => Place::Unix { path: path.clone(), mode: *mode },
+        },
+        backlog: pool.backlog,
+        pool: Some(pool.name.value.clone()),
+        beside: pool.reuseport,
+    });
+    let stats =
+        config.kv.stats.as_ref().map(|stats| ListenerName::new(ListenerKind::KvStats, 0, stats.listen.value, BACKLOG));
+    http.chain(one(ListenerKind::Server, &config.server.listen, BACKLOG))
+        .chain(one(ListenerKind::Demo, &config.demo.origin, BACKLOG))
+        .chain(pools)
+        .chain(stats)
+        .chain(one(ListenerKind::DemoRedis, &config.demo.redis, STORE_BACKLOG))
+        .chain(one(ListenerKind::DemoMemcached, &config.demo.memcached, STORE_BACKLOG))
+        .chain(one(ListenerKind::Admin, &config.admin.listen, BACKLOG))
         .collect()
 }
 
@@ -161,6 +287,10 @@ pub const fn option(kind: ListenerKind) -> Option<&'static str> {
         ListenerKind::Http => Some("--httpport"),
         ListenerKind::Server => Some("--serverport"),
         ListenerKind::Demo => Some("--demoport"),
+        ListenerKind::Kv => Some("--kvport"),
+        ListenerKind::KvStats => Some("--kvstatsport"),
+        ListenerKind::DemoRedis => Some("--demoredisport"),
+        ListenerKind::DemoMemcached => Some("--demomemcachedport"),
         ListenerKind::Admin => None,
     }
 }
@@ -171,7 +301,7 @@ pub fn promise(listeners: &[Listener], first: RawFd) -> (Vec<String>, Vec<(Borro
     let mut arguments = Vec::new();
     let mut descriptors = Vec::new();
     let mut number = first;
-    for kind in [ListenerKind::Http, ListenerKind::Server, ListenerKind::Demo] {
+    for kind in ListenerKind::OF_SERVER {
         let mut promised = Vec::new();
         for listener in listeners.iter().filter(|l| l.name.kind == kind) {
             promised.push(Promised { port: listener.address().port(), fd: number });
@@ -192,7 +322,7 @@ mod tests {
 
     fn listener(kind: ListenerKind, index: usize) -> Listener {
         let configured = "127.0.0.1:0".parse().unwrap();
-        Listener::bind(ListenerName { kind, index, configured, backlog: 16 }).unwrap()
+        Listener::bind(ListenerName::new(kind, index, configured, 16)).unwrap()
     }
 
     #[test]

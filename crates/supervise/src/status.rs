@@ -153,7 +153,7 @@ pub struct RespawnStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListenerStatus {
-    /// `http`, `server`, `demo` or `admin`.
+    /// `http`, `server`, `kv`, `kv-stats`, `demo`, `demo-redis`, `demo-memcached` or `admin`.
     pub kind: String,
     /// The address as configured.
     pub configured: String,
@@ -162,3 +162,6 @@ pub struct ListenerStatus {
     /// How many connections may wait in its queue.
     pub backlog: u32,
 }
+    /// Of a pool: its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,

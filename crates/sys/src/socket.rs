@@ -6,6 +6,8 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use rustix::net;
 
@@ -15,9 +17,20 @@ use rustix::net;
 /// # Errors
 /// What `socket(2)`, `bind(2)` and `listen(2)` say: address in use, not ours, or no permission.
 pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
+    listen_beside(address, backlog, false)
+}
+
+/// As [`listen`]; `beside`: other processes may listen on the same address.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_beside(address: SocketAddr, backlog: u32, beside: bool) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if beside {
+        net::sockopt::set_socket_reuseport(&socket, true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -27,6 +40,46 @@ pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
+/// Binds and listens on the Unix socket at `path`, with these permissions. A socket that is there already is replaced;
+/// anything else that is there is left alone.
+///
+/// # Errors
+/// What `socket(2)`, `bind(2)`, `chmod(2)` and `listen(2)` say; `EADDRINUSE` when something else is at `path`.
+pub fn listen_unix(path: &Path, mode: Option<u32>, backlog: u32) -> io::Result<OwnedFd> {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        // Left for `bind` to refuse.
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(mode) = mode {
+        set_mode(path, mode)?;
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Gives the Unix socket at `path` these permissions.
+///
+/// # Errors
+/// What `chmod(2)` says.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Has the kernel probe the connection while it is idle, or no longer; of a listener: the connections it accepts from
+/// here on. A Unix socket has nothing to probe.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn set_keepalive(fd: impl AsFd, on: bool) -> io::Result<()> {
+    Ok(net::sockopt::set_socket_keepalive(fd, on)?)
+}
+
 /// Makes an inherited listener fit for an event thread: non-blocking, close-on-exec, `TCP_NODELAY` for what it accepts.
 ///
 /// # Errors
@@ -34,7 +87,9 @@ pub fn listen(address: SocketAddr, backlog: u32) -> io::Result<OwnedFd> {
 pub fn adopt_listener(fd: &OwnedFd) -> io::Result<()> {
     rustix::io::ioctl_fionbio(fd, true)?;
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
-    net::sockopt::set_tcp_nodelay(fd, true)?;
+    if net::sockopt::socket_domain(fd)? != net::AddressFamily::UNIX {
+        net::sockopt::set_tcp_nodelay(fd, true)?;
+    }
     Ok(())
 }
 

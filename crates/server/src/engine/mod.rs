@@ -11,7 +11,6 @@ mod pages;
 mod reload;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -30,10 +29,13 @@ use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
 use supervise::status::ThreadBeat;
 
+use supervise::control::Moved;
 use self::pages::Pages;
 pub use self::reload::{Prepared, Unprepared};
 
 /// How often a thread does its house-keeping.
+pub use crate::kv_engine::KvListeners;
+use crate::kv_engine::{self, KvEngine, KvSetup};
 const TICK: Duration = Duration::from_millis(200);
 /// Threads for blocking work.
 const TASK_THREADS: usize = 2;
@@ -58,6 +60,17 @@ pub struct EngineListeners {
 }
 
 /// Who serves.
+    /// The key-value engine's.
+    pub kv: KvListeners,
+}
+
+/// A client's connection that this server lets go of, or takes over.
+#[derive(Debug)]
+pub struct Released {
+    /// The connection.
+    pub fd: OwnedFd,
+    /// What is known of it.
+    pub moved: Moved,
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// Its pid.
@@ -108,6 +121,7 @@ pub struct Engine {
     log_thread: LogThread,
     log: LogSender,
     segment: Segment,
+    kv: KvEngine,
 }
 
 /// What each thread's worker is made of.
@@ -128,6 +142,7 @@ impl Engine {
     ///
     /// # Errors
     /// When something the configuration asks for cannot be had.
+    kv: KvSetup,
     pub fn start(
         config: Arc<Config>,
         listeners: EngineListeners,
@@ -142,6 +157,8 @@ impl Engine {
         log.report_panics();
         log.set_level(reload::level(config.log.level));
         if let LogFile::Path(path) = &config.log.file {
+        let kv_plan =
+            kv_engine::plan(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
             let sink = log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?;
             log.report_to(sink);
         }
@@ -182,6 +199,10 @@ impl Engine {
             names: reload::names_options(&config),
             pool: reload::pool_options(&config, threads),
             shared_pool: Arc::default(),
+        let kv_clients = Shares::new(threads, connection_limit(None));
+        let of_kv = (reload::names_options(&config), segment.clone());
+        let (kv, kv_setup) = KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv)
+            .map_err(StartError::Threads)?;
             segment: segment.clone(),
             log: log.clone(),
             access_log,
@@ -194,14 +215,18 @@ impl Engine {
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
-        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, log_thread, log, segment })
+        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, kv, log_thread, log, segment })
     }
 
     /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
     pub fn drain(&self) {
         self.http.take();
+            kv: kv_setup,
         self.clients.drain();
-        self.tell_all(Worker::drain);
+        self.tell_all(|worker| {
+            kv_engine::drain();
+            worker.drain();
+        });
     }
 
     /// Has every event thread do something with its worker. Until it has, it may be accepting.
@@ -213,6 +238,7 @@ impl Engine {
                 with_worker(tell);
                 unheard.fetch_sub(1, Ordering::AcqRel);
             });
+        self.kv.close();
             if told.is_err() {
                 // A thread that has ended has nothing to drain.
                 self.unheard.fetch_sub(1, Ordering::AcqRel);
@@ -225,12 +251,12 @@ impl Engine {
     pub fn is_drained(&self) -> bool {
         // Its own pages are for others only while it is not being replaced.
         let own = if self.own_pages.is_draining() { self.own_pages.open() } else { 0 };
-        self.unheard.load(Ordering::Acquire) == 0 && self.clients.open() == 0 && own == 0
+        self.unheard.load(Ordering::Acquire) == 0 && self.open_connections() == 0 && own == 0
     }
 
     /// Makes room for another server: stops accepting, its own pages, too; lets go of each client's connection as soon
     /// as it is idle, for that other server.
-    pub fn hand_over(&self) -> mpsc::Receiver<(OwnedFd, Option<SocketAddr>)> {
+    pub fn hand_over(&self) -> mpsc::Receiver<Released> {
         self.http.take();
         self.clients.drain();
         self.own_pages.drain();
@@ -238,20 +264,28 @@ impl Engine {
         // Nobody hears it any more only when this process ends: the connection closes with it.
         self.tell_all(move |worker| {
             let released = released.clone();
-            worker.hand_over(Rc::new(move |fd, peer| drop(released.send((fd, peer)))));
+            kv_engine::hand_over(released.clone());
+            worker.hand_over(Rc::new(move |fd, peer| {
+                drop(released.send(Released { fd, moved: Moved { version: Moved::VERSION, peer, kv: None } }));
+            }));
         });
         to_send
     }
 
     /// Serves a connection that another server let go of. `false`: it cannot, and the connection is closed.
-    pub fn take_over(&self, fd: OwnedFd, peer: Option<SocketAddr>) -> bool {
+    pub fn take_over(&self, released: Released) -> bool {
+        let Released { fd, moved: Moved { peer, kv, .. } } = released;
+        if let Some(kv) = kv {
+            return self.kv.take_over(fd, peer, kv);
+        }
+        self.kv.close();
         self.http.borrow().as_ref().is_some_and(|listener| listener.admit(fd, peer))
     }
 
     /// Client connections open.
     #[must_use]
     pub fn open_connections(&self) -> u64 {
-        self.clients.open() as u64
+        (self.clients.open() + self.kv.open()) as u64
     }
 
     /// Signs of life of the event threads.
@@ -343,3 +377,4 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     });
     Ok(())
 }
+    setup.kv.set_up(thread)?;

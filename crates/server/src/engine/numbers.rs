@@ -17,7 +17,9 @@ pub(super) const PAGE_CONNECTIONS_MAX: usize = 1_024;
 /// Makes the segment: in a file for all to read, or on the heap for a server that runs alone without a directory.
 pub(super) fn create(threads: usize, identity: Identity, path: Option<PathBuf>) -> Result<Segment, String> {
     let mut registry = Registry::new();
+    registry.add::<cache::Cache>().map_err(|error| error.to_string())?;
     registry.add::<Http>().map_err(|error| error.to_string())?;
+    registry.add::<kv::Kv>().map_err(|error| error.to_string())?;
     registry.add::<Loop>().map_err(|error| error.to_string())?;
     let layout = registry.layout(threads).map_err(|error| error.to_string())?;
     let identity = stats::Identity {

@@ -64,22 +64,47 @@ pub enum Request {
 }
 
 /// A client's connection that moves from one server to another while it is idle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
-    /// Version of this record: [`Moved::VERSION`].
+    /// Version of this record: [`Moved::VERSION`], or [`Moved::KV`].
     pub version: u16,
     /// The client.
     pub peer: Option<SocketAddr>,
 }
 
 impl Moved {
-    /// Grows when a field changes its meaning or one that must be heeded is added.
+    /// Of an HTTP client. Grows when a field changes its meaning or one that must be heeded is added.
     pub const VERSION: u16 = 1;
+    /// Of a key-value client, what it has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv: Option<MovedKv>,
 }
 
 /// What may be answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+    /// Of a key-value client.
+    pub const KV: u16 = 2;
+
+    /// Whether this version understands the record.
+    #[must_use]
+    pub const fn is_understood(&self) -> bool {
+        match self.kv {
+            None => self.version == Self::VERSION,
+            Some(_) => self.version == Self::KV,
+        }
+    }
+}
+
+/// What a key-value client's next server must know of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedKv {
+    /// The pool it is connected to.
+    pub pool: String,
+    /// It has told its password, or there is none.
+    pub authenticated: bool,
+    /// Name, library and version, when it has said any.
+    pub client: Option<[Vec<u8>; 3]>,
 pub enum Reply {
     /// I live.
     Pong(Pong),

@@ -1,0 +1,194 @@
+//! The key-value engine within the server: its pools' listeners, its workers, and what moves to another server.
+//!
+//! Pools come with the configuration and their listeners with the process, so a server has those pools for life; what is
+//! behind them changes by [`KvEngine::commit`]. A server without pools has no worker.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock, mpsc};
+
+use config::{Config, Diagnostic};
+use demo::store::serve::{Shop, Speaks};
+use event::{Handle, Listener, Shares, Thread};
+use kv::{Kv, Moving, Plan, Shared, Worker, WorkerParts};
+use net::{Names, NamesOptions};
+use stats::Segment;
+use supervise::control::{Moved, MovedKv};
+
+use crate::engine::Released;
+
+/// The longest name of a client that moves with it.
+const CLIENT_TEXT_MAX: usize = 96;
+
+/// Connections to the stores.
+const STORE_CONNECTIONS_MAX: usize = 1_024;
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    static SHOPS: RefCell<Vec<(Speaks, Shop)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The store of this kind, on the one thread that has it.
+fn shop(speaks: Speaks) -> Shop {
+    SHOPS.with(|shops| {
+        let mut shops = shops.borrow_mut();
+        if let Some((_, shop)) = shops.iter().find(|(kind, _)| *kind == speaks) {
+            return shop.clone();
+        }
+        let shop = Shop::open(speaks);
+        shops.push((speaks, shop.clone()));
+        shop
+    })
+}
+
+/// Runs `f` with the calling event thread's worker, if it has one.
+pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
+    let worker = WORKER.with(|worker| worker.borrow().clone());
+    if let Some(worker) = worker {
+        f(&worker);
+    }
+}
+
+/// Judges the key-value part of a configuration.
+///
+/// # Errors
+/// What cannot be, at its place in the file.
+pub(crate) fn plan(config: &Config) -> Result<Arc<Plan>, Vec<Diagnostic>> {
+    kv::configuration::pools(&config.kv).and_then(Plan::prepare).map_err(|error| {
+        let place = config.kv.pool(error.pool()).map_or(config::Place::NOWHERE, |pool| pool.name.place);
+        vec![config.diagnose(place, error.to_string(), None)]
+    })
+}
+
+/// Listeners for the key-value engine, and the stores that demonstrate it.
+#[derive(Debug, Default)]
+pub struct KvListeners {
+    /// Clients of the pools, in the pools' order.
+    pub pools: Vec<OwnedFd>,
+    /// twemproxy's stats port.
+    pub stats: Option<OwnedFd>,
+    /// The embedded Redis store.
+    pub redis_store: Option<OwnedFd>,
+    /// The embedded memcached store.
+    pub memcached_store: Option<OwnedFd>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct KvEngine {
+    shares: Arc<Shares>,
+    /// Connections to the stores, which nobody waits for: their clients are pools.
+    stores: Arc<Shares>,
+    /// Where connections of another server are admitted, until this one drains.
+    door: RefCell<Option<Arc<Listener>>>,
+}
+
+/// What each event thread's worker is made of.
+pub(crate) struct KvSetup {
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    names: NamesOptions,
+    segment: Segment,
+    pools: Vec<Arc<Listener>>,
+    /// What the first thread alone accepts from.
+    stores: Vec<Arc<Listener>>,
+}
+
+impl KvEngine {
+    /// The engine, and what its threads need.
+    pub(crate) fn new(
+        config: &Config,
+        plan: Arc<Plan>,
+        listeners: KvListeners,
+        shares: Arc<Shares>,
+        peers: &Arc<OnceLock<Vec<Handle>>>,
+        setup: (NamesOptions, Segment),
+    ) -> std::io::Result<(Self, KvSetup)> {
+        let mut accepting = Vec::new();
+        for (index, (fd, pool)) in listeners.pools.into_iter().zip(&config.kv.pools).enumerate() {
+            sys::socket::set_keepalive(&fd, pool.tcpkeepalive)?;
+            accepting.push(Listener::new(fd, Arc::clone(&shares), Arc::clone(peers), move |_, tcp| {
+                with_worker(|worker| worker.serve(tcp, index));
+            })?);
+        }
+        let stores = Shares::new(1, STORE_CONNECTIONS_MAX);
+        let of_stores = [(listeners.redis_store, Speaks::Redis), (listeners.memcached_store, Speaks::Memcached)];
+        let of_stores = of_stores.into_iter().filter_map(|(fd, speaks)| Some((fd?, speaks)));
+        let of_stores = of_stores.map(|(fd, speaks)| {
+            Listener::new(fd, Arc::clone(&stores), Arc::default(), move |thread, tcp| shop(speaks).serve(thread, tcp))
+        });
+        let of_stores = of_stores.collect::<std::io::Result<_>>()?;
+        let door = RefCell::new(accepting.first().cloned());
+        let shared = Shared::new(&plan);
+        let (names, segment) = setup;
+        let setup = KvSetup { plan, shared, names, segment, pools: accepting, stores: of_stores };
+        Ok((Self { shares, stores, door }, setup))
+    }
+
+    /// Accepts nothing more. The threads' workers are told by [`drain`] or [`hand_over`].
+    pub(crate) fn close(&self) {
+        self.door.take();
+        self.shares.drain();
+        self.stores.drain();
+    }
+
+    /// Clients' connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.shares.open()
+    }
+
+    /// Serves a connection that another server let go of. `false`: it cannot, and the connection is closed.
+    pub(crate) fn take_over(&self, fd: OwnedFd, peer: Option<std::net::SocketAddr>, moved: MovedKv) -> bool {
+        let moving = Moving {
+            pool: moved.pool,
+            peer,
+            authenticated: moved.authenticated,
+            identity: moved.client.map(|[name, library, version]| kv::Identity { name, library, version }),
+        };
+        let door = self.door.borrow().clone();
+        door.is_some_and(|door| door.admit_to(fd, peer, move |_, tcp| with_worker(|w| w.take_over(tcp, moving))))
+    }
+}
+
+impl KvSetup {
+    /// Makes the worker of an event thread, and accepts on it.
+    pub(crate) fn set_up(&self, thread: &Thread) -> std::io::Result<()> {
+        if thread.index() == 0 {
+            self.stores.iter().try_for_each(|listener| listener.accept_on(thread))?;
+        }
+        if self.pools.is_empty() {
+            return Ok(());
+        }
+        let missing = || std::io::Error::other("the segment has no place for this thread");
+        let worker = Worker::new(WorkerParts {
+            thread: thread.clone(),
+            plan: Arc::clone(&self.plan),
+            shared: Arc::clone(&self.shared),
+            names: Names::new(self.names),
+            cells: self.segment.cells::<Kv>(thread.index()).ok_or_else(missing)?,
+        });
+        WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
+        self.pools.iter().try_for_each(|listener| listener.accept_on(thread))
+    }
+}
+
+/// On an event thread: clients end when what they asked is answered.
+pub(crate) fn drain() {
+    with_worker(Worker::drain);
+}
+
+/// On an event thread: clients' connections go to another server between two requests.
+pub(crate) fn hand_over(released: mpsc::Sender<Released>) {
+    with_worker(|worker| {
+        worker.hand_over(Rc::new(move |fd, moving: Moving| {
+            let Moving { pool, peer, authenticated, identity } = moving;
+            let client = identity.map(|identity| [identity.name, identity.library, identity.version]);
+            // What is too long for a packet of many is forgotten: it is told to nobody but its owner.
+            let client = client.filter(|texts| texts.iter().all(|text| text.len() <= CLIENT_TEXT_MAX));
+            let kv = Some(MovedKv { pool, authenticated, client });
+            // Nobody hears it any more only when this process ends: the connection closes with it.
+            drop(released.send(Released { fd, moved: Moved { version: Moved::KV, peer, kv } }));
+        }));
+    });
+}
