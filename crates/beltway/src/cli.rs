@@ -296,6 +296,18 @@ pub(crate) struct ServerArguments {
     /// Inherited listener for the embedded origin
     #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
     pub(crate) demoport: Option<PromisedList>,
+    /// Inherited listeners for the clients of pools; a Unix socket's port is 0
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) kvport: Option<PromisedList>,
+    /// Inherited listener for the key-value engine's stats
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) kvstatsport: Option<PromisedList>,
+    /// Inherited listener for the embedded Redis store
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) demoredisport: Option<PromisedList>,
+    /// Inherited listener for the embedded memcached store
+    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
+    pub(crate) demomemcachedport: Option<PromisedList>,
     /// Inherited descriptor of the lease
     #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
     pub(crate) lease: Option<RawFd>,
@@ -339,15 +351,3 @@ mod tests {
         assert_eq!(Cli::try_parse_from(["beltway"]).unwrap_err().exit_code(), 2, "usage without a command");
     }
 }
-    /// Inherited listeners for the clients of pools; a Unix socket's port is 0
-    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
-    pub(crate) kvport: Option<PromisedList>,
-    /// Inherited listener for the key-value engine's stats
-    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
-    pub(crate) kvstatsport: Option<PromisedList>,
-    /// Inherited listener for the embedded Redis store
-    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
-    pub(crate) demoredisport: Option<PromisedList>,
-    /// Inherited listener for the embedded memcached store
-    #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
-    pub(crate) demomemcachedport: Option<PromisedList>,

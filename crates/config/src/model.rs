@@ -98,12 +98,12 @@ pub struct Server {
 pub struct Demo {
     /// Where the origin listens; none: it does not run.
     pub origin: Option<Spanned<SocketAddr>>,
-}
-
     /// Where the Redis store listens; none: it does not run.
     pub redis: Option<Spanned<SocketAddr>>,
     /// Where the memcached store listens; none: it does not run.
     pub memcached: Option<Spanned<SocketAddr>>,
+}
+
 /// `cache`: the cache of HTTP responses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cache {

@@ -205,13 +205,6 @@ const ROWS: &[Key] = &[
         Restart,
         "Where the demonstration origin listens. `off`: it does not run.",
     ),
-    section("http", "The HTTP proxy."),
-    key(
-        "http.listen",
-        Kind::List { max: 64, bare: Some("address") },
-        "[]",
-        Restart,
-        "Where HTTP clients connect. An item is an address, or a map of the keys below.",
     key(
         "demo.redis",
         Kind::Address { off: true },
@@ -226,6 +219,13 @@ const ROWS: &[Key] = &[
         Restart,
         "Where the demonstration memcached store listens: little memory, gone when the server ends. `off`: it does not run.",
     ),
+    section("http", "The HTTP proxy."),
+    key(
+        "http.listen",
+        Kind::List { max: 64, bare: Some("address") },
+        "[]",
+        Restart,
+        "Where HTTP clients connect. An item is an address, or a map of the keys below.",
     ),
     required("http.listen[].address", Kind::Address { off: false }, Restart, "The address and port."),
     key(

@@ -115,7 +115,7 @@ fn listener(listener: &Listener) -> ListenerStatus {
         kind: listener.name.kind.as_str().to_owned(),
         configured: listener.name.configured.to_string(),
         address: listener.address().to_string(),
+        pool: listener.name.pool.clone(),
         backlog: listener.name.backlog,
     }
 }
-        pool: listener.name.pool.clone(),

@@ -368,11 +368,11 @@ fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {
         http: of_kind(ListenerKind::Http)?,
         server_page: of_kind(ListenerKind::Server)?.pop(),
         demo: of_kind(ListenerKind::Demo)?.pop(),
-    })
-}
         kv: KvListeners {
             pools: of_kind(ListenerKind::Kv)?,
             stats: of_kind(ListenerKind::KvStats)?.pop(),
             redis_store: of_kind(ListenerKind::DemoRedis)?.pop(),
             memcached_store: of_kind(ListenerKind::DemoMemcached)?.pop(),
         },
+    })
+}

@@ -161,7 +161,7 @@ pub struct ListenerStatus {
     pub address: String,
     /// How many connections may wait in its queue.
     pub backlog: u32,
-}
     /// Of a pool: its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+}

@@ -27,15 +27,15 @@ use http::local::Service;
 use http::{Http, Plan, Worker, WorkerParts};
 use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
+use supervise::control::Moved;
 use supervise::status::ThreadBeat;
 
-use supervise::control::Moved;
 use self::pages::Pages;
+pub use crate::kv_engine::KvListeners;
+use crate::kv_engine::{self, KvEngine, KvSetup};
 pub use self::reload::{Prepared, Unprepared};
 
 /// How often a thread does its house-keeping.
-pub use crate::kv_engine::KvListeners;
-use crate::kv_engine::{self, KvEngine, KvSetup};
 const TICK: Duration = Duration::from_millis(200);
 /// Threads for blocking work.
 const TASK_THREADS: usize = 2;
@@ -57,9 +57,6 @@ pub struct EngineListeners {
     pub server_page: Option<OwnedFd>,
     /// The embedded origin.
     pub demo: Option<OwnedFd>,
-}
-
-/// Who serves.
     /// The key-value engine's.
     pub kv: KvListeners,
 }
@@ -71,6 +68,9 @@ pub struct Released {
     pub fd: OwnedFd,
     /// What is known of it.
     pub moved: Moved,
+}
+
+/// Who serves.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// Its pid.
@@ -118,10 +118,10 @@ pub struct Engine {
     unheard: Arc<AtomicUsize>,
     /// Where connections of another server are admitted, until this one drains.
     http: RefCell<Option<Arc<Listener>>>,
+    kv: KvEngine,
     log_thread: LogThread,
     log: LogSender,
     segment: Segment,
-    kv: KvEngine,
 }
 
 /// What each thread's worker is made of.
@@ -135,6 +135,7 @@ struct Setup {
     access_log: Option<Sink>,
     listeners: Vec<Arc<Listener>>,
     clients: Arc<Shares>,
+    kv: KvSetup,
 }
 
 impl Engine {
@@ -142,7 +143,6 @@ impl Engine {
     ///
     /// # Errors
     /// When something the configuration asks for cannot be had.
-    kv: KvSetup,
     pub fn start(
         config: Arc<Config>,
         listeners: EngineListeners,
@@ -150,6 +150,8 @@ impl Engine {
         segment_path: Option<PathBuf>,
     ) -> Result<Self, StartError> {
         let plan = Plan::prepare(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
+        let kv_plan =
+            kv_engine::plan(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
         let threads = thread_count(config.threads);
         let (log_thread, log) =
             LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
@@ -157,8 +159,6 @@ impl Engine {
         log.report_panics();
         log.set_level(reload::level(config.log.level));
         if let LogFile::Path(path) = &config.log.file {
-        let kv_plan =
-            kv_engine::plan(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
             let sink = log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?;
             log.report_to(sink);
         }
@@ -187,6 +187,10 @@ impl Engine {
             accepting.push(listen(fd, &clients, None)?);
         }
         let http = RefCell::new(accepting.first().cloned());
+        let kv_clients = Shares::new(threads, connection_limit(None));
+        let of_kv = (reload::names_options(&config), segment.clone());
+        let (kv, kv_setup) = KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv)
+            .map_err(StartError::Threads)?;
         if let Some(fd) = listeners.server_page {
             let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients)));
             accepting.push(listen(fd, &own_pages, Some(service))?);
@@ -199,15 +203,12 @@ impl Engine {
             names: reload::names_options(&config),
             pool: reload::pool_options(&config, threads),
             shared_pool: Arc::default(),
-        let kv_clients = Shares::new(threads, connection_limit(None));
-        let of_kv = (reload::names_options(&config), segment.clone());
-        let (kv, kv_setup) = KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv)
-            .map_err(StartError::Threads)?;
             segment: segment.clone(),
             log: log.clone(),
             access_log,
             listeners: accepting,
             clients: Arc::clone(&clients),
+            kv: kv_setup,
         };
         let seed = SystemClock.wall().as_micros().cast_unsigned() ^ (u64::from(identity.pid) << 40);
         let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: false, seed };
@@ -221,7 +222,7 @@ impl Engine {
     /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
     pub fn drain(&self) {
         self.http.take();
-            kv: kv_setup,
+        self.kv.close();
         self.clients.drain();
         self.tell_all(|worker| {
             kv_engine::drain();
@@ -238,7 +239,6 @@ impl Engine {
                 with_worker(tell);
                 unheard.fetch_sub(1, Ordering::AcqRel);
             });
-        self.kv.close();
             if told.is_err() {
                 // A thread that has ended has nothing to drain.
                 self.unheard.fetch_sub(1, Ordering::AcqRel);
@@ -258,6 +258,7 @@ impl Engine {
     /// as it is idle, for that other server.
     pub fn hand_over(&self) -> mpsc::Receiver<Released> {
         self.http.take();
+        self.kv.close();
         self.clients.drain();
         self.own_pages.drain();
         let (released, to_send) = mpsc::channel();
@@ -278,7 +279,6 @@ impl Engine {
         if let Some(kv) = kv {
             return self.kv.take_over(fd, peer, kv);
         }
-        self.kv.close();
         self.http.borrow().as_ref().is_some_and(|listener| listener.admit(fd, peer))
     }
 
@@ -357,6 +357,7 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     for listener in &setup.listeners {
         listener.accept_on(thread)?;
     }
+    setup.kv.set_up(thread)?;
     let (log, clients) = (setup.log.clone(), Arc::clone(&setup.clients));
     let me = thread.clone();
     thread.spawn("house-keeping", async move {
@@ -377,4 +378,3 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     });
     Ok(())
 }
-    setup.kv.set_up(thread)?;

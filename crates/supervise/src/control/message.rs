@@ -70,19 +70,14 @@ pub struct Moved {
     pub version: u16,
     /// The client.
     pub peer: Option<SocketAddr>,
-}
-
-impl Moved {
-    /// Of an HTTP client. Grows when a field changes its meaning or one that must be heeded is added.
-    pub const VERSION: u16 = 1;
     /// Of a key-value client, what it has said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<MovedKv>,
 }
 
-/// What may be answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+impl Moved {
+    /// Of an HTTP client. Grows when a field changes its meaning or one that must be heeded is added.
+    pub const VERSION: u16 = 1;
     /// Of a key-value client.
     pub const KV: u16 = 2;
 
@@ -105,6 +100,11 @@ pub struct MovedKv {
     pub authenticated: bool,
     /// Name, library and version, when it has said any.
     pub client: Option<[Vec<u8>; 3]>,
+}
+
+/// What may be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// I live.
     Pong(Pong),
