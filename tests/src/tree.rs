@@ -15,26 +15,44 @@ pub struct Tree {
     stub: Guard,
     home: Home,
     http: SocketAddr,
+    page: SocketAddr,
 }
 
 impl Tree {
     /// Starts `beltway run` with these keys below `http`, and waits until all three serve.
     #[must_use]
     pub fn run(http: &str) -> Self {
+        Self::run_in(http, "", &[])
+    }
+
+    /// As [`Tree::run`], with a server that breaks when its own page is asked to.
+    #[must_use]
+    pub fn run_fragile(http: &str) -> Self {
+        Self::run_in(http, "", &[("BELTWAY_FAULTS_FOR_TESTS", "let this server be broken by requests")])
+    }
+
+    /// As [`Tree::run`], with more of a configuration and of an environment.
+    #[must_use]
+    pub fn run_in(http: &str, more: &str, environment: &[(&str, &str)]) -> Self {
         let (home, address, page, admin) = (Home::new(), free_address(), free_address(), free_address());
         let below = http.lines().map(|line| format!("  {line}\n")).collect::<String>();
         let text = format!(
             "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
              supervise: {{heartbeat_interval: 100ms, hang_timeout: 2s, stop_timeout: 5s, respawn_backoff_max: 500ms}}\n\
-             http:\n  listen: [\"{address}\"]\n{below}",
+             http:\n  listen: [\"{address}\"]\n{below}{more}\n",
             home.file("run").display()
         );
         let file = home.file("beltway.yaml");
         fs::write(&file, text).unwrap();
         let log = fs::File::create(home.file("log")).unwrap();
         let mut command = Command::new(process::beltway());
-        command.args(["run", "-c"]).arg(&file).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut tree = Self { stub: Guard::start(command), home, http: address };
+        command
+            .args(["run", "-c"])
+            .arg(&file)
+            .envs(environment.iter().copied())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let mut tree = Self { stub: Guard::start(command), home, http: address, page };
         eventually("all three serve", || {
             assert!(tree.stub.runs(), "it ended:\n{}", tree.log());
             tree.status().filter(is_whole).map(|_| ())
@@ -46,6 +64,27 @@ impl Tree {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The server's own page.
+    #[must_use]
+    pub fn page(&self) -> SocketAddr {
+        self.page
+    }
+
+    /// Asks the server to break in this way. It does not answer; keep the connection, for one that is closed early may
+    /// never be looked at.
+    #[must_use]
+    pub fn break_by(&self, fault: &str) -> crate::Peer {
+        let mut peer = crate::Peer::try_connect(self.page).unwrap();
+        peer.try_send(format!("POST /fault/{fault} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).unwrap();
+        peer
+    }
+
+    /// What is known of the dead.
+    #[must_use]
+    pub fn obituaries(&self) -> Vec<serde_json::Value> {
+        serde_json::from_slice(&self.ask(&["ctl", "server", "obituaries", "--json"]).stdout).unwrap_or_default()
     }
 
     /// The process at the root.

@@ -5,6 +5,8 @@
 //! change       reload and restart: prepare, commit, replace
 //! servers      one server process: start with inherited listeners, adoption of one that lives, its end
 //! listeners    where the listeners come from: a server or cop that holds them, else bound
+//! vigil        the side of the server that serves: who hangs is ended
+//! pulse        from the beats of event threads to who hangs
 //! report       what is known of the tree, published whole for whoever asks
 //! admin        the control plane for operators, on a thread of its own; supervision never waits for it
 //! ```
@@ -14,8 +16,10 @@
 pub mod admin;
 mod change;
 mod listeners;
+mod pulse;
 mod report;
 mod servers;
 mod supervisor;
+mod vigil;
 
 pub use supervisor::run;

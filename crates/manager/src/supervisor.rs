@@ -27,6 +27,7 @@ use crate::change::{Asker, Change};
 use crate::listeners;
 use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, Server};
+use crate::vigil::Vigil;
 
 /// How long each process may take to set the level of its log.
 const LEVEL_WITHIN: Duration = Duration::from_millis(200);
@@ -55,6 +56,8 @@ pub(crate) struct Supervisor {
     /// Grows with each change of the listeners.
     pub(crate) listeners_epoch: u64,
     pub(crate) servers: Vec<Server>,
+    /// Their threads, watched.
+    pub(crate) vigil: Vigil,
     /// A change that is under way.
     pub(crate) change: Option<Change>,
     /// The last generation that was told of the configuration in force because it ran another.
@@ -115,6 +118,7 @@ impl Supervisor {
             listeners,
             listeners_epoch: 1,
             servers,
+            vigil: Vigil::default(),
             change: None,
             reconciled: 0,
             last_end: (0, String::new()),
@@ -161,6 +165,7 @@ impl Supervisor {
         self.turn_change(now);
         self.start_server(now);
         self.hasten(now);
+        self.keep_vigil(now);
         self.mind_cop(now, &reaped);
         self.answer(now);
         if now >= self.housekeeping_at {
@@ -181,6 +186,7 @@ impl Supervisor {
         let moments = self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server)]);
         let moments = moments.chain([
             Some(self.housekeeping_at),
+            Some(self.vigil.next_at()),
             self.change.as_ref().map(Change::until),
             self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
             self.needs_server().then_some(self.not_before),

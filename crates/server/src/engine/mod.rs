@@ -1,11 +1,13 @@
 //! The event threads and all they do.
 //!
+//! - `faults`: breaking it on purpose, in tests.
 //! - `numbers`: the segment, and what the loops say of themselves.
 //! - `pages`: the server's own page.
 //! - `reload`: a new configuration, prepared and put in force.
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
+mod faults;
 mod numbers;
 mod pages;
 mod reload;

@@ -16,11 +16,13 @@ pub(super) struct Pages {
     identity: Identity,
     segment: Segment,
     clients: Arc<Shares>,
+    /// Faults may be asked for.
+    faults: bool,
 }
 
 impl Pages {
     pub(super) fn new(identity: Identity, segment: Segment, clients: Arc<Shares>) -> Self {
-        Self { identity, segment, clients }
+        Self { identity, segment, clients, faults: super::faults::are_wanted() }
     }
 
     fn page(&self, path: &[u8]) -> (u16, &'static str, &'static str, String) {
@@ -47,6 +49,9 @@ impl Service for Pages {
         let path = request.target.split(|&byte| byte == b'?').next().unwrap_or_default();
         let (mut status, mut phrase, kind, mut text) = self.page(path);
         let mut more = "";
+        if self.faults && request.method == b"POST" {
+            super::faults::commit(path);
+        }
         if !matches!(request.method, b"GET" | b"HEAD") {
             (status, phrase, more) = (405, "Method Not Allowed", "Allow: GET, HEAD\r\n");
             text = "Only GET and HEAD.\n".into();
