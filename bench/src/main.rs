@@ -3,10 +3,11 @@
 //! ```text
 //! cargo run --release -p bench -- http      throughput and CPU per request, against floors and peers
 //! cargo run --release -p bench -- faults    kill -9 of each process under load
+//! cargo run --release -p bench -- kv        commands of Redis and memcached, beside nutcracker
 //! cargo run --release -p bench -- event     the event system by itself, beside tokio and a bare eventfd
 //! ```
 //!
-//! One module per suite ([`http`], [`faults`], [`event`]); what they share lies beside them: [`leash`] (children that cannot be left
+//! One module per suite ([`http`], [`kv`], [`faults`], [`event`]); what they share lies beside them: [`leash`] (children that cannot be left
 //! behind), [`lab`] (directory and cores), [`origin`], [`target`] (how each program is configured), [`floors`] (the
 //! minimal servers), [`load`], [`account`] and [`syscalls`] (what a target used). What the numbers mean is in
 //! `docs/benchmarks.md`.
@@ -18,6 +19,7 @@ mod event;
 mod faults;
 mod floors;
 mod http;
+mod kv;
 mod lab;
 mod leash;
 mod load;
@@ -55,6 +57,8 @@ enum Suite {
     Faults(faults::Options),
     /// Events, timers, channels and wake-ups of the event system by itself
     Event(event::Options),
+    /// Commands of Redis and memcached: throughput, CPU, memory and faults, beside nutcracker
+    Kv(kv::Options),
     /// One request to 127.0.0.1: prints head and length of the answer
     Fetch {
         /// Port on 127.0.0.1
@@ -95,6 +99,7 @@ fn run(suite: &Suite) -> Outcome<ExitCode> {
         Suite::Http(options) => Ok(code(http::run(options)?)),
         Suite::Faults(options) => Ok(code(faults::run(options)?)),
         Suite::Event(options) => Ok(code(event::run(options)?)),
+        Suite::Kv(options) => Ok(code(kv::run(options)?)),
         Suite::Fetch { port, path } => {
             let answer = probe::get(*port, path, &[("Connection", "close")])?;
             print!("{}", String::from_utf8_lossy(&answer.head));

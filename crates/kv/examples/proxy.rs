@@ -1,7 +1,8 @@
 //! A proxy and nothing else: `proxy LISTEN redis|memcached THREADS SERVER… [key=value…]`, for trying and measuring.
 //!
 //! Settings: `timeout`, `server_retry_timeout` (milliseconds), `server_failure_limit`, `server_connections`, `batch`,
-//! `auto_eject_hosts`, `redis_auth`, `hash_tag`, `hash`, `distribution`.
+//! `auto_eject_hosts`, `redis_auth`, `hash_tag`, `hash`, `distribution`. It ends with its input, or with `until=killed`
+//! when it is killed.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -49,6 +50,7 @@ fn pool(protocol: &str, rest: &[String]) -> Result<PoolSource, Box<dyn Error>> {
             "redis_db" => pool.redis_db = value.parse()?,
             "hash_tag" => pool.hash_tag = Some(value.parse().map_err(|_| "hash_tag is two characters")?),
             "hash" => pool.hash = value.parse().map_err(|_| "no such hash")?,
+            "until" => {}
             "distribution" => pool.distribution = value.parse().map_err(|_| "no such distribution")?,
             _ => return Err(format!("no such setting: {key}").into()),
         }
@@ -64,7 +66,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::prepare(vec![pool(protocol, rest)?])?;
     let threads: usize = threads.parse()?;
     let shared = Shared::new(&plan);
-    let socket = std::net::TcpListener::bind(listen.as_str())?;
+    let address: std::net::SocketAddr = listen.parse()?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    let socket = std::net::TcpListener::from(socket);
     println!("{}", socket.local_addr()?);
     let peers = Arc::new(OnceLock::new());
     let shares = Shares::new(threads, 20_000);
@@ -103,6 +110,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Set here alone, once.
     let _ = peers.set(processor.net().to_vec());
     // Until whoever started it closes its input, or kills it.
+    while rest.iter().any(|word| word == "until=killed") {
+        std::thread::park();
+    }
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     if processor.stop(Duration::from_secs(2)) { Ok(()) } else { Err("a thread did not end".into()) }
 }

@@ -1,0 +1,157 @@
+//! What is measured: nutcracker as Debian has it, and Beltway, each with one pool in front of given servers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kv::Protocol;
+
+use super::stores::Store;
+use crate::error::{Doing, Outcome, Trouble};
+use crate::lab::{self, Lab};
+use crate::leash::{Leash, LeashedCommand};
+use crate::load::pipelined;
+
+/// How long a proxy may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    /// The first server itself.
+    Direct,
+    /// Debian's twemproxy.
+    Nutcracker,
+    /// This project's.
+    Beltway,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Direct, Self::Nutcracker, Self::Beltway];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nutcracker => "nutcracker",
+            Self::Beltway => "beltway",
+        }
+    }
+}
+
+/// How a proxy is to be set up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Setup {
+    pub(super) protocol: Protocol,
+    /// So many of the servers.
+    pub(super) servers: usize,
+    /// Ejects: 2 failures, 2 s, requests may take 400 ms.
+    pub(super) ejects: bool,
+    /// Event threads of Beltway's; nutcracker has one.
+    pub(super) threads: usize,
+    /// Alone on its core, or on any.
+    pub(super) pinned: bool,
+}
+
+/// A running proxy, or none where the server is asked directly.
+pub(super) struct Proxy {
+    pub(super) port: u16,
+    leash: Option<Leash>,
+    direct: Vec<u32>,
+}
+
+impl Proxy {
+    /// Its processes; the server's where there is no proxy.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        self.leash.as_ref().map_or_else(|| self.direct.clone(), Leash::processes)
+    }
+
+    /// Starts one and waits until it answers.
+    pub(super) fn start(lab: &Lab, beltway: &Path, kind: Kind, setup: &Setup, stores: &[Store]) -> Outcome<Self> {
+        let servers = stores
+            .get(..setup.servers)
+            .ok_or_else(|| Trouble::Wrong(format!("there are no {} servers", setup.servers)))?;
+        if kind == Kind::Direct {
+            return Ok(Self { port: servers[0].port, leash: None, direct: servers[0].processes() });
+        }
+        let port = lab::free_port()?;
+        let room = lab.room(kind.name())?;
+        let words = match kind {
+            Kind::Direct | Kind::Nutcracker => nutcracker(&room, port, setup, servers)?,
+            Kind::Beltway if beltway.ends_with("proxy") => example(beltway, port, setup, servers),
+            Kind::Beltway => {
+                let mut words = vec![beltway.display().to_string()];
+                words.extend(nutcracker(&room, port, setup, servers)?);
+                words
+            }
+        };
+        let core =
+            if setup.pinned { lab.proxy_core.to_string() } else { format!("{},{}", lab.proxy_core, lab.load_core) };
+        let command = LeashedCommand::new("taskset", lab.proxy_core).args(["-c", &core]).args(words);
+        let log = room.join("output");
+        let leash = Leash::spawn(&command, &log, &log)?;
+        let question: &[u8] = match setup.protocol {
+            Protocol::Redis => b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n",
+            Protocol::Memcached => b"get a\r\n",
+        };
+        lab::wait_until("a proxy's first answer", PATIENCE, || {
+            pipelined::once(port, setup.protocol, question, 1).is_ok()
+        })
+        .map_err(|_| {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            Trouble::Wrong(format!("{} does not answer: {said}", kind.name()))
+        })?;
+        Ok(Self { port, leash: Some(leash), direct: Vec::new() })
+    }
+}
+
+fn nutcracker(room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
+    let mut text = format!(
+        "bench:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  backlog: 4096\n  redis: {}\n",
+        setup.protocol == Protocol::Redis
+    );
+    if setup.ejects {
+        text.push_str(
+            "  timeout: 400\n  auto_eject_hosts: true\n  server_failure_limit: 2\n  server_retry_timeout: 2000\n",
+        );
+    }
+    text.push_str("  servers:\n");
+    for server in servers {
+        text.push_str(&format!("   - 127.0.0.1:{}:1\n", server.port));
+    }
+    let conf = room.join("nutcracker.yml");
+    fs::write(&conf, text).doing(conf.display())?;
+    let stats = lab::free_port()?.to_string();
+    Ok(["nutcracker", "-c", &conf.display().to_string(), "-a", "127.0.0.1", "-s", &stats].map(str::to_owned).to_vec())
+}
+
+fn example(program: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Vec<String> {
+    let protocol = if setup.protocol == Protocol::Redis { "redis" } else { "memcached" };
+    let mut words = vec![program.display().to_string()];
+    words.extend([format!("127.0.0.1:{port}"), protocol.to_owned(), setup.threads.to_string()]);
+    words.extend(servers.iter().map(|server| format!("127.0.0.1:{}", server.port)));
+    // Otherwise it ends when its input does, and the leash gives it none.
+    words.push("until=killed".to_owned());
+    if setup.ejects {
+        let settings = ["timeout=400", "auto_eject_hosts=true", "server_failure_limit=2", "server_retry_timeout=2000"];
+        words.extend(settings.map(str::to_owned));
+    }
+    words
+}
+
+/// Brings the example up to date through cargo when this program itself was started by cargo, and finds it.
+pub(super) fn build() -> Outcome<PathBuf> {
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let status = Command::new(cargo)
+            .args(["build", "--release", "--quiet", "-p", "beltway-kv", "--example", "proxy"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .doing("building the proxy")?;
+        if !status.success() {
+            return Err(Trouble::NotBuilt("the proxy does not compile".to_owned()));
+        }
+    }
+    let me = std::env::current_exe().doing("finding this program")?;
+    let example = me.with_file_name("examples").join("proxy");
+    if example.is_file() { Ok(example) } else { Err(Trouble::NotBuilt(format!("{} is missing", example.display()))) }
+}
