@@ -13,7 +13,7 @@ use supervise::failure::{COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRON
 use supervise::log::{Level, timestamp};
 use supervise::{obituary, wait};
 
-use crate::cli::{Asked, ConfigCommand, CtlCommand, LogCommand, MetricCommand, Place, ServerCommand};
+use crate::cli::{Asked, ConfigCommand, CtlCommand, LogCommand, MetricCommand, ServerCommand};
 use crate::commands::directory;
 
 /// What a change may take beyond the start of a server.
@@ -23,8 +23,20 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
     match command {
         CtlCommand::Status(asked) => status(&asked),
         CtlCommand::Config { command } => match command {
-            ConfigCommand::Get(asked) => in_force(&asked),
-            ConfigCommand::Diff(asked) => change(&asked, Proposal::File, Step::Judge),
+            ConfigCommand::Get { key: Some(key), asked, .. } => one_key(&asked, &key),
+            ConfigCommand::Get { all: true, asked, .. } => every_key(&asked),
+            ConfigCommand::Get { asked, .. } => in_force(&asked),
+            ConfigCommand::Set { key, value, restart, judge, asked } => {
+                let step = match (judge, restart) {
+                    (true, _) => Step::Judge,
+                    (false, true) => Step::Restart,
+                    (false, false) => Step::Reload,
+                };
+                change(&asked, Proposal::Set { key, value }, step)
+            }
+            ConfigCommand::Diff { number, asked } => {
+                change(&asked, number.map_or(Proposal::File, Proposal::Past), Step::Judge)
+            }
             ConfigCommand::Reload(asked) => change(&asked, Proposal::File, Step::Reload),
             ConfigCommand::History(asked) => past(&asked),
             ConfigCommand::Rollback { number, restart, asked } => {
@@ -35,6 +47,7 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             ServerCommand::Restart(asked) => change(&asked, Proposal::File, Step::Restart),
             ServerCommand::Stop(asked) => serve(&asked, false),
             ServerCommand::Start(asked) => serve(&asked, true),
+            ServerCommand::Drain(asked) => done(&asked, "draining", |directory| ctl::drain(directory, true)),
             ServerCommand::Obituaries(asked) => obituaries(&asked),
         },
         CtlCommand::Metric { command } => match command {
@@ -45,18 +58,19 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             }
         },
         CtlCommand::Log { command } => match command {
-            LogCommand::Reopen(place) => at(&place, ctl::reopen_logs),
-            LogCommand::Level { level, place } => {
-                let level = match level.as_str() {
-                    "error" => Level::Error,
-                    "warn" => Level::Warning,
-                    "info" => Level::Info,
-                    "debug" => Level::Debug,
-                    _ => return WRONG_USAGE,
-                };
-                at(&place, |directory| ctl::set_log_level(directory, level))
-            }
+            LogCommand::Reopen(asked) => done(&asked, "reopened", ctl::reopen_logs),
+            LogCommand::Level { level, asked } => match level.parse::<Level>() {
+                Ok(level) => done(&asked, "set", |directory| ctl::set_log_level(directory, level)),
+                Err(error) => {
+                    eprintln!("beltway: {error}");
+                    WRONG_USAGE
+                }
+            },
         },
+        CtlCommand::Memory { exact, asked } => with(&asked, |directory| {
+            let memory = ctl::memory(directory, exact)?;
+            Ok(printed(&asked, to_value(&memory), || ctl::memory_table(&memory)))
+        }),
     }
 }
 
@@ -99,15 +113,45 @@ fn start_timeout(directory: &RuntimeDir) -> Duration {
 }
 
 fn in_force(asked: &Asked) -> u8 {
-    with(asked, |directory| match configuration::committed(directory) {
-        Ok(Some(config)) => {
-            let (source, text) = (config.file_name(), config.source_text());
-            let json = serde_json::json!({"source": source, "digest": configuration::digest(&config), "text": text});
-            Ok(printed(asked, Ok(json), || text.to_owned()))
-        }
+    with(asked, |directory| {
+        let config = committed(directory)?;
+        let (source, text) = (config.file_name(), config.source_text());
+        let json = serde_json::json!({"source": source, "digest": configuration::digest(&config), "text": text});
+        Ok(printed(asked, Ok(json), || text.to_owned()))
+    })
+}
+
+fn committed(directory: &RuntimeDir) -> Result<config::Config, CtlError> {
+    match configuration::committed(directory) {
+        Ok(Some(config)) => Ok(config),
         Ok(None) => Err(CtlError::NotRunning(directory.path().display().to_string())),
         Err(why) => Err(CtlError::Unfinished(why)),
+    }
+}
+
+fn one_key(asked: &Asked, key: &str) -> u8 {
+    with(asked, |directory| {
+        let Some(setting) = committed(directory)?.setting(key) else {
+            let near = config::nearest_key(key).filter(|near| *near != key);
+            let near = near.map(|near| format!("; the nearest is `{near}`")).unwrap_or_default();
+            let why = format!("`{key}` is no key with a value of its own{near}; `ctl config get --all` shows them");
+            return Err(CtlError::Unfinished(why));
+        };
+        Ok(printed(asked, Ok(json_of(&setting)), || format!("{}\n", setting.value)))
     })
+}
+
+fn every_key(asked: &Asked) -> u8 {
+    with(asked, |directory| {
+        let settings = committed(directory)?.every_setting();
+        let json = settings.iter().map(json_of).collect();
+        Ok(printed(asked, Ok(json), || ctl::settings(&settings)))
+    })
+}
+
+fn json_of(setting: &config::Setting) -> serde_json::Value {
+    let config::Setting { key, value, is_written, applied } = setting;
+    serde_json::json!({"key": key, "value": value, "written": is_written, "applied_by": applied.to_string()})
 }
 
 fn past(asked: &Asked) -> u8 {
@@ -176,18 +220,25 @@ fn print_numbers(asked: &Asked, numbers: &[(String, String)]) -> u8 {
     printed(asked, to_value(numbers), || numbers.iter().map(|(name, value)| format!("{name} {value}\n")).collect())
 }
 
-fn at(place: &Place, act: impl FnOnce(&RuntimeDir) -> Result<(), CtlError>) -> u8 {
-    match directory(place).map(|directory| act(&directory)) {
-        Ok(Ok(())) => DONE,
-        Ok(Err(error)) => complain(&error),
-        Err(code) => code,
-    }
+/// What is done with no more to tell.
+fn done(asked: &Asked, what: &str, act: impl FnOnce(&RuntimeDir) -> Result<(), CtlError>) -> u8 {
+    with(asked, |directory| {
+        act(directory)?;
+        Ok(printed(asked, to_value(what), || format!("{what}\n")))
+    })
 }
 
 fn with(asked: &Asked, act: impl FnOnce(&RuntimeDir) -> Result<u8, CtlError>) -> u8 {
     match directory(&asked.place).map(|directory| act(&directory)) {
         Ok(Ok(code)) => code,
-        Ok(Err(error)) => complain(&error),
+        Ok(Err(error)) => {
+            if asked.json {
+                // For programs; people read the same on standard error.
+                let code = exit_code_of(&error);
+                let _ = printed(asked, Ok(serde_json::json!({"error": error.to_string(), "exit": code})), String::new);
+            }
+            complain(&error)
+        }
         Err(code) => code,
     }
 }
@@ -210,5 +261,9 @@ fn printed(asked: &Asked, json: serde_json::Result<serde_json::Value>, text: imp
 
 pub(crate) fn complain(error: &CtlError) -> u8 {
     eprintln!("beltway: {error}");
+    exit_code_of(error)
+}
+
+const fn exit_code_of(error: &CtlError) -> u8 {
     if matches!(error, CtlError::NotRunning(_)) { NOT_RUNNING } else { COULD_NOT }
 }

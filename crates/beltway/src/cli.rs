@@ -172,10 +172,46 @@ pub(crate) enum CtlCommand {
 /// What may be asked of the configuration.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Shows the text that is in force
-    Get(Asked),
+    /// Shows the text that is in force, or the value of one key
+    Get {
+        /// The key, such as http.timeouts.keep_alive
+        key: Option<String>,
+        /// Every key with its value
+        #[arg(long, conflicts_with = "key")]
+        all: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Sets one key in the file, and puts it in force; what is refused changes neither
+    Set {
+        /// The key, such as http.timeouts.keep_alive
+        key: String,
+        /// Its value, as it would be written in the file
+        value: String,
+        /// With a new server side by side, when the key takes one
+        #[arg(long, conflicts_with = "judge")]
+        restart: bool,
+        /// Only says what would happen
+        #[arg(long)]
+        judge: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Judges the file as the running server would, and says which keys differ and what they take
-    Diff(Asked),
+    /// Shows where the memory is: by process and by room
+    Memory {
+        /// Divides what processes share among them, too: the server's new mappings wait some milliseconds for it
+        #[arg(long)]
+        exact: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    Diff {
+        /// Instead of the file, one of the history, by its number
+        number: Option<u64>,
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Puts what the file says in force
     Reload(Asked),
     /// Shows the configurations that were in force
@@ -198,9 +234,8 @@ pub(crate) enum ServerCommand {
     /// Replaces it by a new one; no connection is refused
     Restart(Asked),
     /// Lets it finish what it has, and runs none until `start`: new connections wait
-    #[command(alias = "drain")]
     Stop(Asked),
-    /// Runs one again after `stop`
+    /// Runs one again after `stop`, or takes a `drain` back
     Start(Asked),
     /// Tells of what processes died, and what they were doing
     Obituaries(Asked),
@@ -210,6 +245,8 @@ pub(crate) enum ServerCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum MetricCommand {
     /// Shows one, by its name
+    /// Has /healthz say `draining` and everything else go on, so that balancers send nobody new; until `start`
+    Drain(Asked),
     Get {
         /// Its name, such as beltway_http_requests_total
         name: String,
@@ -242,14 +279,14 @@ pub(crate) enum MetricCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum LogCommand {
     /// Closes and opens the log files, after they were renamed
-    Reopen(Place),
+    Reopen(Asked),
     /// Sets how much all processes tell, until the next reload
     Level {
         /// error, warn, info or debug
         #[arg(value_parser = ["error", "warn", "info", "debug"])]
         level: String,
         #[command(flatten)]
-        place: Place,
+        asked: Asked,
     },
 }
 

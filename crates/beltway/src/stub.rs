@@ -165,6 +165,7 @@ impl Stub {
         if failed || cop != Sight::Gone || manager == Sight::Lives {
             return;
         }
+                self.family.follow_log_level(&self.config);
         let mut arguments = vec![OsString::from("--in-tree")];
         if self.first.is_some() {
             arguments.push("--first".into());

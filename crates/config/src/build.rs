@@ -33,7 +33,7 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
         },
         io: s.choice("io", Io::from_word),
         log: Log { level: s.choice("log.level", Level::from_word), file: s.log_file("log.file") },
-        admin: Admin { listen: s.address("admin.listen") },
+        admin: Admin { listen: s.address("admin.listen"), token_file: s.path("admin.token_file") },
         server: Server { listen: s.address("server.listen"), drain_timeout: s.duration("server.drain_timeout") },
         demo: Demo {
             origin: s.address("demo.origin"),

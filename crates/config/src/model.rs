@@ -82,6 +82,8 @@ pub enum LogFile {
 pub struct Admin {
     /// Where it listens; none: nowhere.
     pub listen: Option<Spanned<SocketAddr>>,
+    /// Where the token for changes is; none: it only reads.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `server`: the server by itself.

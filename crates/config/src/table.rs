@@ -182,6 +182,13 @@ const ROWS: &[Key] = &[
         Restart,
         "Where manager listens for operators. `off`: nowhere.",
     ),
+    key(
+        "admin.token_file",
+        Kind::Path { word: "off" },
+        "off",
+        Reload,
+        "The file with the token that whoever changes something over the admin port must show; nobody else may read it. `off`: the port only reads.",
+    ),
     section("server", "The server process by itself."),
     key(
         "server.listen",

@@ -370,6 +370,7 @@ impl Patrol {
         }
     }
 
+                | Request::Drain(_)
     const fn sign_of(&self, who: Who, seen: &Observations) -> Sign {
         match who {
             Who::Manager => seen.manager,

@@ -11,6 +11,7 @@ use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
 use supervise::log::Level;
+use supervise::memory::{self, Memory};
 use supervise::role::Role;
 use supervise::status::{ServerState, Status};
 use supervise::stop::{self, Stopped};
@@ -153,6 +154,31 @@ pub fn numbers(directory: &RuntimeDir, pattern: &str) -> Result<Vec<(String, Str
 /// [`CtlError::NotRunning`], or somebody does not answer.
 pub fn set_log_level(directory: &RuntimeDir, level: Level) -> Result<(), CtlError> {
     ask_running(directory, &Request::LogLevel(level), ANSWER_WITHIN).map(|_| ())
+}
+
+/// Where the memory of the tree is; `exact` also divides what processes share among them, which costs the server some
+/// milliseconds.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or manager does not answer.
+pub fn memory(directory: &RuntimeDir, exact: bool) -> Result<Memory, CtlError> {
+    let status = match ask_running(directory, &Request::Status, ANSWER_WITHIN)? {
+        Reply::Status(status) => status,
+        other => return Err(ControlError::Malformed(format!("{other:?}")).into()),
+    };
+    let mut counted = Vec::new();
+    for pattern in memory::NUMBERS {
+        counted.extend(numbers(directory, pattern)?);
+    }
+    Ok(memory::account(&status, &counted, exact))
+}
+
+/// Says whether a balancer is to be told that this machine goes: readiness fails from now on, and everything goes on.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], or somebody does not answer.
+pub fn drain(directory: &RuntimeDir, wanted: bool) -> Result<(), CtlError> {
+    ask_running(directory, &Request::Drain(wanted), ANSWER_WITHIN).map(|_| ())
 }
 
 /// Says whether a server is to run, and waits until one serves, or none lives, at most `bound`.

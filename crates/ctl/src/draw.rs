@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use base::WallTime;
+use config::Setting;
 use supervise::change::{Outcome, Verdict};
 use supervise::log::timestamp;
+use supervise::memory::{Memory, show};
 use supervise::obituary::Obituary;
 use supervise::status::{HeartbeatStatus, ProcessStatus, Status};
 
@@ -15,10 +17,12 @@ use crate::ask::Census;
 #[must_use]
 pub fn tree(status: &Status) -> String {
     let mut text = String::new();
-    let state = match (status.stopping, status.servers.iter().any(|s| s.state.as_str() == "ready")) {
-        (true, _) => "stopping",
-        (false, true) => "serving",
-        (false, false) => "not serving",
+    let ready = status.servers.iter().any(|server| server.state.as_str() == "ready");
+    let state = match (status.stopping, status.leaving, ready) {
+        (true, ..) => "stopping",
+        (false, true, true) => "serving, and its readiness fails (ctl server drain)",
+        (false, false, true) => "serving",
+        (false, _, false) => "not serving",
     };
     let _ = writeln!(text, "Beltway {}: {state}", status.version);
     let _ = writeln!(
@@ -88,10 +92,60 @@ pub fn verdict(verdict: &Verdict) -> String {
     };
     for changed in &verdict.changed {
         let how = if changed.needs_restart { "restart" } else { "reload" };
-        let _ = writeln!(text, "  {how:<8} {}", changed.key);
+        let _ = write!(text, "  {how:<8} {}", changed.key);
+        if changed.before != changed.after {
+            let _ = write!(text, ": {} -> {}", changed.before, changed.after);
+        }
+        text.push('\n');
     }
     for diagnostic in &verdict.diagnostics {
         let _ = writeln!(text, "{diagnostic}");
+    }
+    text
+}
+
+/// Where the memory is.
+#[must_use]
+pub fn memory_table(memory: &Memory) -> String {
+    let mut text = String::new();
+    let exact = memory.processes.iter().any(|process| process.proportional_bytes.is_some());
+    let _ = write!(text, "{:<28} {:>12} {:>12} {:>12} {:>12}", "process", "resident", "its own", "of files", "shared");
+    text.push_str(if exact { "        share\n" } else { "\n" });
+    for process in &memory.processes {
+        let mut name = format!("{}[{}]", process.name, process.pid);
+        if process.generation > 0 {
+            let _ = write!(name, " gen. {}", process.generation);
+        }
+        let _ = write!(text, "{name:<28}");
+        for bytes in [process.resident_bytes, process.anonymous_bytes, process.file_bytes, process.shared_bytes] {
+            let _ = write!(text, " {:>12}", show(bytes));
+        }
+        if exact {
+            let _ = write!(text, " {:>12}", process.proportional_bytes.map_or_else(|| "?".to_owned(), show));
+        }
+        if process.swapped_bytes > 0 {
+            let _ = write!(text, "  and {} swapped out", show(process.swapped_bytes));
+        }
+        text.push('\n');
+    }
+    text.push_str("\nrooms of the server\n");
+    for room in &memory.rooms {
+        let bytes = room.bytes.map_or_else(|| "-".to_owned(), show);
+        let _ = writeln!(text, "  {:<12} {bytes:>12}  {}", room.name, room.note);
+    }
+    let _ = writeln!(text, "the kernel's TCP sockets, everybody's: {}", show(memory.kernel_sockets_bytes));
+    text
+}
+
+/// Every key with its value.
+#[must_use]
+pub fn settings(settings: &[Setting]) -> String {
+    let width = settings.iter().map(|setting| setting.key.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for setting in settings {
+        let lines = setting.value.split_whitespace().collect::<Vec<_>>().join(" ");
+        let note = if setting.is_written { "" } else { "  (default)" };
+        let _ = writeln!(text, "{:<width$}  {:<8} {lines}{note}", setting.key, setting.applied.to_string());
     }
     text
 }
@@ -138,6 +192,11 @@ pub fn census(census: &Census) -> String {
 fn line(text: &mut String, depth: usize, process: &ProcessStatus, note: &str) {
     let indent = "  ".repeat(depth);
     let _ = write!(text, "{indent}{:<16} {:>8}  up {}{note}", process.name, process.pid, age(process.age_ms));
+    if process.lease.holder == Some(process.pid) {
+        let _ = write!(text, ", holds {}", process.lease.file);
+    } else if !process.lease.file.is_empty() {
+        let _ = write!(text, ", does NOT hold {}", process.lease.file);
+    }
     if process.restarts > 0 {
         let _ = write!(text, ", restarted {} times", process.restarts);
     }

@@ -7,5 +7,7 @@
 mod ask;
 mod draw;
 
-pub use ask::{Census, CtlError, Known, change, numbers, reopen_logs, serve, set_log_level, status, stop};
-pub use draw::{census, obituaries, tree, verdict};
+pub use ask::{
+    Census, CtlError, Known, change, drain, memory, numbers, reopen_logs, serve, set_log_level, status, stop,
+};
+pub use draw::{census, memory_table, obituaries, settings, tree, verdict};

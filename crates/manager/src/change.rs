@@ -18,12 +18,14 @@ use config::{Config, Diagnostics, LogFile};
 use supervise::change::{ChangedKey, Outcome, Proposal, Step, Verdict, changed_keys, told};
 use supervise::configuration::{self, history};
 use supervise::control::{Connection, Question, Reply, Request};
+use supervise::directory;
 use supervise::listener::Listener;
 use supervise::status::ServerState;
 use supervise::{error, info, warn};
 
 use crate::listeners;
 use crate::servers::Server;
+use crate::staged::{self, Staged};
 use crate::supervisor::Supervisor;
 
 /// How long the server may take to judge a configuration, and to put it in force.
@@ -48,6 +50,8 @@ pub(crate) struct Change {
     asker: Asker,
     phase: Phase,
     since: Instant,
+    /// The file to write when it is in force.
+    file: Option<Staged>,
     until: Instant,
 }
 
@@ -109,7 +113,13 @@ impl Supervisor {
             Proposal::Past(number) => history::recall(&self.family.directory, number).map_err(failed)?,
         };
         let changed = changed_keys(&self.config, &config);
+        let mut file = None;
         let refused = |outcome, why: &str| {
+            Proposal::Set { key, value } => {
+                let (config, staged) = staged::stage(&self.family.source, &self.config, &key, &value)?;
+                file = Some(staged);
+                config
+            }
             Box::new(Verdict { outcome, changed: changed.clone(), why: why.to_owned(), ..Verdict::default() })
         };
         if changed.iter().any(|changed| changed.key == "runtime_dir") {
@@ -125,7 +135,8 @@ impl Supervisor {
         if step == Step::Reload && changed.iter().any(|changed| changed.needs_restart) {
             return Err(refused(Outcome::NeedsRestart, "nothing has changed"));
         }
-        self.start_change(now, Arc::new(config), changed, step)
+        let change = self.start_change(now, Arc::new(config), changed, step)?;
+        Ok(Change { file, ..change })
     }
 
     /// Puts the configuration in force to a server that runs another.
@@ -155,6 +166,7 @@ impl Supervisor {
             until: now + SERVER_WITHIN,
         };
         let directory = &self.family.directory;
+            file: None,
         configuration::propose(directory, &change.config)
             .map_err(|error| failed(format!("{}: {error}", directory.candidate_configuration().display())))?;
         match self.serving() {
@@ -179,7 +191,12 @@ impl Supervisor {
         match self.advance(&mut change, now) {
             Ok(None) => self.change = Some(change),
             Ok(Some(verdict)) => {
-                let verdict = verdict.of(&change, now);
+                let mut verdict = verdict.of(&change, now);
+                if let (Outcome::Applied, Some(file)) = (verdict.outcome, change.file.take())
+                    && let Err(why) = file.put()
+                {
+                    verdict.diagnostics.push(format!("in force, but not in the file: {why}"));
+                }
                 self.conclude(change.step, change.asker, verdict);
             }
             Err(why) => {
@@ -215,6 +232,7 @@ impl Supervisor {
                             .map_err(|error| format!("the server cannot be told: {error}"))?;
                         change.until = now + SERVER_WITHIN;
                         change.phase = match std::mem::replace(&mut change.phase, NOBODY) {
+                        self.forget_log_level();
                             Phase::Preparing(connection) => Phase::Committing(connection),
                             other => other,
                         };
@@ -255,6 +273,14 @@ impl Supervisor {
         change.until = now + change.config.supervise.start_timeout;
         change.phase = Phase::Starting { generation: server.generation, listeners };
         self.servers.push(server);
+    /// The level of the log is the configuration's again.
+    fn forget_log_level(&self) {
+        let file = self.family.directory.log_level();
+        if let Err(error) = directory::remove(&file) {
+            warn!("{}: {error}", file.display());
+        }
+    }
+
         Ok(())
     }
 
@@ -270,6 +296,7 @@ impl Supervisor {
         self.reopen_admin();
         self.drain_all_but(Some(generation), now);
         Ok(())
+        self.forget_log_level();
     }
 
     /// Takes back what failed.

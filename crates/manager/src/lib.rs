@@ -5,6 +5,8 @@
 //! change       reload and restart: prepare, commit, replace
 //! servers      one server process: start with inherited listeners, adoption of one that lives, its end
 //! listeners    where the listeners come from: a server or cop that holds them, else bound
+//! staged       one key of the file, set by an operator and written when it is in force
+//! readiness    readiness that fails by an operator's wish
 //! vigil        the side of the server that serves: who hangs is ended
 //! pulse        from the beats of event threads to who hangs
 //! report       what is known of the tree, published whole for whoever asks
@@ -18,8 +20,10 @@ mod change;
 mod listeners;
 mod pulse;
 mod report;
+mod readiness;
 mod servers;
 mod supervisor;
+mod staged;
 mod vigil;
 
 pub use supervisor::run;

@@ -1,17 +1,20 @@
 //! What manager knows of the tree, published whole: who reads never waits for who writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base::{Clock, Instant, SystemClock};
-use supervise::control::PROTOCOL;
+use config::Config;
+use supervise::control::{Connection, ControlError, PROTOCOL, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
 use supervise::listener::Listener;
 use supervise::role::Role;
 use supervise::status::{
-    ConfigurationStatus, HeartbeatStatus, ListenerStatus, ProcessStatus, RespawnStatus, ServerStatus, Status,
+    ConfigurationStatus, HeartbeatStatus, LeaseStatus, ListenerStatus, ProcessStatus, RespawnStatus, ServerStatus,
+    Status,
 };
 use supervise::watch::Watch;
 
@@ -22,12 +25,19 @@ use crate::servers::Server;
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     status: Arc<ArcSwap<Status>>,
+    config: Arc<ArcSwap<Config>>,
     directory: RuntimeDir,
 }
 
 impl Published {
-    pub(crate) fn new(directory: RuntimeDir) -> Self {
-        Self { status: Arc::new(ArcSwap::from_pointee(Status::default())), directory }
+    pub(crate) fn new(directory: RuntimeDir, config: Arc<Config>) -> Self {
+        let status = Arc::new(ArcSwap::from_pointee(Status::default()));
+        Self { status, config: Arc::new(ArcSwap::new(config)), directory }
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn follow(&self, config: Arc<Config>) {
+        self.config.store(config);
     }
 
     pub(crate) fn publish(&self, status: Status) {
@@ -55,6 +65,19 @@ impl StatusSource for Published {
         let segments = generations.into_iter().map(|generation| self.directory.server_numbers(generation));
         std::iter::once(self.directory.folded_numbers()).chain(segments).collect()
     }
+
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    fn directory(&self) -> RuntimeDir {
+        self.directory.clone()
+    }
+
+    fn ask(&self, request: Request, bound: Duration) -> Result<Reply, ControlError> {
+        // By the same door as everybody else: supervision knows only one.
+        Ok(Connection::open(&self.directory.manager_socket())?.ask(request, bound)?.0)
+    }
 }
 
 /// What a report is made of.
@@ -62,6 +85,7 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) directory: &'a RuntimeDir,
     pub(crate) configuration: &'a ConfigurationStatus,
     pub(crate) stopping: bool,
+    pub(crate) leaving: bool,
     pub(crate) cop: Option<&'a Watch>,
     pub(crate) servers: &'a [Server],
     pub(crate) respawn: Option<RespawnStatus>,
@@ -72,7 +96,13 @@ pub(crate) struct Knowledge<'a> {
 /// Makes a report.
 pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
     let server = |server: &Server| ServerStatus {
-        process: process(Role::Server.name(), server.process.pid(), known.server_deaths, Some(server.link.status(now))),
+        process: process(
+            Role::Server.name(),
+            server.process.pid(),
+            known.server_deaths,
+            &known.directory.server_lease(server.generation),
+            Some(server.link.status(now)),
+        ),
         generation: server.generation,
         state: server.state,
         adopted: server.adopted,
@@ -82,7 +112,7 @@ pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
     };
     let cop = known.cop.and_then(|watch| {
         let heartbeat = watch.link().map(|link| link.status(now));
-        Some(process(Role::Cop.name(), watch.pid()?, watch.restarts(), heartbeat))
+        Some(process(Role::Cop.name(), watch.pid()?, watch.restarts(), &known.directory.cop_lease(), heartbeat))
     });
     Status {
         version: base::VERSION.to_owned(),
@@ -91,12 +121,11 @@ pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
         runtime_dir: known.directory.path().display().to_string(),
         configuration: known.configuration.clone(),
         stopping: known.stopping,
-        stub: match lease::holder(&known.directory.stub_lease()) {
-            Ok(Holder::Somebody(Some(pid))) => Some(process("beltway", pid, 0, None)),
-            _ => None,
-        },
+        leaving: known.leaving,
+        stub: holder(&known.directory.stub_lease())
+            .map(|pid| process("beltway", pid, 0, &known.directory.stub_lease(), None)),
         cop,
-        manager: process(Role::Manager.name(), std::process::id(), 0, None),
+        manager: process(Role::Manager.name(), std::process::id(), 0, &known.directory.manager_lease(), None),
         servers: known.servers.iter().map(server).collect(),
         respawn: known.respawn.clone(),
         server_deaths: known.server_deaths,
@@ -104,10 +133,19 @@ pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
     }
 }
 
-fn process(name: &str, pid: u32, restarts: u64, heartbeat: Option<HeartbeatStatus>) -> ProcessStatus {
+fn process(name: &str, pid: u32, restarts: u64, lease: &Path, heartbeat: Option<HeartbeatStatus>) -> ProcessStatus {
+    let file = lease.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let lease = LeaseStatus { file, holder: holder(lease) };
     let age = sys::process::stat(pid).and_then(|stat| stat.age()).unwrap_or_default();
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    ProcessStatus { name: name.to_owned(), pid, age_ms, restarts, heartbeat }
+    ProcessStatus { name: name.to_owned(), pid, age_ms, restarts, lease, heartbeat }
+}
+
+fn holder(lease: &Path) -> Option<u32> {
+    match lease::holder(lease) {
+        Ok(Holder::Somebody(pid)) => pid,
+        _ => None,
+    }
 }
 
 fn listener(listener: &Listener) -> ListenerStatus {

@@ -73,9 +73,11 @@ pub(crate) struct Supervisor {
     /// An orderly stop has begun.
     pub(crate) stopping: bool,
     /// An operator wants no server to run.
-    down: bool,
+    pub(crate) down: bool,
     housekeeping_at: Instant,
     started_at: Instant,
+    /// Readiness fails by an operator's wish; `None`: whether it does, the server that lives will tell.
+    pub(crate) leaving: Option<bool>,
     published: Published,
     /// The control plane, while it runs.
     admin: Option<AdminHandle>,
@@ -108,9 +110,9 @@ impl Supervisor {
             ConfigurationStatus { source: options.source.to_string(), digest: configuration::digest(&config) };
         let supervisor = Self {
             backoff: Backoff::new(config.supervise.respawn_backoff_max),
-            published: Published::new(directory),
+            published: Published::new(directory, Arc::clone(&config)),
             family,
-            config: Arc::new(config),
+            config,
             configuration,
             lease,
             signals,
@@ -125,8 +127,10 @@ impl Supervisor {
             server_deaths: 0,
             not_before: Instant::ORIGIN,
             last_death: String::new(),
+        let config = Arc::new(config);
             cop,
             stopping: false,
+            leaving: None,
             down: false,
             housekeeping_at: started_at,
             started_at,
@@ -141,6 +145,7 @@ impl Supervisor {
     fn supervise(mut self) -> Result<(), Failure> {
         self.turn()?; // the server first: it is what others wait for
         self.publish();
+            upgrade: None,
         self.open_admin();
         while !(self.stopping && self.servers.is_empty()) {
             self.wait()?;
@@ -196,6 +201,7 @@ impl Supervisor {
     }
 
     fn needs_server(&self) -> bool {
+            self.spread_leaving();
         !self.stopping && !self.down && !self.servers.iter().any(|server| server.state != ServerState::Draining)
     }
 
@@ -406,6 +412,7 @@ impl Supervisor {
             cop.signal(Signal::USR1);
         }
     }
+        self.published.follow(Arc::clone(&config));
 
     fn answer(&mut self, now: Instant) {
         for question in self.endpoint.questions() {
@@ -428,7 +435,8 @@ impl Supervisor {
                     self.reopen_logs();
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
-                &Request::Change { proposal, step } => {
+                Request::Change { proposal, step } => {
+                    let (proposal, step) = (proposal.clone(), *step);
                     self.begin_change(now, proposal, step, Asker::Control(question));
                 }
                 &Request::LogLevel(level) => {
@@ -441,6 +449,10 @@ impl Supervisor {
                 }
                 &Request::Serve(wanted) => {
                     self.serve(now, wanted);
+                    self.endpoint.answer(&question, Reply::Done, &[]);
+                }
+                &Request::Drain(wanted) => {
+                    self.leave(wanted);
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
                 Request::Prepare(_) | Request::Commit(_) | Request::Retire(_) | Request::TakeOver(_) => {
@@ -495,6 +507,11 @@ impl Supervisor {
         let now = SystemClock.now();
         let respawn = self.needs_server().then(|| RespawnStatus {
             last_death: self.last_death.clone(),
+        // For the stub, which has no control socket, and for those that are started from now on.
+        let file = directory.log_level();
+        if let Err(error) = supervise::directory::replace(&file, level.as_str().as_bytes()) {
+            return Reply::Refused(format!("{}: {error}", file.display()));
+        }
             failures: self.backoff.failures(),
             next_try_in_ms: u64::try_from(self.not_before.since(now).as_millis()).unwrap_or(u64::MAX),
         });
@@ -509,6 +526,7 @@ impl Supervisor {
             listeners: &self.listeners,
         };
         self.published.publish(report::report(&known, now));
+        self.leave(false);
     }
 
     /// Starts the control plane. Without it supervision goes on.
@@ -542,6 +560,7 @@ impl Supervisor {
         let removed = directory.forget_run();
         drop(self.endpoint);
         let removed = removed.and(self.lease.remove());
+            leaving: self.leaving == Some(true),
         info!("stopped");
         removed.map_err(|error| Failure::could_not("something is left behind", error))
     }

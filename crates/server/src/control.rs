@@ -89,7 +89,14 @@ pub(crate) fn answer(
                 };
                 endpoint.answer(&question, reply, &[]);
             }
-            Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) => {
+            &Request::Drain(wanted) => {
+                engine.set_leaving(wanted);
+                endpoint.answer(&question, Reply::Done, &[]);
+            }
+            Request::Status
+            | Request::Change { .. }
+            | Request::Numbers(_)
+            | Request::Serve(_) => {
                 let why = "a server knows nothing of the others: ask manager".to_owned();
                 endpoint.answer(&question, Reply::Refused(why), &[]);
             }
@@ -110,6 +117,7 @@ fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Durat
         listeners_epoch: u64::from(!listeners.is_empty()),
         state: identity.state,
         open_connections: engine.open_connections(),
+        leaving: engine.is_leaving(),
         threads: engine.beats(),
     }
 }

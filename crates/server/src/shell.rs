@@ -98,6 +98,8 @@ impl Shell {
             Some(directory.server_numbers(generation)),
         )
         .map_err(|error| Failure::could_not("the engine", error))?;
+        // It may have been set by hand.
+        engine.set_log_level(supervise::log::level());
         let alone = options.generation.is_none();
         let shell = Self {
             family,

@@ -3,20 +3,30 @@
 //! Plain data. What is *prepared* by the running server can be *committed*; until then nothing has changed, and what is
 //! refused changes nothing. Manager carries changes out, one at a time.
 
-use config::{Applied, Config, Diagnostic};
+use config::{Applied, Config, Diagnostic, Setting};
 use serde::{Deserialize, Serialize};
 
 /// Characters of diagnostics that one verdict carries.
 const DIAGNOSTICS_LENGTH_MAX: usize = 48 * 1024;
 
+/// Characters of one key's value that are shown.
+const VALUE_LENGTH_MAX: usize = 120;
+
 /// Which configuration is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Proposal {
     /// What the file says now.
     File,
     /// One of the history, by its number.
     Past(u64),
+    /// The file with one key set, which must else say what is in force; it is written when that is.
+    Set {
+        /// The key.
+        key: String,
+        /// Its value, as it would be written in the file.
+        value: String,
+    },
 }
 
 /// How far to go with it.
@@ -60,6 +70,10 @@ pub struct ChangedKey {
     pub needs_restart: bool,
 }
 
+    /// What it is in force as it is written, else its default; cut when it is long, empty for what several pools have.
+    pub before: String,
+    /// What it would be.
+    pub after: String,
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -109,9 +123,29 @@ impl Verdict {
 pub fn changed_keys(old: &Config, new: &Config) -> Vec<ChangedKey> {
     let key = |(key, applied): (&str, Applied)| ChangedKey {
         key: key.to_owned(),
+    let changed: Vec<_> = old.changed(new).collect();
+    if changed.is_empty() {
+        return Vec::new();
+    }
+    let (before, after) = (old.every_setting(), new.every_setting());
+    let value = |settings: &[Setting], key: &str| {
+        let setting = settings.iter().find(|setting| setting.key == key);
+        setting.map(|setting| cut(&setting.value)).unwrap_or_default()
+    };
         needs_restart: applied == Applied::Restart,
     };
-    old.changed(new).map(key).collect()
+    changed.into_iter().map(key).collect()
+}
+
+/// On one line, and no longer than fits a screen.
+fn cut(value: &str) -> String {
+    let line = value.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(VALUE_LENGTH_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+        before: value(&before, key),
+        after: value(&after, key),
 }
 
 /// Diagnostics as text, as many as an answer carries.

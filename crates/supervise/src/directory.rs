@@ -104,6 +104,12 @@ impl RuntimeDir {
         self.path.join("history")
     }
 
+    /// The level of everybody's log when it is another than the configuration's: set by hand, until the next reload.
+    #[must_use]
+    pub fn log_level(&self) -> PathBuf {
+        self.path.join("log_level")
+    }
+
     /// The directory of what is known of the dead.
     #[must_use]
     pub fn obituaries(&self) -> PathBuf {
@@ -157,7 +163,7 @@ impl RuntimeDir {
     /// What cannot be removed; the rest is.
     pub fn forget_run(&self) -> io::Result<()> {
         let mut outcome = remove(&self.committed_configuration());
-        for file in [self.candidate_configuration(), self.folded_numbers()] {
+        for file in [self.candidate_configuration(), self.folded_numbers(), self.log_level()] {
             let removed = remove(&file);
             outcome = outcome.and(removed);
         }

@@ -23,6 +23,7 @@ pub mod heartbeat;
 pub mod lease;
 pub mod listener;
 pub mod log;
+pub mod memory;
 pub mod obituary;
 pub mod role;
 pub mod status;

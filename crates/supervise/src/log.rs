@@ -27,7 +27,9 @@ pub enum Level {
 }
 
 impl Level {
-    const fn as_str(self) -> &'static str {
+    /// As it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",
@@ -36,6 +38,25 @@ impl Level {
         }
     }
 }
+
+impl std::str::FromStr for Level {
+    type Err = UnknownLevel;
+
+    fn from_str(word: &str) -> Result<Self, UnknownLevel> {
+        Ok(match word {
+            "debug" => Self::Debug,
+            "info" => Self::Info,
+            "warn" | "warning" => Self::Warning,
+            "error" => Self::Error,
+            _ => return Err(UnknownLevel),
+        })
+    }
+}
+
+/// A word that is no level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a level is one of error, warn, info, debug")]
+pub struct UnknownLevel;
 
 impl From<config::Level> for Level {
     fn from(level: config::Level) -> Self {
@@ -65,6 +86,17 @@ pub fn begin(name: &'static str) {
 /// Lines below `level` are not written.
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// The level that is written from.
+#[must_use]
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Level::Debug,
+        1 => Level::Info,
+        2 => Level::Warning,
+        _ => Level::Error,
+    }
 }
 
 /// Standard error was redirected: look at it again.

@@ -107,7 +107,7 @@ impl Family {
 
     /// Takes over what `config` says about the log of this process.
     pub fn follow(&mut self, config: &Config) {
-        crate::log::set_level(config.log.level.into());
+        self.follow_log_level(config);
         // Standard error as it was when the process started cannot be had back: a change to it takes a new start.
         if let LogFile::Path(path) = &config.log.file
             && self.log_file.as_ref() != Some(path)
@@ -120,6 +120,13 @@ impl Family {
 
     /// Opens the log file anew, after it was renamed.
     pub fn reopen_log(&self) {
+    /// Takes the level that was set by hand, else that of `config`.
+    pub fn follow_log_level(&self, config: &Config) {
+        let by_hand = std::fs::read_to_string(self.directory.log_level());
+        let by_hand = by_hand.ok().and_then(|word| word.trim().parse().ok());
+        crate::log::set_level(by_hand.unwrap_or_else(|| config.log.level.into()));
+    }
+
         if let Some(file) = &self.log_file
             && let Err(error) = sys::daemon::redirect_errors(file)
         {

@@ -22,6 +22,8 @@ pub struct Status {
     pub configuration: ConfigurationStatus,
     /// Orderly stop has begun.
     pub stopping: bool,
+    /// Readiness fails by an operator's wish, and everything else goes on.
+    pub leaving: bool,
     /// The top process; `None` when a role was started by itself.
     pub stub: Option<ProcessStatus>,
     /// Who watches manager and server; `None` while it is being respawned.
@@ -60,8 +62,20 @@ pub struct ProcessStatus {
     pub age_ms: u64,
     /// How often its like was started again since the one who counts began to watch.
     pub restarts: u64,
+    /// Its lease, and whether it holds it.
+    pub lease: LeaseStatus,
     /// Heartbeats seen by manager; `None` for manager itself and for the stub.
     pub heartbeat: Option<HeartbeatStatus>,
+}
+
+/// The lease of one process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeaseStatus {
+    /// The file's name in the runtime directory.
+    pub file: String,
+    /// Who holds it now; `None`: nobody, or somebody who has not written his pid yet.
+    pub holder: Option<u32>,
 }
 
 /// Heartbeats of one watched process.

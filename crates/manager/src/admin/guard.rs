@@ -1,38 +1,110 @@
-//! Who may ask, and how: reading methods only, and only under a name that is this machine's.
+//! Who may ask, and how: under a name that is this machine's, from no other site's page, and to change something only by a
+//! method that says so, with the token.
 //!
 //! A page on the Web whose name is made to resolve to 127.0.0.1 (DNS rebinding) makes a browser ask this port and read the answer. The
 //! browser sends the page's name in `Host`; so names other than this machine's are refused. An address is no name:
-//! on a wildcard listener any is accepted.
+//! on a wildcard listener any is accepted. A page of another site that only sends is told by its `Origin`.
+//!
+//! Auto-configuration is the exception: it is made for other machines, which ask for it under the name `wpad`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{ALLOW, HOST};
-use axum::http::{Method, StatusCode, Version};
+use axum::http::header::{ALLOW, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use supervise::log::{Level, write};
+
+use super::token::{self, Refusal};
+use super::{StatusSource, api};
+
+/// Paths for everybody, under whatever name.
+pub(super) const FOR_ALL: [&str; 2] = ["/proxy.pac", "/wpad.dat"];
+
+/// What the guard knows.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) listen: SocketAddr,
+    pub(super) source: Arc<dyn StatusSource>,
+}
 
 /// Refuses what may not pass, before any route is looked up.
-pub(super) async fn guard(State(listen): State<SocketAddr>, request: Request, next: Next) -> Response {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+    if !reads && !api::is_below(path) {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "only GET and HEAD\n").into_response();
     }
+    if !FOR_ALL.contains(&path)
+        && let Err(refusal) = named(&request, gate.listen.ip())
+    {
+        return refusal;
+    }
+    if !reads || api::is_confidential(path) {
+        let config = gate.source.config();
+        if let Err(refusal) = token::check(config.admin.token_file.as_deref(), request.headers()) {
+            return refused(refusal);
+        }
+    }
+    next.run(request).await
+}
+
+/// Whether it was asked under a name of ours, and not by another site's page.
+fn named(request: &Request, listen: IpAddr) -> Result<(), Response> {
     let host = request.headers().get_all(HOST);
     let named = match (request.uri().authority(), host.iter().count()) {
         (Some(authority), _) => Some(authority.as_str()),
         (None, 1) => host.iter().next().and_then(|value| value.to_str().ok()),
         // Before HTTP/1.1 there was no Host; and no browser that could be deceived.
-        (None, 0) if request.version() == Version::HTTP_10 => return next.run(request).await,
+        (None, 0) if request.version() == Version::HTTP_10 => return Ok(()),
         (None, _) => None,
     };
     match named {
-        None => (StatusCode::BAD_REQUEST, "one Host field, please\n").into_response(),
-        Some(host) if is_ours(host, listen.ip()) => next.run(request).await,
+        None => return Err((StatusCode::BAD_REQUEST, "one Host field, please\n").into_response()),
+        Some(host) if is_ours(host, listen) => {}
         Some(_) => {
             let why = "this port answers to localhost and to its own address only\n";
-            (StatusCode::MISDIRECTED_REQUEST, why).into_response()
+            return Err((StatusCode::MISDIRECTED_REQUEST, why).into_response());
         }
     }
+    if is_foreign(request.headers(), listen) {
+        let why = "the page that asks is of another site\n";
+        return Err((StatusCode::FORBIDDEN, why).into_response());
+    }
+    Ok(())
+}
+
+/// Whether a browser says that another site's page asks.
+fn is_foreign(headers: &HeaderMap, listen: IpAddr) -> bool {
+    let ours = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok()?;
+        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))?;
+        Some(is_ours(host, listen))
+    };
+    headers.get_all(ORIGIN).iter().any(|origin| ours(origin) != Some(true))
+}
+
+fn refused(refusal: Refusal) -> Response {
+    let (status, why) = match refusal {
+        Refusal::ReadOnly => (StatusCode::FORBIDDEN, "no token is configured (admin.token_file): this port only reads"),
+        Refusal::Unusable(why) => {
+            write(Level::Warning, format_args!("a change over the admin port was refused: {why}"));
+            (StatusCode::FORBIDDEN, "the configured token is of no use; manager's log says why")
+        }
+        Refusal::Missing => (StatusCode::UNAUTHORIZED, "show the token: `Authorization: Bearer TOKEN`"),
+        Refusal::Wrong => {
+            write(Level::Warning, format_args!("a change over the admin port was refused: wrong token"));
+            (StatusCode::FORBIDDEN, "that is not the token")
+        }
+    };
+    let mut response = (status, Json(serde_json::json!({"error": why}))).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 /// Whether `host`, with or without a port, is this machine as reached through `listen`.

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
@@ -17,14 +19,17 @@ use supervise::status::ServerState;
 
 use super::numbers::Numbers;
 use super::page::{Page, Sample};
-use super::{StatusSource, guard};
+use super::{StatusSource, api, guard, pac};
 
 /// Every path, with what it is for.
-pub(super) const ROUTES: [(&str, &str); 4] = [
+pub(super) const ROUTES: [(&str, &str); 7] = [
     ("/", "the status page"),
     ("/metrics", "all numbers, for Prometheus"),
     ("/status.json", "the tree of processes, for programs"),
     ("/healthz", "200 when a server accepts requests, else 503"),
+    ("/api/v1", "the interface for programs: GET tells its paths"),
+    ("/proxy.pac", "auto-configuration for clients of the forward proxy"),
+    ("/wpad.dat", "the same, under the name that clients look for"),
 ];
 
 #[derive(Clone)]
@@ -41,9 +46,12 @@ pub(super) fn router(listen: SocketAddr, source: Arc<dyn StatusSource>) -> Route
         .route("/metrics", get(metrics))
         .route("/status.json", get(status))
         .route("/healthz", get(health))
+        .route("/proxy.pac", get(auto_configuration))
+        .route("/wpad.dat", get(auto_configuration))
+        .with_state(Shared { source: Arc::clone(&source), earlier: Arc::default() })
+        .merge(api::router(Arc::clone(&source)))
         .fallback(not_found)
-        .with_state(Shared { source, earlier: Arc::default() })
-        .layer(from_fn_with_state(listen, guard::guard))
+        .layer(from_fn_with_state(guard::Gate { listen, source }, guard::guard))
         .layer(map_response(seal))
 }
 
@@ -73,11 +81,20 @@ async fn health(State(shared): State<Shared>) -> Response {
     let status = shared.source.status();
     if status.stopping {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if status.leaving {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
     } else if status.servers.iter().any(|server| server.state == ServerState::Ready) {
         "ok\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no server is ready\n").into_response()
     }
+}
+
+async fn auto_configuration(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let config = shared.source.config();
+    let forwards = config.setting("http.forward_proxy").is_some_and(|setting| setting.value == "true");
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    ([(CONTENT_TYPE, pac::CONTENT_TYPE)], pac::script(&config, forwards, host)).into_response()
 }
 
 /// The path is not repeated: it is the client's text.

@@ -22,6 +22,8 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// Largest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Questions to manager under way at a time; others wait for their turn.
+const ASKING_MAX: usize = 8;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -55,7 +57,11 @@ impl AdminHandle {
 pub fn spawn(listener: TcpListener, source: Arc<dyn StatusSource>) -> io::Result<AdminHandle> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(ASKING_MAX)
+        .build()?;
     let (stop, stopped) = oneshot::channel();
     let (ending, ended) = mpsc::sync_channel::<()>(1);
     std::thread::Builder::new().name("[ADMIN]".to_owned()).spawn(move || {

@@ -11,6 +11,8 @@ use sys::shm::SharedWords;
 
 use super::*;
 
+mod api;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 stats::metrics! {
@@ -59,6 +61,10 @@ impl Drop for Room {
 struct Source {
     status: Mutex<Status>,
     segments: Mutex<Vec<PathBuf>>,
+    config: Mutex<Arc<Config>>,
+    directory: RuntimeDir,
+    asked: Mutex<Vec<Request>>,
+    answer: Mutex<Reply>,
 }
 
 impl StatusSource for Source {
@@ -68,6 +74,22 @@ impl StatusSource for Source {
 
     fn metrics_segments(&self) -> Vec<PathBuf> {
         self.segments.lock().unwrap().clone()
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.lock().unwrap())
+    }
+
+    fn directory(&self) -> RuntimeDir {
+        self.directory.clone()
+    }
+
+    fn ask(&self, request: Request, _bound: Duration) -> Result<Reply, ControlError> {
+        self.asked.lock().unwrap().push(request);
+        match self.answer.lock().unwrap().clone() {
+            Reply::Refused(why) => Err(ControlError::Refused(why)),
+            reply => Ok(reply),
+        }
     }
 }
 
@@ -105,7 +127,14 @@ struct Port {
 
 impl Port {
     fn open(status: Status, segments: Vec<PathBuf>) -> Self {
-        let source = Arc::new(Source { status: Mutex::new(status), segments: Mutex::new(segments) });
+        let source = Arc::new(Source {
+            status: Mutex::new(status),
+            segments: Mutex::new(segments),
+            config: Mutex::new(Arc::new(config::builtin_default())),
+            directory: RuntimeDir::new("/nonexistent"),
+            asked: Mutex::default(),
+            answer: Mutex::new(Reply::Done),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let handle = spawn(listener, source.clone()).unwrap();
         Self { handle: Some(handle), source }

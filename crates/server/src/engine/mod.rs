@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -128,6 +128,8 @@ pub struct Engine {
 
 /// What each thread's worker is made of.
 struct Setup {
+    /// Readiness fails, by an operator's wish.
+    leaving: Arc<AtomicBool>,
     plan: Arc<Plan>,
     names: NamesOptions,
     pool: PoolOptions,
@@ -183,6 +185,7 @@ impl Engine {
                 });
             })
             .map_err(StartError::Threads)
+        let leaving = Arc::new(AtomicBool::new(false));
         };
         let mut accepting = Vec::new();
         for fd in listeners.http {
@@ -194,7 +197,7 @@ impl Engine {
         let (kv, kv_setup) = KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv)
             .map_err(StartError::Threads)?;
         if let Some(fd) = listeners.server_page {
-            let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients)));
+            let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients), Arc::clone(&leaving)));
             accepting.push(listen(fd, &own_pages, Some(service))?);
         }
         if let Some(fd) = listeners.demo {
@@ -218,7 +221,7 @@ impl Engine {
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
-        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, kv, log_thread, log, segment })
+        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, kv, log_thread, log, segment, leaving })
     }
 
     /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
@@ -294,6 +297,17 @@ impl Engine {
     #[must_use]
     pub fn beats(&self) -> Vec<ThreadBeat> {
         let now = SystemClock.now();
+    /// Readiness fails from now on, or no longer; everything else goes on.
+    pub fn set_leaving(&self, wanted: bool) {
+        self.leaving.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Whether readiness fails by an operator's wish.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
         let beats = Snapshot::read(self.segment.words()).map(|snapshot| snapshot.beats).unwrap_or_default();
         beats
             .into_iter()

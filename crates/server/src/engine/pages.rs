@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use event::Shares;
 use http::local::{Request, Response, Service, Whole};
@@ -18,18 +19,20 @@ pub(super) struct Pages {
     clients: Arc<Shares>,
     /// Faults may be asked for.
     faults: bool,
+    leaving: Arc<AtomicBool>,
 }
 
 impl Pages {
-    pub(super) fn new(identity: Identity, segment: Segment, clients: Arc<Shares>) -> Self {
-        Self { identity, segment, clients, faults: super::faults::are_wanted() }
+    /// `leaving`: readiness is to fail, whatever else is well.
+    pub(super) fn new(identity: Identity, segment: Segment, clients: Arc<Shares>, leaving: Arc<AtomicBool>) -> Self {
+        Self { identity, segment, clients, faults: super::faults::are_wanted(), leaving }
     }
 
     fn page(&self, path: &[u8]) -> (u16, &'static str, &'static str, String) {
         const TEXT: &str = "text/plain; charset=utf-8";
         match path {
             b"/healthz" => {
-                let draining = self.clients.is_draining();
+                let draining = self.clients.is_draining() || self.leaving.load(Ordering::Relaxed);
                 let (status, phrase, state) =
                     if draining { (503, "Service Unavailable", "draining") } else { (200, "OK", "ok") };
                 let Identity { pid, generation } = self.identity;

@@ -59,6 +59,9 @@ pub enum Request {
     TakeOver(Vec<Moved>),
     /// Manager: the numbers whose names contain this text. Answered by [`Reply::Numbers`].
     Numbers(String),
+    /// Manager and server: readiness fails from now on and everything else goes on, so that balancers send nobody new; or no
+    /// longer. Answered by [`Reply::Done`].
+    Drain(bool),
     /// Manager: no server is to run until told otherwise, or one is. Answered by [`Reply::Done`].
     Serve(bool),
 }
@@ -146,6 +149,8 @@ pub struct Pong {
     pub state: ServerState,
     /// Server: client connections open.
     pub open_connections: u64,
+    /// Server: its readiness fails, by an operator's wish.
+    pub leaving: bool,
     /// Server: its event threads.
     pub threads: Vec<ThreadBeat>,
 }
