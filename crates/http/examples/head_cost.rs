@@ -62,6 +62,7 @@ fn main() {
         connection: ConnectionField::Absent,
         date: &now,
         trailers: false,
+        status: None,
     };
     measure("response: parse", || {
         let _ = black_box(head.parse(black_box(RESPONSE), &limits, Method::Get));
@@ -94,6 +95,8 @@ fn origin_context<'a>(client: &'a ClientAddress, head: &RequestHead) -> OriginCo
         expect: ExpectRule::Forward,
         trailers: false,
         close: false,
+        drop: http::wire::field::FieldSet::EMPTY,
+        extra: b"",
     }
 }
 

@@ -11,6 +11,7 @@ use crate::record;
 use crate::rules::error_page::{ErrorPage, write_error_page};
 use crate::rules::forward::ConnectionField;
 use crate::rules::last_hop::write_last_hop_answer;
+use crate::rules::sink::{Decimal, HeadSink};
 use crate::rules::status::Fault;
 use crate::session::Session;
 use crate::wire::Method;
@@ -99,6 +100,25 @@ pub(crate) fn refuse_head(session: &Session, bytes: &[u8], status: u16, why: &dy
 pub(crate) fn send_last_hop(session: &Session, head: &RequestHead, buf: &[u8], connection: ConnectionField) -> u64 {
     let mut sink = BlockSink::new(head.head_len() + PAGE_ROOM);
     write_last_hop_answer(&mut sink, head, buf, &session.worker.date(), connection);
+    send(session, sink)
+}
+
+/// Queues the answer to a PURGE that removed something.
+pub(crate) fn send_purged(session: &Session, connection: ConnectionField) -> u64 {
+    const CONTENT: &[u8] = b"removed\n";
+    let mut sink = BlockSink::new(PAGE_ROOM);
+    for part in [
+        b"HTTP/1.1 200 OK\r\nDate: ".as_slice(),
+        &session.worker.date(),
+        b"\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nContent-Length: ",
+        Decimal::new(CONTENT.len() as u64).as_bytes(),
+        b"\r\n",
+        connection.line(),
+        b"\r\n",
+        CONTENT,
+    ] {
+        sink.put(part);
+    }
     send(session, sink)
 }
 

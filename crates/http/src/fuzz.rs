@@ -44,6 +44,8 @@ pub fn fuzz_request(bytes: &[u8]) {
         expect: ExpectRule::Forward,
         trailers: false,
         close: false,
+        drop: FieldSet::EMPTY,
+        extra: b"",
     };
     let mut out = Vec::new();
     write_origin_request(&mut out, &head, bytes, &context);
@@ -73,6 +75,7 @@ pub fn fuzz_response(bytes: &[u8]) {
             connection: ConnectionField::of(client, keep_alive),
             date: &date::format(0),
             trailers: false,
+            status: None,
         };
         let mut out = Vec::new();
         write_client_response(&mut out, &head, bytes, &context);

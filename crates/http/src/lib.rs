@@ -9,7 +9,7 @@
 //! driver does what they decide: [`Worker`] is one event thread's engine, a session is a client's connection, and a
 //! transaction one request on it, with the origin's side of it.
 //!
-//! Read `session` first, then `transaction`.
+//! Read `session` first, then `transaction`, `serve` and `forward`.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,8 @@ pub mod access_log;
 mod answer;
 mod block_sink;
 mod download;
+mod follow;
+mod forward;
 #[doc(hidden)]
 pub mod fuzz;
 mod inbox;
@@ -25,11 +27,14 @@ mod metrics;
 mod origin;
 mod plan;
 mod record;
+mod refresh;
 pub mod remap;
 pub mod rules;
+mod serve;
 mod session;
 #[doc(hidden)]
 pub mod specimens;
+mod storing;
 pub mod transact;
 mod transaction;
 mod upload;
@@ -38,4 +43,4 @@ mod worker;
 
 pub use metrics::Http;
 pub use plan::Plan;
-pub use worker::{HandOver, LogRenewal, Renewal, Worker, WorkerParts};
+pub use worker::{CacheParts, HandOver, LogRenewal, Renewal, Worker, WorkerParts};

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Config, Diagnostic, HostHeader, OriginHost};
+use ipnet::IpNet;
 
 use crate::access_log::Format;
 use crate::remap::{self, Origin, Remap, RuleSource};
+use crate::rules::caching::CacheName;
 use crate::rules::forwarded::ForwardedFields;
 use crate::wire::h1::Limits;
 
@@ -32,6 +34,8 @@ pub(crate) enum HostPlan {
 pub(crate) struct RulePlan {
     pub(crate) origins: Vec<OriginPlan>,
     pub(crate) host_header: HostHeader,
+    /// Responses may be stored.
+    pub(crate) cache: bool,
 }
 
 /// How long each wait may take. See the configuration's table for what each is.
@@ -61,6 +65,12 @@ pub struct Plan {
     pub(crate) attempts: usize,
     pub(crate) replay: usize,
     pub(crate) via: String,
+    /// The same, as `Cache-Status` says it.
+    pub(crate) cache_name: CacheName,
+    /// How long a stale response may stand in for an origin that is not reached.
+    pub(crate) stale_if_unreachable_s: u32,
+    /// Who may purge.
+    pub(crate) allow: Vec<IpNet>,
     pub(crate) forwarded: ForwardedFields,
     pub(crate) access_log: Option<Format>,
 }
@@ -87,6 +97,7 @@ impl Plan {
             .map(|rule| RulePlan {
                 origins: rule.to.iter().map(|to| origin_plan(&to.value)).collect(),
                 host_header: rule.host_header,
+                cache: rule.cache && config.cache.ram.0 > 0,
             })
             .collect();
         let (timeouts, limits) = (&http.timeouts, &http.limits);
@@ -110,6 +121,9 @@ impl Plan {
             attempts: limits.origin_attempts as usize,
             replay: bytes(limits.request_body_replay),
             via: http.via.clone(),
+            cache_name: CacheName::new(&http.via),
+            stale_if_unreachable_s: u32::try_from(config.cache.stale_if_unreachable.as_secs()).unwrap_or(u32::MAX),
+            allow: http.allow.clone(),
             forwarded: match http.forwarded {
                 config::Forwarded::Both => ForwardedFields::Both,
                 config::Forwarded::XForwardedFor => ForwardedFields::XForwardedFor,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Instant, WallTime};
+use cache::{Gate, Store};
 use event::log::{LogWriter, Sink};
 use event::{Tcp, Thread};
 use net::{Names, NamesOptions, Pool, PoolOptions};
@@ -18,6 +19,7 @@ use crate::local::Service;
 use crate::metrics::Http;
 use crate::plan::Plan;
 use crate::record::AccessLog;
+use crate::rules::caching::conditional::Freshener;
 use crate::rules::date;
 use crate::session;
 use crate::wire::h1::{RequestHead, ResponseHead};
@@ -36,6 +38,17 @@ const WALL_AGE_MAX: Duration = Duration::from_millis(500);
 pub(crate) struct Scratch {
     pub(crate) request: RequestHead,
     pub(crate) response: ResponseHead,
+    pub(crate) desk: Desk,
+}
+
+/// Memory for what a transaction writes down on its way through the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    /// The key's text.
+    pub(crate) key: Vec<u8>,
+    /// A record to be stored, or lines to be sent.
+    pub(crate) record: Vec<u8>,
+    pub(crate) freshener: Freshener,
 }
 
 struct Civil {
@@ -53,6 +66,7 @@ struct Inside {
     names: Names,
     avoided: RefCell<HashMap<SocketAddr, Instant>>,
     cells: Cells<Http>,
+    cache: Option<CacheParts>,
     log: RefCell<Option<Rc<AccessLog>>>,
     #[expect(clippy::vec_box, reason = "a future holds the box: moving it must not move the heads")]
     scratch: RefCell<Vec<Box<Scratch>>>,
@@ -87,8 +101,19 @@ pub struct WorkerParts {
     pub names: Names,
     /// Its numbers.
     pub cells: Cells<Http>,
+    /// Where responses are stored, if anywhere.
+    pub cache: Option<CacheParts>,
     /// Where its access log goes, if anywhere.
     pub log: Option<(LogWriter, Sink)>,
+}
+
+/// Where responses are stored. All threads share it.
+#[derive(Clone, Debug)]
+pub struct CacheParts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Where fetches wait for their turn after a cold start.
+    pub gate: Gate,
 }
 
 /// What changes with a new configuration.
@@ -121,7 +146,7 @@ impl Worker {
     /// A worker for the thread it is made on.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { thread, plan, pool, names, cells, log } = parts;
+        let WorkerParts { thread, plan, pool, names, cells, cache, log } = parts;
         let log = RefCell::new(access_log(&plan, log));
         let turns = plan.rules.iter().map(|_| Cell::new(thread.random())).collect();
         let (read, wall) = (thread.now(), thread.wall());
@@ -134,6 +159,7 @@ impl Worker {
             names,
             avoided: RefCell::default(),
             cells,
+            cache,
             log,
             scratch: RefCell::default(),
             civil: RefCell::new(civil),
@@ -213,6 +239,16 @@ impl Worker {
 
     pub(crate) fn cells(&self) -> &Cells<Http> {
         &self.0.cells
+    }
+
+    /// Where responses are stored, if anywhere.
+    pub(crate) fn cache(&self) -> Option<&Arc<dyn Store>> {
+        self.0.cache.as_ref().map(|parts| &parts.store)
+    }
+
+    /// Where fetches wait for their turn after a cold start.
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.0.cache.as_ref().map(|parts| &parts.gate)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

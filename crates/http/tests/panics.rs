@@ -67,6 +67,7 @@ fn server() -> Server {
         ),
         names: Names::new(NamesOptions { ttl: PATIENCE, negative_ttl: PATIENCE, timeout: PATIENCE, stale: PATIENCE }),
         cells,
+        cache: None,
         log: None,
     });
     WORKER.with(|slot| *slot.borrow_mut() = Some(worker));

@@ -6,6 +6,7 @@
 //!
 //! [`write_origin_request`] and [`write_client_response`] are all there is; both want a head that parsed.
 
+use super::caching::CacheStatus;
 use super::forwarded::{self, ClientAddress, ForwardedFields};
 use super::framing::Framing;
 use super::hop;
@@ -62,6 +63,10 @@ pub struct OriginContext<'a> {
     pub trailers: bool,
     /// Ask the origin to close.
     pub close: bool,
+    /// Fields that are left out besides.
+    pub drop: FieldSet,
+    /// Whole lines of ours, each with its line end.
+    pub extra: &'a [u8],
 }
 
 /// Writes the head for the origin, always as HTTP/1.1 in origin form (or `*`). The caller has answered CONNECT, and
@@ -78,7 +83,7 @@ pub fn write_origin_request(sink: &mut impl HeadSink, head: &RequestHead, buf: &
     sink.put(b"\r\n");
 
     let fields = head.lines();
-    let mut drop = REQUEST_DROPS;
+    let mut drop = REQUEST_DROPS.union(context.drop);
     let counted = match max_forwards(head, buf) {
         MaxForwards::Forward(n) => {
             drop = drop.with(Known::MaxForwards);
@@ -119,6 +124,7 @@ pub fn write_origin_request(sink: &mut impl HeadSink, head: &RequestHead, buf: &
         forwarded::put_forwarded(sink, context.client, head.authority(buf), context.scheme);
         sink.put(b"\r\n");
     }
+    sink.put(context.extra);
     sink.put(if context.close { b"Connection: close\r\n\r\n" } else { b"\r\n" });
 }
 
@@ -170,6 +176,8 @@ pub struct ClientContext<'a> {
     pub date: &'a [u8],
     /// Trailers will be forwarded, so a `Trailer` field is too.
     pub trailers: bool,
+    /// Our member of `Cache-Status`; `None` writes none.
+    pub status: Option<CacheStatus<'a>>,
 }
 
 /// Writes the head for the client, always as HTTP/1.1 (RFC 9110 §6.2: the version is ours). Interim responses go through
@@ -207,6 +215,9 @@ pub fn write_client_response(sink: &mut impl HeadSink, head: &ResponseHead, buf:
         sink.put(b"\r\n");
     }
     put_via(sink, fields, buf, head.version(), context.via);
+    if let Some(status) = &context.status {
+        status.put_line(sink);
+    }
     sink.put(context.connection.line());
     sink.put(b"\r\n");
 }

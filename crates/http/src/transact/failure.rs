@@ -21,6 +21,16 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every fault, in the order of their numbers.
+    pub const ALL: &[Self] = &[
+        Self::Unresolved,
+        Self::Unreachable,
+        Self::ConnectTimedOut,
+        Self::Closed,
+        Self::ResponseTimedOut,
+        Self::BadResponse,
+    ];
+
     /// The status for the client when nothing more is tried.
     #[must_use]
     pub const fn status(self) -> u16 {
@@ -106,18 +116,9 @@ pub const fn after(attempt: Attempt) -> Next {
 mod tests {
     use super::*;
 
-    const FAULTS: [Fault; 6] = [
-        Fault::Unresolved,
-        Fault::Unreachable,
-        Fault::ConnectTimedOut,
-        Fault::Closed,
-        Fault::ResponseTimedOut,
-        Fault::BadResponse,
-    ];
-
     fn every_attempt() -> Vec<Attempt> {
         let mut all = Vec::new();
-        for fault in FAULTS {
+        for &fault in Fault::ALL {
             for bits in 0..32_u32 {
                 let bit = |n: u32| bits & (1 << n) != 0;
                 for left in [0, 2] {

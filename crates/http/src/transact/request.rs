@@ -17,6 +17,8 @@ pub enum Refusal {
     NoRule,
     /// The path says one thing and means another.
     DisguisedPath,
+    /// The client is not among those who may purge.
+    MayNotPurge,
 }
 
 impl Refusal {
@@ -29,6 +31,7 @@ impl Refusal {
             Self::Loop => via::LOOP_STATUS,
             Self::NoRule => 404,
             Self::DisguisedPath => 400,
+            Self::MayNotPurge => 403,
         }
     }
 
@@ -39,6 +42,7 @@ impl Refusal {
             Self::Tunnel => "this is not a forward proxy, so it opens no tunnels",
             Self::Loop => "the request has been through this proxy before: two proxies forward to each other",
             Self::NoRule => "no rule of this proxy says which origin answers for this address",
+            Self::MayNotPurge => "this client may not purge: its address is not in http.allow",
             Self::DisguisedPath => "the path contains dot segments or escapes that change its meaning",
         }
     }
@@ -51,6 +55,7 @@ impl Refusal {
             Self::Loop => "loop",
             Self::NoRule => "no-rule",
             Self::DisguisedPath => "disguised-path",
+            Self::MayNotPurge => "refused-purge",
         }
     }
 }
@@ -65,6 +70,8 @@ pub enum Verdict {
     },
     /// `OPTIONS` or `TRACE` that may go no further (RFC 9110 §7.6.2): we answer.
     LastHop,
+    /// `PURGE`: what is stored for its URL goes.
+    Purge,
     /// We refuse.
     Refuse(Refusal),
 }
@@ -74,6 +81,7 @@ pub enum Verdict {
 pub fn judge(head: &RequestHead, buf: &[u8], remap: &Remap, via: &str, port: u16) -> Verdict {
     match head.method() {
         Method::Connect => return Verdict::Refuse(Refusal::Tunnel),
+        Method::Purge => return Verdict::Purge,
         Method::Options | Method::Trace if max_forwards(head, buf) == MaxForwards::AnswerHere => {
             return Verdict::LastHop;
         }
@@ -118,6 +126,7 @@ mod tests {
             ("GET /out HTTP/1.1\r\nHost: a.example\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::NoRule)),
             ("GET /in/x HTTP/1.1\r\nHost: b\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::NoRule)),
             ("GET /in/../out HTTP/1.1\r\nHost: a.example\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::DisguisedPath)),
+            ("PURGE /anything HTTP/1.1\r\nHost: b\r\n\r\n".to_owned(), Verdict::Purge),
             ("CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n".to_owned(), Verdict::Refuse(Refusal::Tunnel)),
             (format!("GET /in/x HTTP/1.1\r\nHost: a.example\r\n{via}\r\n"), Verdict::Refuse(Refusal::Loop)),
             ("OPTIONS * HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 0\r\n\r\n".to_owned(), Verdict::LastHop),

@@ -142,6 +142,7 @@ fn run_world(seed: u64, faults: Faults, calm: bool) -> Outcome {
                     stale: Duration::from_secs(3_600),
                 }),
                 cells,
+                cache: None,
                 log: None,
             })
         })

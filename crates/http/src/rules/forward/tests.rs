@@ -21,6 +21,8 @@ fn context(client: &ClientAddress) -> OriginContext<'_> {
         expect: ExpectRule::Forward,
         trailers: false,
         close: false,
+        drop: FieldSet::EMPTY,
+        extra: b"",
     }
 }
 
@@ -170,7 +172,7 @@ fn returned(response: &str, version: Version, method: Method) -> String {
     let (framing, keep_alive) = frame_response(version, true, head.body());
     let connection = if head.is_interim() { ConnectionField::Absent } else { ConnectionField::of(version, keep_alive) };
     let mut out = Vec::new();
-    let context = ClientContext { via: "beltway", framing, connection, date: DATE, trailers: false };
+    let context = ClientContext { via: "beltway", framing, connection, date: DATE, trailers: false, status: None };
     write_client_response(&mut out, &head, response.as_bytes(), &context);
     String::from_utf8_lossy(&out).into_owned()
 }
