@@ -55,22 +55,31 @@ pub const FILE_SIZE_MAX: usize = 4 << 20;
 /// Where the configuration is when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/beltway/beltway.yaml";
 
-/// What runs when there is no file at all: everything on this machine, in front of the demonstration origin.
+/// What runs when there is no file at all: everything on this machine, in front of the demonstration origin and stores.
 pub const BUILTIN_DEFAULT: &str = "\
-# Beltway's built-in default: a proxy for this machine alone, in front of the embedded demonstration origin.
+# Beltway's built-in default: a proxy for this machine alone, in front of an embedded demonstration origin and stores.
 admin: {listen: 127.0.0.1:9001}
 server: {listen: 127.0.0.1:9002}
-demo: {origin: 127.0.0.1:8081}
+demo: {origin: 127.0.0.1:8081, redis: 127.0.0.1:22131, memcached: 127.0.0.1:22132}
 http:
   listen:
     - 127.0.0.1:8080
   remap:
     - {from: \"/\", to: \"http://127.0.0.1:8081/\"}
+kv:
+  pools:
+    redis:
+      listen: 127.0.0.1:22121
+      redis: true
+      servers: [\"127.0.0.1:22131:1\"]
+    memcached:
+      listen: 127.0.0.1:22122
+      servers: [\"127.0.0.1:22132:1\"]
 ";
 
 /// Whether this version runs `kv`. While it does not, `kv` in a file is refused as not available: it is never
 /// accepted and ignored. With it go the rows of the reference page (BELTWAY_REWRITE=1 writes that anew).
-pub const KV_AVAILABLE: bool = false;
+pub const KV_AVAILABLE: bool = true;
 
 /// The name that [`builtin_default`] goes by in messages.
 const BUILTIN_NAME: &str = "<built-in default>";

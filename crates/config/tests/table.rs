@@ -195,6 +195,12 @@ fn the_built_in_default_is_right_and_has_nothing_to_be_warned_of() {
     assert_eq!(config.http.remap[0].to[0].to_string(), "http://127.0.0.1:8081/");
     assert_eq!(config.http.remap[0].host_header, HostHeader::Preserve);
     assert_eq!(config.demo.origin.unwrap().to_string(), "127.0.0.1:8081");
+    for (pool, port, store) in [("redis", 22121, config.demo.redis), ("memcached", 22122, config.demo.memcached)] {
+        let configured = config.kv.pool(pool).unwrap();
+        assert_eq!(configured.listen.to_string(), format!("127.0.0.1:{port}"));
+        assert_eq!(configured.servers[0].address.to_string(), store.unwrap().to_string());
+        assert_eq!(configured.redis, pool == "redis");
+    }
 }
 
 #[test]
