@@ -33,6 +33,35 @@ pub struct Longest {
     pub names: Vec<&'static str>,
 }
 
+/// Different names, the latest first. Without memory of its own: it is filled within the loop.
+#[derive(Clone, Copy, Default)]
+struct RecentNames {
+    names: [&'static str; NAMES],
+    len: usize,
+}
+
+impl RecentNames {
+    fn of_one(name: &'static str) -> Self {
+        let mut names = Self::default();
+        names.add(name);
+        names
+    }
+
+    /// Adds a name that is not among them yet, while there is room.
+    fn add(&mut self, name: &'static str) {
+        if !self.as_slice().contains(&name)
+            && let Some(place) = self.names.get_mut(self.len)
+        {
+            *place = name;
+            self.len += 1;
+        }
+    }
+
+    fn as_slice(&self) -> &[&'static str] {
+        &self.names[..self.len]
+    }
+}
+
 /// Numbers of one event thread's loop, written by that thread alone.
 #[derive(Default)]
 pub struct TurnStats {
@@ -45,7 +74,7 @@ pub struct TurnStats {
     panics: Cell<u64>,
     last_panic: Cell<&'static str>,
     panics_by_name: RefCell<Vec<(&'static str, u64)>>,
-    longest: RefCell<Longest>,
+    longest: Cell<(Duration, RecentNames)>,
     watched: Cell<u32>,
     cells: Cell<Option<Cells<Loop>>>,
 }
@@ -106,7 +135,8 @@ impl TurnStats {
     /// The longest run of a continuation since the last call, if any was long enough to be noticed (1 ms).
     #[must_use]
     pub fn take_longest_continuation(&self) -> Longest {
-        self.longest.take()
+        let (took, names) = self.longest.take();
+        Longest { took, names: names.as_slice().to_vec() }
     }
 
     pub(crate) fn set_cells(&self, cells: Cells<Loop>) {
@@ -180,7 +210,7 @@ impl TurnStats {
     pub(crate) fn watched(&self, name: &'static str, took: Duration) {
         self.watched.set(self.watched.get().saturating_sub(1));
         if took >= LONG {
-            self.blame(took, || vec![name]);
+            self.blame(took, RecentNames::of_one(name));
         }
     }
 
@@ -195,22 +225,21 @@ impl TurnStats {
     #[cold]
     fn was_long(&self, took: Duration, running: &Running) {
         let names = running.names();
-        if names.len() > 1 {
+        if names.len > 1 {
             if self.watches() {
                 // Timed one by one, and whoever was long by himself has been blamed.
                 return;
             }
             self.watched.set(WATCHED);
         }
-        if !names.is_empty() {
-            self.blame(took, || names);
+        if names.len > 0 {
+            self.blame(took, names);
         }
     }
 
-    fn blame(&self, took: Duration, names: impl FnOnce() -> Vec<&'static str>) {
-        let mut longest = self.longest.borrow_mut();
-        if took > longest.took {
-            *longest = Longest { took, names: names() };
+    fn blame(&self, took: Duration, names: RecentNames) {
+        if took > self.longest.get().0 {
+            self.longest.set((took, names));
         }
     }
 
@@ -338,13 +367,10 @@ impl Running {
     }
 
     /// The different names of this stretch, the latest first.
-    fn names(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
+    fn names(&self) -> RecentNames {
+        let mut names = RecentNames::default();
         for back in 0..self.count.get().min(NAMES) {
-            let name = self.recent[(self.at.get() + NAMES - back) % NAMES].get();
-            if !names.contains(&name) {
-                names.push(name);
-            }
+            names.add(self.recent[(self.at.get() + NAMES - back) % NAMES].get());
         }
         names
     }
