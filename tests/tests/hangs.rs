@@ -37,12 +37,53 @@ fn broken_by(fault: &str) -> serde_json::Value {
     deaths.into_iter().find(|death| death["pid"] == hung).unwrap()
 }
 
+/// Whether the first thread of an obituary, which is the one that matters, was in that function.
+fn has_frame(death: &serde_json::Value, function: &str) -> bool {
+    let frames = death["threads"][0]["frames"].as_array().unwrap();
+    frames.iter().any(|frame| frame.as_str().unwrap().contains(function))
+}
+
+/// Has the server die of a fault; its obituary.
+fn dead_of(fault: &str) -> serde_json::Value {
+    let (_nginx, tree) = start();
+    let dying = tree.pid("server");
+    let _kept = tree.break_by(fault);
+    let back = tree.await_back(&[dying]);
+    assert!(is_served(&tree));
+    println!("{fault}: all back after {back:?}");
+    // Each witness writes in its own time.
+    let death = walks::eventually("the kernel's word and its own", || {
+        let death = tree.obituaries().into_iter().find(|death| death["pid"] == dying)?;
+        death["cause"].as_str().unwrap().contains("ended by").then_some(death)
+    });
+    println!("{death:#}");
+    death
+}
+
+#[test]
+fn a_server_that_overflows_its_stack_leaves_where_and_in_which_continuation() {
+    let death = dead_of("overflow");
+    let cause = death["cause"].as_str().unwrap();
+    assert!(cause.contains("fault: SIGSEGV (11) at address 0x"), "{cause}");
+    assert!(cause.contains("[ET_NET ") && cause.contains("in \"http session\""), "{cause}");
+    assert!(has_frame(&death, "faults::overflow"), "{death:#}");
+}
+
+#[test]
+fn a_server_that_aborts_leaves_who_called_for_it_and_dies_of_the_signal() {
+    let death = dead_of("abort");
+    let cause = death["cause"].as_str().unwrap();
+    assert!(cause.contains("it aborted itself") && cause.contains("ended by SIGABRT (6)"), "{cause}");
+    assert!(has_frame(&death, "faults::commit") || has_frame(&death, "Pages"), "{death:#}");
+}
+
 #[test]
 fn one_event_thread_that_spins_is_named_and_its_server_replaced() {
     let death = broken_by("spin");
     let cause = death["cause"].as_str().unwrap();
     assert!(cause.starts_with("hang: [ET_NET ") && cause.contains("of processor time in one turn"), "{death}");
     assert!(cause.contains("in \"http session\""), "{death}");
+    assert!(has_frame(&death, "faults::spin"), "{death:#}");
 }
 
 #[test]
@@ -50,4 +91,5 @@ fn one_event_thread_that_is_blocked_is_named_and_its_server_replaced() {
     let death = broken_by("block");
     let cause = death["cause"].as_str().unwrap();
     assert!(cause.starts_with("hang: [ET_NET ") && cause.contains("for something in one turn"), "{death}");
+    assert!(has_frame(&death, "faults::block"), "{death:#}");
 }

@@ -173,6 +173,9 @@ pub fn obituaries(deaths: &[Obituary]) -> String {
                 }
             }
             text.push('\n');
+            for frame in &thread.frames {
+                let _ = writeln!(text, "        {frame}");
+            }
         }
     }
     text

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use base::Instant;
@@ -11,9 +12,10 @@ use supervise::directory::{self, RuntimeDir};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{self, Listener};
-use supervise::obituary::{self, Obituary};
+use supervise::obituary::{self, Obituary, ThreadAccount};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::status::ServerState;
+use supervise::witness;
 use supervise::{info, warn};
 use sys::process::{Pidfd, Signal};
 
@@ -214,7 +216,8 @@ impl Server {
 /// Removes what a dead generation left, but its numbers.
 pub(crate) fn clear_away(directory: &RuntimeDir, generation: u64) {
     let socket = directory::remove(&directory.server_socket(generation));
-    if let Err(error) = socket.and(lease::clear(&directory.server_lease(generation))) {
+    let page = directory::remove(&directory.server_witness(generation));
+    if let Err(error) = socket.and(page).and(lease::clear(&directory.server_lease(generation))) {
         warn!("what generation {generation} left cannot be cleared away: {error}");
     }
 }
@@ -224,6 +227,7 @@ pub(crate) fn mourn(directory: &RuntimeDir, server: &Server, cause: String, now:
     let numbers = crate::admin::last_numbers(&directory.server_numbers(server.generation));
     let (threads, numbers) = numbers.unwrap_or_default();
     let heartbeats = server.link.status(now);
+    let (threads, cause) = with_fault(&directory.server_witness(server.generation), threads, cause);
     let lived = server.pong().map_or_else(|| millis(now - server.since), |pong| pong.age_ms);
     obituary::write(
         directory,
@@ -240,6 +244,22 @@ pub(crate) fn mourn(directory: &RuntimeDir, server: &Server, cause: String, now:
             ..Obituary::default()
         },
     );
+}
+
+/// Adds what the process itself said of its death.
+fn with_fault(page: &Path, mut threads: Vec<ThreadAccount>, cause: String) -> (Vec<ThreadAccount>, String) {
+    let Some((fault, told)) = witness::fault(page) else { return (threads, cause) };
+    let place = threads.iter().position(|thread| thread.id == told.id).unwrap_or_else(|| {
+        threads.push(ThreadAccount { id: told.id, ..ThreadAccount::default() });
+        threads.len() - 1
+    });
+    let (name, running) = (&threads[place].name, &threads[place].running);
+    let whose = if name.is_empty() { format!("thread {}", told.id) } else { name.clone() };
+    let within = if running.is_empty() { String::new() } else { format!(", in \"{running}\"") };
+    let cause = format!("{fault}, {whose}{within}{}{cause}", if cause.is_empty() { "" } else { "; " });
+    threads[place].frames = told.frames;
+    threads.swap(0, place);
+    (threads, cause)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -10,6 +10,7 @@ use supervise::directory::RuntimeDir;
 use supervise::obituary::{self, Obituary};
 use supervise::role::Role;
 use supervise::status::ServerState;
+use supervise::witness;
 use supervise::{error, warn};
 use sys::process::Signal;
 
@@ -63,8 +64,7 @@ impl Supervisor {
             if patient.hangs() {
                 *place = None;
                 error!("{}[{pid}] hangs: {complaint}; it is killed", Role::Server.name());
-                tell_of_hang(directory, server, &patient);
-                server.signal(directory, Signal::KILL);
+                end(directory, server, &patient);
             } else if now >= vigil.report_at {
                 vigil.report_at = now + REPORT_INTERVAL;
                 let still = patient.still_for;
@@ -74,12 +74,15 @@ impl Supervisor {
     }
 }
 
-/// Writes down what a server whose thread hangs was doing, before it is killed.
-fn tell_of_hang(directory: &RuntimeDir, server: &Server, patient: &Patient) {
+/// Ends a server whose thread hangs, and writes down what it was doing.
+fn end(directory: &RuntimeDir, server: &Server, patient: &Patient) {
     let pid = server.process.pid();
     let mut threads = obituary::threads_of(pid);
     // Who hangs first: the others only show what the rest was doing.
-    threads.sort_by_key(|thread| thread.id != patient.id);
+    threads.sort_by_key(|thread| (thread.id != patient.id, !thread.name.starts_with("[ET_NET")));
+    let evidence = witness::hear(&directory.server_witness(server.generation), &server.process, &threads);
+    server.signal(directory, Signal::KILL);
+    evidence.tell(&mut threads);
     let account = Obituary {
         who: Role::Server.name().to_owned(),
         pid,

@@ -78,6 +78,7 @@ impl Shell {
             Some(generation) => (generation, inherit_lease(options, &directory, generation)?),
             None => lease_alone(&directory)?,
         };
+        supervise::witness::begin(&directory.server_witness(generation));
         let listeners = match options.generation {
             Some(_) => options::inherit(options, &config),
             None => options::bind(&config),
@@ -198,6 +199,9 @@ impl Shell {
         }
         self.engine.stop();
         drop(self.endpoint);
+        if let Err(error) = directory::remove(&self.family.directory.server_witness(self.identity.generation)) {
+            warn!("a page is left behind: {error}");
+        }
         if self.alone {
             // In a tree manager adds its numbers up; alone nobody asks for them any more.
             directory::remove(&self.family.directory.server_numbers(self.identity.generation))
@@ -256,8 +260,7 @@ impl Shell {
                         continue;
                     }
                     let count = connections.len();
-                    let taken =
-                        connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
+                    let taken = connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
                     debug!("took over {taken} of {count} idle connections");
                 }
                 Errand::Commit(question, digest) => {

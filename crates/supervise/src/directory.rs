@@ -74,6 +74,24 @@ impl RuntimeDir {
         self.path.join(format!("server.{generation}.sock"))
     }
 
+    /// Where one generation of the server writes what it died of.
+    #[must_use]
+    pub fn server_witness(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("server.{generation}.witness"))
+    }
+
+    /// Where manager writes what it died of.
+    #[must_use]
+    pub fn manager_witness(&self) -> PathBuf {
+        self.path.join("manager.witness")
+    }
+
+    /// Where cop writes what it died of.
+    #[must_use]
+    pub fn cop_witness(&self) -> PathBuf {
+        self.path.join("cop.witness")
+    }
+
     /// The numbers of one generation of the server.
     #[must_use]
     pub fn server_numbers(&self, generation: u64) -> PathBuf {

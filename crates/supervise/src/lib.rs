@@ -28,5 +28,7 @@ pub mod obituary;
 pub mod role;
 pub mod status;
 pub mod stop;
+mod symbols;
 pub mod wait;
 pub mod watch;
+pub mod witness;

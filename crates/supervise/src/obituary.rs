@@ -66,6 +66,8 @@ pub struct ThreadAccount {
     pub system_call: String,
     /// Its stack in the kernel, innermost first.
     pub stack: Vec<String>,
+    /// Its own stack, innermost first: functions, and addresses in their files.
+    pub frames: Vec<String>,
 }
 
 /// The threads of a process that lives, as `/proc` shows them: before it is killed.
@@ -169,9 +171,42 @@ impl Obituary {
         let mut causes = [std::mem::take(&mut self.cause), other.cause];
         causes.sort_by_key(|cause| !cause.starts_with("hang"));
         self.cause = causes.into_iter().filter(|cause| !cause.is_empty()).collect::<Vec<_>>().join("; ");
-        self.threads.extend(other.threads);
+        for thread in other.threads {
+            match self.threads.iter_mut().find(|ours| ours.id == thread.id && thread.id != 0) {
+                Some(ours) => ours.join(thread),
+                None => self.threads.push(thread),
+            }
+        }
+        // Whose stack is known tells most.
+        self.threads.sort_by_key(|thread| thread.frames.is_empty());
         if self.numbers.is_empty() {
             self.numbers = other.numbers;
+        }
+    }
+}
+
+impl ThreadAccount {
+    /// Puts another account of the same thread beside this one.
+    fn join(&mut self, other: Self) {
+        // The kernel's letter is newer than the thread's own word.
+        if self.state.len() != 1 && !other.state.is_empty() {
+            self.state = other.state;
+        }
+        for (ours, theirs) in [
+            (&mut self.name, other.name),
+            (&mut self.running, other.running),
+            (&mut self.waits_in, other.waits_in),
+            (&mut self.system_call, other.system_call),
+        ] {
+            if ours.is_empty() {
+                *ours = theirs;
+            }
+        }
+        self.turns = self.turns.max(other.turns);
+        for (ours, theirs) in [(&mut self.stack, other.stack), (&mut self.frames, other.frames)] {
+            if ours.is_empty() {
+                *ours = theirs;
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use super::page::{self, FRAMES_MAX};
 const STACK_MAX: u64 = 64 << 20;
 /// Words of a stack that are looked through for the first record, where the C library left no frame pointer.
 const SEARCH_WORDS: usize = 512;
+/// Callers that are followed to tell a record that is in use from one that was left behind.
+const DEPTH_MAX: usize = 256;
 /// Words read at once: the handler's own stack is small.
 const SEARCH_CHUNK: usize = 32;
 
@@ -53,8 +55,8 @@ pub(super) fn walk(registers: Registers, words: &[AtomicU64], frames: &[AtomicU6
     let begin = if page::is_ours(words, registers.program) {
         plausible(words, registers.stack, registers.frame)
     } else {
-        // Within the C library, or where there is no code at all: who called is on the stack, if not in a record.
-        search(words, registers.stack, &mut put)
+        // Within the C library, or where there is no code at all.
+        search(words, registers.stack)
     };
     let Some(mut record) = begin else { return count };
     loop {
@@ -87,10 +89,9 @@ fn plausible(words: &[AtomicU64], floor: u64, at: u64) -> Option<Record> {
     page::is_code(words, record.returns_to).then_some(record)
 }
 
-/// Looks up the stack from `stack` for the first record of ours. A return address into our code before it belongs to
-/// who called the C library.
-fn search(words: &[AtomicU64], stack: u64, put: &mut impl FnMut(u64) -> bool) -> Option<Record> {
-    let mut caller = false;
+/// Looks up the stack from `stack` for the first record of ours whose callers lead to where threads begin, which is
+/// beyond our code. What earlier calls left behind on the stack does not, or joins those who still run.
+fn search(words: &[AtomicU64], stack: u64) -> Option<Record> {
     let mut at = stack.next_multiple_of(8);
     let mut chunk = [0; SEARCH_CHUNK + 1];
     for _ in 0..SEARCH_WORDS / SEARCH_CHUNK {
@@ -108,16 +109,27 @@ fn search(words: &[AtomicU64], stack: u64, put: &mut impl FnMut(u64) -> bool) ->
             let here = at + index as u64 * 8;
             let is_record = pair[0] > here && pair[0] - here < STACK_MAX && pair[0].is_multiple_of(8);
             if is_record && page::is_ours(words, pair[1]) {
-                return Some(Record { at: here, caller: pair[0], returns_to: pair[1] });
-            }
-            if !caller && page::is_ours(words, pair[0]) {
-                caller = true;
-                put(pair[0]);
+                let record = Record { at: here, caller: pair[0], returns_to: pair[1] };
+                if leads_out(words, record) {
+                    return Some(record);
+                }
             }
         }
         at += SEARCH_CHUNK as u64 * 8;
     }
     None
+}
+
+/// Whether the callers of a record end where our code was called from other code.
+fn leads_out(words: &[AtomicU64], record: Record) -> bool {
+    let mut record = record;
+    for _ in 0..DEPTH_MAX {
+        match plausible(words, record.at + 16, record.caller) {
+            Some(next) if page::is_ours(words, next.returns_to) => record = next,
+            outside => return outside.is_some(),
+        }
+    }
+    true // so deep is nothing that was left behind
 }
 
 /// Copies words from an address of our own that may not be mapped; `None` when it is not.
