@@ -137,10 +137,12 @@ impl Peer {
 
     /// Reads the next message. One without a head has an empty first line, or what came instead.
     pub fn receive(&mut self, kind: Kind<'_>) -> Message {
-        let mut message = self.receive_head();
-        if message.end != End::Whole {
-            return message;
-        }
+        let message = self.receive_head();
+        if message.end == End::Whole { self.receive_content(message, kind) } else { message }
+    }
+
+    /// Reads what follows a head that was read alone.
+    pub fn receive_content(&mut self, mut message: Message, kind: Kind<'_>) -> Message {
         message.end = match message.framing(kind) {
             Framing::None => End::Whole,
             Framing::Length(length) => self.receive_length(length, &mut message.body),
