@@ -40,6 +40,7 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
         redis_auth: from.redis_auth.as_ref().map(|password| password.reveal().to_owned()),
         redis_db: from.redis_db,
         preconnect: from.preconnect,
+        tcpkeepalive: from.tcpkeepalive,
         auto_eject_hosts: from.auto_eject_hosts,
         server_retry_timeout: from.server_retry_timeout,
         server_failure_limit: from.server_failure_limit,

@@ -201,6 +201,18 @@ impl Lane {
         self.mark();
     }
 
+    /// It is that server's from now on, which is the same as its own was.
+    pub(crate) fn belong_to(&mut self, server: &Rc<Server>) {
+        self.server = Rc::clone(server);
+    }
+
+    /// It takes no new requests. True when nothing is on it: it can go.
+    pub(crate) fn finish(&mut self) -> bool {
+        self.retired = true;
+        self.mark();
+        self.queue.is_empty()
+    }
+
     /// Whether it takes more requests.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {

@@ -24,6 +24,7 @@ mod outbox;
 mod pending;
 pub mod plan;
 mod pool;
+mod renewal;
 mod server;
 mod split;
 pub mod stats_json;

@@ -96,6 +96,8 @@ pub struct PoolSource {
     pub server_connections: usize,
     /// Commands held back, while others are on their way to the same server, to travel together.
     pub batch: usize,
+    /// Whether the kernel probes idle connections to the servers.
+    pub tcpkeepalive: bool,
     /// Whether memcached's `flush_all` reaches the servers.
     pub memcached_flush_all: bool,
     /// The servers.
@@ -123,6 +125,7 @@ impl PoolSource {
             server_failure_limit: 2,
             server_connections: 1,
             batch: BATCH,
+            tcpkeepalive: false,
             memcached_flush_all: false,
             servers,
         }

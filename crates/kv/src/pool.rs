@@ -29,6 +29,8 @@ pub(crate) struct Pool {
     ring: RefCell<Continuum>,
     chance: RefCell<Rng>,
     servers: Vec<Rc<Server>>,
+    /// What took its place.
+    next: RefCell<Option<Rc<Self>>>,
 }
 
 impl Pool {
@@ -42,7 +44,27 @@ impl Pool {
             ring: RefCell::new(ring),
             chance: RefCell::new(Rng::new(seed)),
             servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index)).collect(),
+            next: RefCell::default(),
         })
+    }
+
+    /// The pool by a new plan, which counts its clients together with this one.
+    pub(crate) fn renewed(&self, plan: &Arc<PoolPlan>, seed: u64) -> Rc<Self> {
+        Self::new(plan, Arc::clone(&self.census), seed)
+    }
+
+    pub(crate) fn servers(&self) -> &[Rc<Server>] {
+        &self.servers
+    }
+
+    /// `next` has taken its place.
+    pub(crate) fn follow(&self, next: Option<Rc<Self>>) {
+        *self.next.borrow_mut() = next;
+    }
+
+    /// What took its place, if anything did.
+    pub(crate) fn next(&self) -> Option<Rc<Self>> {
+        self.next.borrow().clone()
     }
 
     pub(crate) fn plan(&self) -> &PoolPlan {
@@ -108,7 +130,8 @@ impl Pool {
         {
             *self.ring.borrow_mut() = ring;
         }
-        let ejected = worker.pools().iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();
+        let pools = worker.pools();
+        let ejected = pools.iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();
         worker.cells().set(Kv::EJECTED, ejected as u64);
     }
 

@@ -8,6 +8,9 @@
 //! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them.
 
 mod probe;
+mod renew;
+
+pub(crate) use renew::Probed;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -43,7 +46,7 @@ enum State {
 
 /// See the module.
 pub(crate) struct Server {
-    pool: Weak<Pool>,
+    pool: RefCell<Weak<Pool>>,
     plan: Arc<PoolPlan>,
     index: usize,
     state: Cell<State>,
@@ -54,13 +57,17 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(pool: Weak<Pool>, plan: &Arc<PoolPlan>, index: usize) -> Rc<Self> {
         Rc::new(Self {
-            pool,
+            pool: RefCell::new(pool),
             plan: Arc::clone(plan),
             index,
             state: Cell::new(State::Well),
             failures: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
         })
+    }
+
+    fn pool(&self) -> Option<Rc<Pool>> {
+        self.pool.borrow().upgrade()
     }
 
     fn told(&self) -> &ServerPlan {
@@ -135,7 +142,11 @@ impl Server {
                 return Tcp::attach(thread, event::Detached::from_fd(socket.into(), None));
             }
         };
-        Tcp::connect(thread, address, deadline).await
+        let tcp = Tcp::connect(thread, address, deadline).await?;
+        if self.plan.source.tcpkeepalive {
+            tcp.keep_alive();
+        }
+        Ok(tcp)
     }
 
     /// What is said first on a connection, and how many replies that has.
@@ -218,7 +229,7 @@ impl Server {
     }
 
     fn rebuild(&self, worker: &Worker) {
-        if let Some(pool) = self.pool.upgrade() {
+        if let Some(pool) = self.pool() {
             pool.rebuild(worker);
         }
     }
@@ -253,7 +264,7 @@ impl Server {
         let found = if again_allowed && in_time { bytes(start) } else { None };
         let Some(bytes) = found else { return lane::give_fault(worker, owner, fault) };
         let place = self.place_of(&bytes);
-        let lane = match self.pool.upgrade() {
+        let lane = match self.pool() {
             Some(pool) => pool.lane(worker, place, 0),
             None => Err(fault),
         };
@@ -276,7 +287,7 @@ impl Server {
         if self.is_live() {
             return here;
         }
-        let pool = self.pool.upgrade()?;
+        let pool = self.pool()?;
         let mut request = crate::wire::resp::Request::default();
         if self.protocol() == Protocol::Memcached {
             return memcached_place(&pool, bytes, request.words());

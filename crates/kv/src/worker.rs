@@ -55,7 +55,11 @@ pub struct WorkerParts {
 
 struct Inside {
     thread: Thread,
-    pools: Vec<Rc<Pool>>,
+    pools: RefCell<Rc<[Rc<Pool>]>>,
+    /// Pools that another took the place of, while clients are connected to them.
+    superseded: RefCell<Vec<Weak<Pool>>>,
+    /// How many configurations there were.
+    renewals: Cell<u32>,
     names: Names,
     cells: Cells<Kv>,
     dirty_clients: RefCell<Vec<Rc<ClientCell>>>,
@@ -101,7 +105,7 @@ pub struct Worker(Rc<Inside>);
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Worker({:?}, {} pools)", self.0.thread, self.0.pools.len())
+        write!(f, "Worker({:?}, {} pools)", self.0.thread, self.pools().len())
     }
 }
 
@@ -115,7 +119,9 @@ impl Worker {
         let nudged = Rc::new(Cell::new(false));
         let worker = Self(Rc::new(Inside {
             thread: thread.clone(),
-            pools,
+            pools: RefCell::new(pools),
+            superseded: RefCell::default(),
+            renewals: Cell::new(0),
             names,
             cells,
             dirty_clients: RefCell::default(),
@@ -132,7 +138,7 @@ impl Worker {
             draining: Cell::new(false),
             successor: RefCell::default(),
         }));
-        for pool in &worker.0.pools {
+        for pool in worker.pools().iter() {
             if pool.plan().source.preconnect {
                 worker.nudge();
                 pool.preconnect(&worker);
@@ -145,7 +151,7 @@ impl Worker {
 
     /// Starts serving a client of the pool of this number, as the plan has them.
     pub fn serve(&self, tcp: Tcp, pool: usize) {
-        if let Some(pool) = self.0.pools.get(pool) {
+        if let Some(pool) = self.pools().get(pool) {
             self.nudge();
             Client::start(self, pool, tcp, None);
         }
@@ -153,10 +159,9 @@ impl Worker {
 
     /// Goes on serving a client that another server let go of. Its connection closes when there is no such pool.
     pub fn take_over(&self, tcp: Tcp, moving: Moving) {
-        let pool = self.0.pools.iter().find(|pool| pool.plan().source.name == moving.pool);
-        if let Some(pool) = pool {
+        if let Some(pool) = self.pool(&moving.pool) {
             self.nudge();
-            Client::start(self, pool, tcp, Some(moving));
+            Client::start(self, &pool, tcp, Some(moving));
         }
     }
 
@@ -206,8 +211,37 @@ impl Worker {
         &self.0.cells
     }
 
-    pub(crate) fn pools(&self) -> &[Rc<Pool>] {
-        &self.0.pools
+    pub(crate) fn pools(&self) -> Rc<[Rc<Pool>]> {
+        Rc::clone(&self.0.pools.borrow())
+    }
+
+    /// The pool of that name.
+    pub(crate) fn pool(&self, name: &str) -> Option<Rc<Pool>> {
+        self.pools().iter().find(|pool| pool.plan().source.name == name).cloned()
+    }
+
+    /// A new configuration comes; says which one it is.
+    pub(crate) fn begin_renewal(&self) -> u32 {
+        self.0.renewals.set(self.0.renewals.get().wrapping_add(1));
+        self.0.renewals.get()
+    }
+
+    /// Whether no newer configuration has come since.
+    pub(crate) fn is_newest(&self, renewal: u32) -> bool {
+        self.0.renewals.get() == renewal
+    }
+
+    /// Serves by these pools from here on; clients of the others follow between two requests.
+    pub(crate) fn replace_pools(&self, pools: Vec<Rc<Pool>>) {
+        let old = std::mem::replace(&mut *self.0.pools.borrow_mut(), pools.into());
+        let mut superseded = self.0.superseded.borrow_mut();
+        superseded.extend(old.iter().map(Rc::downgrade));
+        superseded.retain(|weak| {
+            let Some(pool) = weak.upgrade() else { return false };
+            pool.follow(self.pool(&pool.plan().source.name));
+            Rc::strong_count(&pool) > 1
+        });
+        self.0.changes.set(self.0.changes.get().wrapping_add(1));
     }
 
     #[inline]

@@ -35,13 +35,16 @@ impl Client {
             self.wait_for_all();
             return true;
         }
-        if self.gathered.is_some() || self.input.is_some() {
+        if self.gathered.is_some() {
             return true;
         }
         if self.worker.successor().is_some() {
-            return !self.move_on();
+            return self.input.is_some() || !self.move_on();
         }
         self.changes = self.worker.changes();
+        if let Some(next) = self.pool.next() {
+            self.pool = next;
+        }
         true
     }
 

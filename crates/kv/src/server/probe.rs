@@ -41,7 +41,7 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
 }
 
 /// Connects and asks.
-async fn is_well(server: &Server, worker: &Worker) -> bool {
+pub(super) async fn is_well(server: &Server, worker: &Worker) -> bool {
     let Ok(tcp) = server.connect(worker).await else { return false };
     tcp.set_read_deadline(server.probe_deadline(worker.thread().now()));
     let (mut bytes, mut replies) = server.handshake();

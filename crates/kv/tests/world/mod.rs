@@ -25,6 +25,8 @@ thread_local! {
 /// How long anything in a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+const NAMES: NamesOptions = NamesOptions { ttl: PATIENCE, negative_ttl: PATIENCE, timeout: PATIENCE, stale: PATIENCE };
+
 /// Waits until `done`, within a bound.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..PATIENCE.as_millis() / 10 {
@@ -51,6 +53,13 @@ pub struct Server {
 impl Server {
     pub fn redis(arguments: &[&str]) -> Self {
         Self::start(true, arguments)
+    }
+
+    /// On this port, which nobody listens on.
+    pub fn redis_at(port: u16) -> Self {
+        let mut server = Self { child: None, port, redis: true, arguments: Vec::new() };
+        server.run();
+        server
     }
 
     pub fn memcached() -> Self {
@@ -132,14 +141,13 @@ impl Proxy {
             WORKER.with(|worker| worker.borrow().as_ref().unwrap().serve(tcp, 0));
         })
         .unwrap();
-        let names = NamesOptions { ttl: PATIENCE, negative_ttl: PATIENCE, timeout: PATIENCE, stale: PATIENCE };
         let options = ProcessorOptions { net: threads, task: 1, pin: false, seed: 7 };
         let processor = Processor::start(&options, move |thread| {
             let worker = Worker::new(WorkerParts {
                 thread: thread.clone(),
                 plan: Arc::clone(&plan),
                 shared: Arc::clone(&shared),
-                names: Names::new(names),
+                names: Names::new(NAMES),
                 cells: stats::Cells::detached(),
             });
             WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
@@ -152,6 +160,23 @@ impl Proxy {
 
     pub fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// Puts another plan for the pool in force on every thread. Says how many new servers did not answer.
+    pub fn renew(&self, pool: PoolSource) -> usize {
+        let plan = Plan::prepare(vec![pool]).unwrap();
+        let threads = self.processor.as_ref().unwrap().net().to_vec();
+        let (done, all_done) = std::sync::mpsc::channel();
+        for thread in threads {
+            let (plan, done) = (Arc::clone(&plan), done.clone());
+            let renew = move |_: &event::Thread| {
+                let worker = WORKER.with(|worker| worker.borrow().clone().unwrap());
+                worker.renew(&plan, NAMES, move |silent| done.send(silent).unwrap());
+            };
+            thread.run(renew).unwrap();
+        }
+        drop(done);
+        all_done.iter().max().unwrap_or(0)
     }
 }
 

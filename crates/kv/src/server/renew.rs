@@ -1,0 +1,106 @@
+//! What becomes of a server when the pool gets a new plan.
+//!
+//! Its connections stay when it is the same server, told the same at the beginning; so does what is known of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Server, State, probe};
+use crate::fault::Fault;
+use crate::lane::{self, LaneCell};
+use crate::pool::Pool;
+use crate::worker::Worker;
+
+/// What a probe of a new server came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Probed {
+    /// It answered.
+    Well,
+    /// It did not.
+    Silent,
+}
+
+impl Server {
+    /// Whether connections to this server are as good for that one.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (one, two) = (&self.plan, &other.plan);
+        self.told().address == other.told().address
+            && one.protocol == two.protocol
+            && one.source.redis_auth == two.source.redis_auth
+            && one.source.redis_db == two.source.redis_db
+            && one.source.tcpkeepalive == two.source.tcpkeepalive
+    }
+
+    /// Takes over what there is of `old`, the same server by an older plan.
+    pub(crate) fn take_over(self: &Rc<Self>, worker: &Worker, old: &Self) {
+        let mut surplus = Vec::new();
+        {
+            let mut lanes = self.lanes.borrow_mut();
+            for (at, lane) in old.lanes.take().into_iter().enumerate() {
+                let Some(lane) = lane else { continue };
+                lane.borrow_mut().belong_to(self);
+                match lanes.get_mut(at) {
+                    Some(place) => *place = Some(lane),
+                    None => surplus.push(lane),
+                }
+            }
+        }
+        self.failures.set(old.failures.get());
+        self.state.set(match old.state.replace(State::Ejected) {
+            State::Ejected if !self.plan.source.auto_eject_hosts => State::Down(Fault::Refused),
+            state => state,
+        });
+        if self.state.get() != State::Well {
+            probe::start(self, worker, probe::FIRST);
+        }
+        old.move_to(self.pool());
+        surplus.iter().for_each(leave);
+    }
+
+    /// It is new, and has been asked whether it is well.
+    pub(crate) fn begin(self: &Rc<Self>, worker: &Worker, probed: Probed) {
+        match probed {
+            Probed::Well => {
+                for lane in 0..self.plan.source.server_connections {
+                    // It fails by itself and is opened anew when it is needed.
+                    let _ = self.lane(worker, lane as u64);
+                }
+            }
+            Probed::Silent => {
+                let ejects = self.plan.source.auto_eject_hosts;
+                self.state.set(if ejects { State::Ejected } else { State::Down(Fault::Refused) });
+                probe::start(self, worker, probe::FIRST);
+            }
+        }
+    }
+
+    /// It is no longer one of the pool: what is on its connections is answered, nothing new is asked.
+    pub(crate) fn depart(&self, pool: &Rc<Pool>) {
+        self.state.set(State::Ejected);
+        self.move_to(Some(Rc::clone(pool)));
+        let lanes: Vec<_> = self.lanes.take().into_iter().flatten().collect();
+        lanes.iter().for_each(leave);
+    }
+
+    /// What fails on it is asked again by that pool.
+    fn move_to(&self, pool: Option<Rc<Pool>>) {
+        if let Some(pool) = pool {
+            *self.pool.borrow_mut() = Rc::downgrade(&pool);
+        }
+    }
+
+    /// Asks it whether it is well, for so long at most.
+    pub(crate) async fn probe(self: &Rc<Self>, worker: &Worker, within: Duration) -> Probed {
+        match event::timeout(worker.thread(), within, probe::is_well(self, worker)).await {
+            Ok(true) => Probed::Well,
+            Ok(false) | Err(_) => Probed::Silent,
+        }
+    }
+}
+
+/// The connection ends when what is on it is answered.
+fn leave(lane: &Rc<LaneCell>) {
+    if lane.borrow_mut().finish() {
+        lane::fail(lane, Fault::Closed);
+    }
+}
