@@ -7,9 +7,12 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
 
+use base::{Clock, SystemClock};
 use config::{Config, Diagnostic};
 use demo::store::serve::{Shop, Speaks};
+use event::log::{Level, LogSender};
 use event::{Handle, Listener, Shares, Thread};
 use kv::{Kv, Moving, Plan, Shared, Worker, WorkerParts};
 use net::{Names, NamesOptions};
@@ -18,6 +21,8 @@ use supervise::control::{Moved, MovedKv};
 
 use crate::engine::Released;
 
+/// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
+const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
 /// The longest name of a client that moves with it.
 const CLIENT_TEXT_MAX: usize = 96;
 
@@ -61,6 +66,25 @@ pub(crate) fn plan(config: &Config) -> Result<Arc<Plan>, Vec<Diagnostic>> {
     })
 }
 
+/// The key-value part of a configuration, ready to be put in force.
+#[derive(Debug)]
+pub(crate) struct KvPrepared {
+    plan: Arc<Plan>,
+    /// Of each pool's listener: whether the kernel probes its connections.
+    keep_alive: Vec<(String, bool)>,
+}
+
+impl KvPrepared {
+    /// Judges it.
+    ///
+    /// # Errors
+    /// As [`plan`].
+    pub(crate) fn new(config: &Config) -> Result<Self, Vec<Diagnostic>> {
+        let keep_alive = config.kv.pools.iter().map(|pool| (pool.name.value.clone(), pool.tcpkeepalive)).collect();
+        Ok(Self { plan: plan(config)?, keep_alive })
+    }
+}
+
 /// Listeners for the key-value engine, and the stores that demonstrate it.
 #[derive(Debug, Default)]
 pub struct KvListeners {
@@ -82,6 +106,8 @@ pub(crate) struct KvEngine {
     stores: Arc<Shares>,
     /// Where connections of another server are admitted, until this one drains.
     door: RefCell<Option<Arc<Listener>>>,
+    /// The pools' listening sockets, by the pools' names, until this server drains.
+    sockets: RefCell<Vec<(String, OwnedFd)>>,
 }
 
 /// What each event thread's worker is made of.
@@ -105,9 +131,10 @@ impl KvEngine {
         peers: &Arc<OnceLock<Vec<Handle>>>,
         setup: (NamesOptions, Segment),
     ) -> std::io::Result<(Self, KvSetup)> {
-        let mut accepting = Vec::new();
+        let (mut accepting, mut sockets) = (Vec::new(), Vec::new());
         for (index, (fd, pool)) in listeners.pools.into_iter().zip(&config.kv.pools).enumerate() {
             sys::socket::set_keepalive(&fd, pool.tcpkeepalive)?;
+            sockets.push((pool.name.value.clone(), fd.try_clone()?));
             accepting.push(Listener::new(fd, Arc::clone(&shares), Arc::clone(peers), move |_, tcp| {
                 with_worker(|worker| worker.serve(tcp, index));
             })?);
@@ -123,14 +150,61 @@ impl KvEngine {
         let shared = Shared::new(&plan);
         let (names, segment) = setup;
         let setup = KvSetup { plan, shared, names, segment, pools: accepting, stores: of_stores };
-        Ok((Self { shares, stores, door }, setup))
+        Ok((Self { shares, stores, door, sockets: RefCell::new(sockets) }, setup))
     }
 
     /// Accepts nothing more. The threads' workers are told by [`drain`] or [`hand_over`].
     pub(crate) fn close(&self) {
         self.door.take();
+        self.sockets.take();
         self.shares.drain();
         self.stores.drain();
+    }
+
+    /// Puts a configuration in force on every thread. Returns how many have not taken it within a short wait: they
+    /// are busy, or ask new servers whether they are well, and take it after that.
+    pub(crate) fn commit(
+        &self,
+        prepared: KvPrepared,
+        names: NamesOptions,
+        threads: &[Handle],
+        log: &LogSender,
+    ) -> usize {
+        let KvPrepared { plan, keep_alive } = prepared;
+        for (name, socket) in self.sockets.borrow().iter() {
+            let wanted = keep_alive.iter().any(|(pool, wanted)| pool == name && *wanted);
+            if let Err(error) = sys::socket::set_keepalive(socket, wanted) {
+                log.report(Level::Warn, format_args!("pool {name}: tcpkeepalive cannot be changed: {error}"));
+            }
+        }
+        if self.sockets.borrow().is_empty() {
+            return 0;
+        }
+        let (taken, all_taken) = mpsc::channel();
+        for thread in threads {
+            let (plan, taken) = (Arc::clone(&plan), taken.clone());
+            // A thread that has ended serves nobody; who waits may have lost patience.
+            let renew = move |_: &Thread| {
+                with_worker(|worker| {
+                    worker.renew(&plan, names, move |silent| {
+                        let _ = taken.send(silent);
+                    });
+                });
+            };
+            let _ = thread.run(renew);
+        }
+        drop(taken);
+        let deadline = SystemClock.now() + TAKEN_WITHIN;
+        let (mut late, mut silent) = (threads.len(), 0);
+        while late > 0
+            && let Ok(unanswered) = all_taken.recv_timeout(deadline.since(SystemClock.now()))
+        {
+            (late, silent) = (late - 1, silent.max(unanswered));
+        }
+        if silent > 0 {
+            log.report(Level::Warn, format_args!("{silent} new servers do not answer: they are probed until they do"));
+        }
+        late
     }
 
     /// Clients' connections open now.

@@ -14,6 +14,7 @@ use http::{LogRenewal, Plan, Renewal};
 use net::{NamesOptions, PoolOptions};
 
 use super::{Engine, with_worker};
+use crate::kv_engine::KvPrepared;
 
 /// How long the event threads are waited for; who is busy for longer follows when its turn ends.
 const TAKEN_WITHIN: Duration = Duration::from_millis(250);
@@ -22,6 +23,7 @@ const TAKEN_WITHIN: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Prepared {
     plan: Arc<Plan>,
+    kv: KvPrepared,
     names: NamesOptions,
     pool: PoolOptions,
     level: Level,
@@ -55,6 +57,7 @@ impl Engine {
     /// What is wrong with it.
     pub fn prepare(&self, old: &Config, new: &Config) -> Result<Prepared, Unprepared> {
         let plan = Plan::prepare(new).map_err(Unprepared::Wrong)?;
+        let kv = KvPrepared::new(new).map_err(Unprepared::Wrong)?;
         let report_to = match &new.log.file {
             LogFile::Path(path) if new.log.file != old.log.file => Some(open(&self.log, path)?),
             LogFile::Path(_) | LogFile::Stderr => None,
@@ -62,6 +65,7 @@ impl Engine {
         let access_log = (new.http.access_log != old.http.access_log).then(|| access_log(&self.log, new));
         Ok(Prepared {
             plan,
+            kv,
             names: names_options(new),
             pool: pool_options(new, self.processor.net().len()),
             level: level(new.log.level),
@@ -73,7 +77,7 @@ impl Engine {
     /// Puts it in force. Returns how many event threads have not taken it within a short wait: they are busy with one
     /// long turn, and take it when that ends.
     pub fn commit(&self, prepared: Prepared) -> usize {
-        let Prepared { plan, names, pool, level, report_to, access_log } = prepared;
+        let Prepared { plan, kv, names, pool, level, report_to, access_log } = prepared;
         self.log.set_level(level);
         if let Some(sink) = report_to {
             self.log.report_to(sink);
@@ -101,7 +105,7 @@ impl Engine {
         while late > 0 && all_taken.recv_timeout(deadline.since(SystemClock.now())).is_ok() {
             late -= 1;
         }
-        late
+        late.max(self.kv.commit(kv, names, self.processor.net(), &self.log))
     }
 
     /// How much the log tells from now on.
