@@ -90,7 +90,7 @@ pub(crate) fn change(asked: &Asked, proposal: Proposal, step: Step) -> u8 {
     with(asked, |directory| {
         let bound = match step {
             Step::Judge | Step::Reload => Duration::ZERO,
-            Step::Restart => start_timeout(directory),
+            Step::Restart | Step::Upgrade => start_timeout(directory),
         };
         let verdict = ctl::change(directory, proposal, step, bound + CHANGE_MARGIN)?;
         let code = printed(asked, to_value(&verdict), || ctl::verdict(&verdict));

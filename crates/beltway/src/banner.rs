@@ -55,7 +55,9 @@ mod tests {
         let listeners = vec![listener("http", "127.0.0.1:8080"), listener("admin", "127.0.0.1:9001"), pool];
         let status = Status { listeners, ..Status::default() };
         let text = banner(&status, true);
-        for part in ["curl -i http://127.0.0.1:8080/", "curl http://127.0.0.1:9001/metrics", "redis-cli -p 22121 set a 1"] {
+        for part in
+            ["curl -i http://127.0.0.1:8080/", "curl http://127.0.0.1:9001/metrics", "redis-cli -p 22121 set a 1"]
+        {
             assert!(text.contains(part), "{text}");
         }
         assert!(!banner(&status, false).contains("curl"));

@@ -33,6 +33,11 @@ pub(crate) enum Command {
     Reload(Asked),
     /// Replaces the server by a new one with what the configuration file says now; no connection is refused
     Restart(Asked),
+    /// Replaces all processes by the program now on disk; no connection is refused
+    Upgrade(Asked),
+    /// Says whether this program can take over from one that runs
+    #[command(hide = true)]
+    NewBinary(NewBinary),
     /// Shows the tree of processes
     Status(Asked),
     /// Reads and validates the configuration, touches nothing
@@ -113,6 +118,9 @@ pub(crate) struct Run {
     /// As the daemon that `start` left behind: tells on this descriptor how the start went
     #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
     pub(crate) daemon: Option<RawFd>,
+    /// What the top process left when it was another program
+    #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
+    pub(crate) legacy: Option<RawFd>,
 }
 
 /// A question to the running processes.
@@ -167,6 +175,14 @@ pub(crate) enum CtlCommand {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// Shows where the memory is: by process and by room
+    Memory {
+        /// Divides what processes share among them, too: the server's new mappings wait some milliseconds for it
+        #[arg(long)]
+        exact: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
 }
 
 /// What may be asked of the configuration.
@@ -198,14 +214,6 @@ pub(crate) enum ConfigCommand {
         asked: Asked,
     },
     /// Judges the file as the running server would, and says which keys differ and what they take
-    /// Shows where the memory is: by process and by room
-    Memory {
-        /// Divides what processes share among them, too: the server's new mappings wait some milliseconds for it
-        #[arg(long)]
-        exact: bool,
-        #[command(flatten)]
-        asked: Asked,
-    },
     Diff {
         /// Instead of the file, one of the history, by its number
         number: Option<u64>,
@@ -237,6 +245,8 @@ pub(crate) enum ServerCommand {
     Stop(Asked),
     /// Runs one again after `stop`, or takes a `drain` back
     Start(Asked),
+    /// Has /healthz say `draining` and everything else go on, so that balancers send nobody new; until `start`
+    Drain(Asked),
     /// Tells of what processes died, and what they were doing
     Obituaries(Asked),
 }
@@ -245,8 +255,6 @@ pub(crate) enum ServerCommand {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum MetricCommand {
     /// Shows one, by its name
-    /// Has /healthz say `draining` and everything else go on, so that balancers send nobody new; until `start`
-    Drain(Asked),
     Get {
         /// Its name, such as beltway_http_requests_total
         name: String,
@@ -301,6 +309,19 @@ pub(crate) struct RoleArguments {
     /// One of a tree: reads the committed configuration, respawns its neighbour
     #[arg(long, hide = true)]
     pub(crate) in_tree: bool,
+    /// What this process left when it was another program
+    #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
+    pub(crate) legacy: Option<RawFd>,
+}
+
+/// `new-binary`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NewBinary {
+    #[command(flatten)]
+    pub(crate) role: RoleArguments,
+    /// The version of the program that runs
+    #[arg(long)]
+    pub(crate) replaces: String,
 }
 
 /// `cop`.

@@ -17,7 +17,7 @@ use supervise::role::{self, FIRST_DESCRIPTOR};
 use supervise::wait;
 
 use crate::cli::{Check, Command, CopArguments, Place, RoleArguments, ServerArguments};
-use crate::{ask, kv, names, nutcracker, stub};
+use crate::{ask, fitness, kv, names, nutcracker, stub};
 
 /// What the daemon has beyond its server's start timeout to say how it went.
 const START_MARGIN: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ pub(crate) fn dispatch(command: Command) -> u8 {
         Command::Status(asked) => ask::status(&asked),
         Command::Reload(asked) => ask::change(&asked, Proposal::File, Step::Reload),
         Command::Restart(asked) => ask::change(&asked, Proposal::File, Step::Restart),
+        Command::Upgrade(asked) => ask::change(&asked, Proposal::File, Step::Upgrade),
+        Command::NewBinary(asked) => fitness::tell(&asked),
         Command::Ctl(asked) => ask::ctl(asked.command),
         Command::Check(asked) => check(&asked),
         Command::Cop(arguments) => cop(arguments),
@@ -241,6 +243,7 @@ fn with_role(arguments: RoleArguments, run: impl FnOnce(role::Options) -> u8) ->
             log_file: arguments.log_file,
             in_tree: arguments.in_tree,
             candidate: false,
+            legacy: arguments.legacy,
         }),
         Err(code) => code,
     }

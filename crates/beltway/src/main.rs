@@ -8,6 +8,8 @@ mod ask;
 mod banner;
 mod cli;
 mod commands;
+mod errand;
+mod fitness;
 mod kv;
 mod names;
 mod nutcracker;

@@ -5,11 +5,12 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::Config;
+use supervise::change::Step;
 use supervise::configuration::{self, Follower, Source};
 use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
@@ -18,14 +19,16 @@ use supervise::heartbeat::Link;
 use supervise::lease::{self, Lease};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
+use supervise::succession::{self, Legacy};
 use supervise::watch::{self, Reaped, Sight, Watch};
-use supervise::{error, info, log, wait, warn};
+use supervise::{debug, error, info, log, wait, warn};
 use sys::process::{Exit, Signal};
 use sys::signal::{Arrived, Signals, Taken};
 
 use crate::banner;
 use crate::cli::Run;
 use crate::commands;
+use crate::errand::{Ended, Errand};
 
 /// How often manager is asked, before the first server is ready.
 const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -78,6 +81,8 @@ struct Stub {
     daemon: bool,
     /// Tells when another configuration is in force.
     follower: Follower,
+    /// What manager was told to do because a signal said so.
+    errand: Option<Errand>,
 }
 
 impl Stub {
@@ -89,11 +94,17 @@ impl Stub {
             COULD_NOT
         };
         directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
-        let daemon = run.daemon.is_some();
+        let legacy = run.legacy.map(Legacy::take).transpose();
+        let legacy = legacy.map_err(|error| failed(format!("what the former program left: {error}")))?;
+        let daemon = run.daemon.is_some() || legacy.as_ref().is_some_and(|legacy| legacy.daemon);
         let log_file = commands::log_file(&config, &directory, daemon);
         let mut family = Family { directory: directory.clone(), source, log_file };
         let signals = Signals::take().map_err(|error| failed(format!("no signals: {error}")))?;
-        let lease = Lease::take(&directory.stub_lease()).map_err(|error| {
+        let lease = match legacy.as_ref().and_then(|legacy| legacy.lease) {
+            Some(number) => Lease::resume(number, &directory.stub_lease()),
+            None => Lease::take(&directory.stub_lease()),
+        };
+        let lease = lease.map_err(|error| {
             let Failure { code, why } = error.into();
             eprintln!("beltway: {why}");
             code
@@ -112,14 +123,22 @@ impl Stub {
             warn!("orphans go elsewhere, and how they die with them: {error}");
         }
         let config = put_in_force(&family, config)?;
+        if legacy.is_none()
+            && let Err(error) = succession::remember_program(&directory, std::env::args_os().next().as_deref())
+        {
+            warn!("which program is on disk will be asked of the kernel: {error}");
+        }
         let backoff_max = config.supervise.respawn_backoff_max;
         let cop = Watch::new(Role::Cop, directory.cop_lease(), directory.cop_socket(), None, backoff_max);
         let manager =
             Watch::new(Role::Manager, directory.manager_lease(), directory.manager_socket(), None, backoff_max);
-        let first = Some(Link::new(&directory.manager_socket(), READY_LOOK_INTERVAL));
+        let first = legacy.is_none().then(|| Link::new(&directory.manager_socket(), READY_LOOK_INTERVAL));
+        if let Some(legacy) = &legacy {
+            info!("the top process goes on as version {}, it was {}", base::VERSION, legacy.version);
+        }
         family.follow(&config);
         let follower = Follower::new(&directory);
-        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon, follower })
+        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon, follower, errand: None })
     }
 
     fn stand(&mut self, report: &mut Report) -> u8 {
@@ -128,11 +147,12 @@ impl Stub {
             let reaped = watch::reap();
             let now = SystemClock.now();
             while let Some(arrived) = self.next_signal() {
-                if self.heed(arrived) {
+                if self.heed(arrived, now) {
                     return self.stop();
                 }
             }
             self.bring_back(now, &reaped);
+            self.turn_errand(now);
             if let Some(code) = self.await_ready(now, report) {
                 return code;
             }
@@ -145,6 +165,7 @@ impl Stub {
                     self.family.follow(&config);
                     self.config = config;
                 }
+                self.family.follow_log_level(&self.config);
             }
             if let Err(error) = self.wait(now, housekeeping_at) {
                 error!("poll: {error}");
@@ -165,7 +186,6 @@ impl Stub {
         if failed || cop != Sight::Gone || manager == Sight::Lives {
             return;
         }
-                self.family.follow_log_level(&self.config);
         let mut arguments = vec![OsString::from("--in-tree")];
         if self.first.is_some() {
             arguments.push("--first".into());
@@ -223,12 +243,14 @@ impl Stub {
         descriptors.extend(self.cop.descriptors());
         descriptors.extend(self.manager.descriptors());
         descriptors.extend(self.first.as_ref().and_then(Link::descriptor));
+        descriptors.extend(self.errand.as_ref().and_then(Errand::descriptor));
         let absent = self.cop.pid().is_none() || self.manager.pid().is_none();
         let moments = [
             Some(self.cop.next_at()).filter(|&at| at > now),
             Some(self.manager.next_at()).filter(|&at| at > now),
             absent.then(|| now + ABSENCE_LOOK_INTERVAL),
             self.first.as_ref().map(Link::next_at),
+            self.errand.as_ref().map(Errand::next_at),
             Some(housekeeping_at),
         ];
         wait::readable(&descriptors, wait::until_earliest(now, moments))
@@ -241,13 +263,8 @@ impl Stub {
         })
     }
 
-    /// Passes a signal on. `true`: stop.
-    fn heed(&self, arrived: Arrived) -> bool {
-        let pass_on = |signal, what: &str| {
-            if !self.manager.signal(signal) {
-                warn!("manager is just being brought back: {what} was not passed on, say it again");
-            }
-        };
+    /// Does what a signal says. `true`: stop.
+    fn heed(&mut self, arrived: Arrived, now: Instant) -> bool {
         match arrived.signal {
             Taken::Terminate | Taken::Interrupt => {
                 info!("told to stop by process {}", arrived.sender);
@@ -257,15 +274,57 @@ impl Stub {
                 info!("the terminal hung up: stop");
                 return true;
             }
-            Taken::HangUp => pass_on(Signal::HUP, "HUP"),
+            Taken::HangUp => self.send_errand(Step::Reload, now),
             Taken::User1 => {
                 self.family.reopen_log();
-                pass_on(Signal::USR1, "USR1");
+                if !self.manager.signal(Signal::USR1) {
+                    warn!("manager is just being brought back: it opens the logs anew by that");
+                }
             }
-            Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+            // Manager says it when it has become another program and all others have.
+            Taken::User2 if self.manager.pid() == Some(arrived.sender) => self.follow_manager(arrived.sender),
+            Taken::User2 => self.send_errand(Step::Upgrade, now),
             Taken::Child => {}
         }
         false
+    }
+
+    fn send_errand(&mut self, step: Step, now: Instant) {
+        match &self.errand {
+            Some(errand) => warn!("a {} is under way: say it again when that has ended", errand.what()),
+            None => self.errand = Some(Errand::begin(step, now, self.config.supervise.start_timeout)),
+        }
+    }
+
+    fn turn_errand(&mut self, now: Instant) {
+        let Some(errand) = &mut self.errand else { return };
+        let Some(ended) = errand.turn(&self.family.directory, now) else { return };
+        match ended {
+            // Why, manager has told the log.
+            Ended::Decided(outcome) => debug!("the {} ended: {outcome:?}", errand.what()),
+            Ended::Unknown(why) => warn!("how the {} went is not known: {why}", errand.what()),
+        }
+        self.errand = None;
+    }
+
+    /// Becomes the program that manager has become, which has proven itself by then. Returns when that cannot be.
+    fn follow_manager(&self, manager: u32) {
+        let program = match sys::exec::open_program(format!("/proc/{manager}/exe").as_ref()) {
+            Ok(program) => program,
+            Err(error) => return warn!("the top process stays the program it is: {error}"),
+        };
+        let Some(lease) = &self.lease else { return };
+        let legacy = Legacy {
+            version: base::VERSION.to_owned(),
+            lease: Some(lease.as_fd().as_raw_fd()),
+            daemon: self.daemon,
+            ..Legacy::default()
+        };
+        let mut words: Vec<OsString> = vec!["beltway".into(), "run".into()];
+        words.extend(self.family.source.arguments());
+        words.extend(["--runtime-dir".into(), self.family.directory.path().into()]);
+        let error = legacy.leave(&program, &words, &[lease.as_fd()]);
+        warn!("the top process stays the program it is: {error}");
     }
 
     fn stop(&mut self) -> u8 {

@@ -1,13 +1,13 @@
 //! Cop's poll loop.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::{Config, Supervise};
 use supervise::configuration::Follower;
-use supervise::control::{Connection, ControlError, Endpoint, Pong, Reply, Request};
+use supervise::control::{Connection, ControlError, Endpoint, Pong, Question, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::failure::{DONE, Failure};
 use supervise::heartbeat::Link;
@@ -16,6 +16,7 @@ use supervise::listener::{self, Listener};
 use supervise::obituary::{self, Obituary};
 use supervise::role::{self, Family, Role};
 use supervise::stop::{self, Stopped};
+use supervise::succession::{self, Legacy};
 use supervise::watch::{self, Reaped, Sight, Watch};
 use supervise::{error, info, wait, warn};
 use sys::process::{Exit, Pidfd, Signal};
@@ -84,12 +85,29 @@ impl Patrol {
         family.follow(&config);
         let bounds = config.supervise;
         let directory = &family.directory;
-        let lease = Lease::take(&directory.cop_lease())?;
+        let legacy = options.role.legacy.map(Legacy::take).transpose();
+        let legacy = legacy.map_err(|error| Failure::could_not("what the former program left", error))?;
+        let lease = match legacy.as_ref().and_then(|legacy| legacy.lease) {
+            Some(number) => Lease::resume(number, &directory.cop_lease())?,
+            None => Lease::take(&directory.cop_lease())?,
+        };
         if let Err(error) = sys::process::become_subreaper() {
             warn!("orphans go elsewhere, and how they die with them: {error}");
         }
         let socket = directory.cop_socket();
-        let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
+        let endpoint = match legacy.as_ref().and_then(|legacy| legacy.endpoint.as_ref()) {
+            Some(kept) => Endpoint::resume(&socket, kept),
+            None => Endpoint::bind(&socket),
+        };
+        let mut endpoint = endpoint.map_err(|error| Failure::could_not(socket.display(), error))?;
+        let listeners = legacy.as_ref().map(Legacy::listeners).transpose();
+        let listeners = listeners.map_err(|error| Failure::could_not("the listeners that were kept", error))?;
+        if let Some(legacy) = &legacy {
+            info!("cop goes on as version {}, it was {}", base::VERSION, legacy.version);
+            if let Some(asker) = legacy.asker {
+                endpoint.answer(&asker.again(Request::Become), Reply::Done, &[]);
+            }
+        }
         let manager = Watch::new(
             Role::Manager,
             directory.manager_lease(),
@@ -108,8 +126,8 @@ impl Patrol {
             endpoint,
             manager,
             server: None,
-            listeners: Vec::new(),
-            listeners_of: (0, 0),
+            listeners: listeners.unwrap_or_default(),
+            listeners_of: legacy.map_or((0, 0), |legacy| (legacy.listeners_of, legacy.listeners_epoch)),
             manager_ticks: Ticks::default(),
             judge_at: started_at,
             report_at: Instant::ORIGIN,
@@ -290,6 +308,26 @@ impl Patrol {
         }
     }
 
+    /// Becomes another program: same pid, same lease, same listeners. Returns only when that cannot be, and why.
+    fn become_program(&self, program: &OwnedFd, question: &Question) -> std::io::Error {
+        let legacy = Legacy {
+            version: base::VERSION.to_owned(),
+            lease: Some(self.lease.as_fd().as_raw_fd()),
+            endpoint: Some(self.endpoint.keep()),
+            listeners: succession::kept(&self.listeners),
+            listeners_of: self.listeners_of.0,
+            listeners_epoch: self.listeners_of.1,
+            asker: Some(question.kept()),
+            ..Legacy::default()
+        };
+        let arguments: &[OsString] = if self.in_tree { &["--in-tree".into()] } else { &[] };
+        let words = role::words(Role::Cop, &self.family, arguments);
+        let mut kept: Vec<BorrowedFd<'_>> = vec![self.lease.as_fd()];
+        kept.extend(self.endpoint.descriptors());
+        kept.extend(self.listeners.iter().map(|listener| listener.fd.as_fd()));
+        legacy.leave(program, &words, &kept)
+    }
+
     fn answer(&mut self, now: Instant) {
         for question in self.endpoint.questions() {
             match &question.request {
@@ -317,6 +355,14 @@ impl Patrol {
                     supervise::log::set_level(level);
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
+                Request::Become => {
+                    let why = match question.descriptors.first() {
+                        Some(program) => self.become_program(program, &question).to_string(),
+                        None => "no program came with it".to_owned(),
+                    };
+                    warn!("cop stays the program it is: {why}");
+                    self.endpoint.answer(&question, Reply::Refused(why), &[]);
+                }
                 Request::Status
                 | Request::Change { .. }
                 | Request::Prepare(_)
@@ -324,6 +370,7 @@ impl Patrol {
                 | Request::Retire(_)
                 | Request::TakeOver(_)
                 | Request::Numbers(_)
+                | Request::Drain(_)
                 | Request::Serve(_) => {
                     let why = "cop keeps no account of the tree: ask manager".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);
@@ -370,7 +417,6 @@ impl Patrol {
         }
     }
 
-                | Request::Drain(_)
     const fn sign_of(&self, who: Who, seen: &Observations) -> Sign {
         match who {
             Who::Manager => seen.manager,
@@ -412,7 +458,9 @@ impl Patrol {
                     self.family.reopen_log();
                     info!("log reopened");
                 }
-                Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+                Taken::User2 => {
+                    self.manager.signal(Signal::USR2);
+                }
                 Taken::Child => {}
             }
         }

@@ -38,6 +38,8 @@ pub(crate) enum Asker {
     Log,
     /// Somebody on the control socket.
     Control(Question),
+    /// The replacement of this program by another, of which this is a part.
+    Upgrade,
 }
 
 /// A change that is under way.
@@ -48,10 +50,12 @@ pub(crate) struct Change {
     digest: String,
     changed: Vec<ChangedKey>,
     asker: Asker,
-    phase: Phase,
-    since: Instant,
     /// The file to write when it is in force.
     file: Option<Staged>,
+    /// It comes from the history.
+    from_past: bool,
+    phase: Phase,
+    since: Instant,
     until: Instant,
 }
 
@@ -89,6 +93,9 @@ impl Change {
 impl Supervisor {
     /// Begins a change, or says why not.
     pub(crate) fn begin_change(&mut self, now: Instant, proposal: Proposal, step: Step, asker: Asker) {
+        if step == Step::Upgrade && !matches!(asker, Asker::Upgrade) {
+            return self.begin_upgrade(now, asker);
+        }
         let verdict = match self.consider(now, proposal, step) {
             Ok(change) => {
                 self.change = Some(Change { asker, ..change });
@@ -105,21 +112,22 @@ impl Supervisor {
         if self.stopping {
             return Err(failed("everything is being stopped".to_owned()));
         }
-        if self.change.is_some() {
+        if self.change.is_some() || (self.upgrade.is_some() && step != Step::Upgrade) {
             return Err(failed("another change is under way: wait for its end".to_owned()));
         }
-        let config = match proposal {
-            Proposal::File => self.family.source.load().map_err(|Diagnostics(wrong)| Verdict::wrong(&wrong))?,
-            Proposal::Past(number) => history::recall(&self.family.directory, number).map_err(failed)?,
-        };
-        let changed = changed_keys(&self.config, &config);
         let mut file = None;
-        let refused = |outcome, why: &str| {
+        let from_past = matches!(proposal, Proposal::Past(_));
+        let config = match proposal {
             Proposal::Set { key, value } => {
                 let (config, staged) = staged::stage(&self.family.source, &self.config, &key, &value)?;
                 file = Some(staged);
                 config
             }
+            Proposal::File => self.family.source.load().map_err(|Diagnostics(wrong)| Verdict::wrong(&wrong))?,
+            Proposal::Past(number) => history::recall(&self.family.directory, number).map_err(failed)?,
+        };
+        let changed = changed_keys(&self.config, &config);
+        let refused = |outcome, why: &str| {
             Box::new(Verdict { outcome, changed: changed.clone(), why: why.to_owned(), ..Verdict::default() })
         };
         if changed.iter().any(|changed| changed.key == "runtime_dir") {
@@ -129,14 +137,14 @@ impl Supervisor {
         if matches!(log, (LogFile::Path(_), LogFile::Stderr)) {
             return Err(refused(Outcome::Failed, "`log.file: stderr` takes a stop and a start"));
         }
-        if changed.is_empty() && step != Step::Restart {
+        if changed.is_empty() && !matches!(step, Step::Restart | Step::Upgrade) {
             return Err(refused(Outcome::Unchanged, ""));
         }
         if step == Step::Reload && changed.iter().any(|changed| changed.needs_restart) {
             return Err(refused(Outcome::NeedsRestart, "nothing has changed"));
         }
         let change = self.start_change(now, Arc::new(config), changed, step)?;
-        Ok(Change { file, ..change })
+        Ok(Change { file, from_past, ..change })
     }
 
     /// Puts the configuration in force to a server that runs another.
@@ -161,16 +169,18 @@ impl Supervisor {
             config,
             changed,
             asker: Asker::Log,
+            file: None,
+            from_past: false,
             phase: Phase::Starting { generation: 0, listeners: Vec::new() },
             since: now,
             until: now + SERVER_WITHIN,
         };
         let directory = &self.family.directory;
-            file: None,
         configuration::propose(directory, &change.config)
             .map_err(|error| failed(format!("{}: {error}", directory.candidate_configuration().display())))?;
         match self.serving() {
-            Some(server) => {
+            // A server of the former program cannot judge what is written for this one.
+            Some(server) if step != Step::Upgrade => {
                 let connection = Connection::open(&directory.server_socket(server.generation))
                     .and_then(|connection| {
                         connection.send(1, Request::Prepare(change.digest.clone()), &[]).map(|()| connection)
@@ -179,8 +189,10 @@ impl Supervisor {
                 change.phase = Phase::Preparing(connection);
             }
             // Nobody is there to judge it: a new server judges by starting.
-            None if step == Step::Restart => self.start_successor(&mut change, now).map_err(failed)?,
-            None => return Err(failed("no server is ready to judge it".to_owned())),
+            _ if matches!(step, Step::Restart | Step::Upgrade) => {
+                self.start_successor(&mut change, now).map_err(failed)?
+            }
+            _ => return Err(failed("no server is ready to judge it".to_owned())),
         }
         Ok(change)
     }
@@ -196,6 +208,10 @@ impl Supervisor {
                     && let Err(why) = file.put()
                 {
                     verdict.diagnostics.push(format!("in force, but not in the file: {why}"));
+                }
+                if verdict.outcome == Outcome::Applied && change.from_past {
+                    let source = &self.family.source;
+                    verdict.diagnostics.push(format!("{source} is as it was: a reload puts in force what that says"));
                 }
                 self.conclude(change.step, change.asker, verdict);
             }
@@ -224,6 +240,7 @@ impl Supervisor {
                         Ok(Some(Verdict { outcome: Outcome::Possible, diagnostics, ..Verdict::default() }))
                     }
                     Step::Reload => {
+                        self.forget_log_level();
                         // First the copy: whoever dies from here on comes back with the new configuration.
                         configuration::commit(&self.family.directory, &change.config)
                             .map_err(|error| format!("the configuration cannot be committed: {error}"))?;
@@ -232,13 +249,12 @@ impl Supervisor {
                             .map_err(|error| format!("the server cannot be told: {error}"))?;
                         change.until = now + SERVER_WITHIN;
                         change.phase = match std::mem::replace(&mut change.phase, NOBODY) {
-                        self.forget_log_level();
                             Phase::Preparing(connection) => Phase::Committing(connection),
                             other => other,
                         };
                         Ok(None)
                     }
-                    Step::Restart => self.start_successor(change, now).map(|()| None),
+                    Step::Restart | Step::Upgrade => self.start_successor(change, now).map(|()| None),
                 }
             }
             Phase::Committing(connection) => match heard(connection)? {
@@ -265,14 +281,6 @@ impl Supervisor {
         }
     }
 
-    /// Starts the next generation beside the one that serves.
-    fn start_successor(&mut self, change: &mut Change, now: Instant) -> Result<(), String> {
-        let listeners = listeners::renew(&change.config, &self.listeners)?;
-        let interval = self.config.supervise.heartbeat_interval;
-        let server = Server::start(&self.family, &listeners, interval, true, now)?;
-        change.until = now + change.config.supervise.start_timeout;
-        change.phase = Phase::Starting { generation: server.generation, listeners };
-        self.servers.push(server);
     /// The level of the log is the configuration's again.
     fn forget_log_level(&self) {
         let file = self.family.directory.log_level();
@@ -281,6 +289,14 @@ impl Supervisor {
         }
     }
 
+    /// Starts the next generation beside the one that serves.
+    fn start_successor(&mut self, change: &mut Change, now: Instant) -> Result<(), String> {
+        let listeners = listeners::renew(&change.config, &self.listeners)?;
+        let interval = self.config.supervise.heartbeat_interval;
+        let server = Server::start(&self.family, &listeners, interval, true, now)?;
+        change.until = now + change.config.supervise.start_timeout;
+        change.phase = Phase::Starting { generation: server.generation, listeners };
+        self.servers.push(server);
         Ok(())
     }
 
@@ -288,6 +304,7 @@ impl Supervisor {
     fn replace_servers(&mut self, change: &mut Change, generation: u64, now: Instant) -> Result<(), String> {
         configuration::commit(&self.family.directory, &change.config)
             .map_err(|error| format!("the configuration cannot be committed: {error}"))?;
+        self.forget_log_level();
         if let Phase::Starting { listeners, .. } = &mut change.phase {
             self.listeners = std::mem::take(listeners);
             self.listeners_epoch += 1;
@@ -296,7 +313,6 @@ impl Supervisor {
         self.reopen_admin();
         self.drain_all_but(Some(generation), now);
         Ok(())
-        self.forget_log_level();
     }
 
     /// Takes back what failed.
@@ -320,13 +336,17 @@ impl Supervisor {
     }
 
     /// Tells whoever asked, and the log.
-    fn conclude(&mut self, step: Step, asker: Asker, verdict: impl Into<Box<Verdict>>) {
+    pub(crate) fn conclude(&mut self, step: Step, asker: Asker, verdict: impl Into<Box<Verdict>>) {
         let mut verdict = verdict.into();
+        if matches!(asker, Asker::Upgrade) {
+            return self.server_followed(*verdict);
+        }
         verdict.generation = self.serving().map_or(0, |server| server.generation);
         let what = match step {
             Step::Judge => "judged",
             Step::Reload => "reload",
             Step::Restart => "restart",
+            Step::Upgrade => "upgrade",
         };
         let keys = verdict.changed.iter().map(|changed| changed.key.as_str()).collect::<Vec<_>>().join(", ");
         let keys = if keys.is_empty() { "nothing".to_owned() } else { keys };

@@ -5,6 +5,7 @@
 //! change       reload and restart: prepare, commit, replace
 //! servers      one server process: start with inherited listeners, adoption of one that lives, its end
 //! listeners    where the listeners come from: a server or cop that holds them, else bound
+//! upgrade      another program in place of this one: manager and cop become it, then a server of it
 //! staged       one key of the file, set by an operator and written when it is in force
 //! readiness    readiness that fails by an operator's wish
 //! vigil        the side of the server that serves: who hangs is ended
@@ -19,11 +20,12 @@ pub mod admin;
 mod change;
 mod listeners;
 mod pulse;
-mod report;
 mod readiness;
+mod report;
 mod servers;
-mod supervisor;
 mod staged;
+mod supervisor;
+mod upgrade;
 mod vigil;
 
 pub use supervisor::run;

@@ -12,13 +12,18 @@ use supervise::{info, warn};
 /// How long a process that holds listeners may take to hand over copies.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 
-/// Every listener the configuration asks for: copies of those that live in a server of one of `generations` or in cop,
+/// Every listener the configuration asks for: `ours`, kept from before this was another program; else copies of those that live in a server of one of `generations` or in cop,
 /// so that no connection that waits in a queue is lost; the rest is bound.
 ///
 /// # Errors
 /// Which address cannot be listened on, and why.
-pub(crate) fn gather(config: &Config, directory: &RuntimeDir, generations: &[u64]) -> Result<Vec<Listener>, Failure> {
-    let mut held = Vec::new();
+pub(crate) fn gather(
+    config: &Config,
+    directory: &RuntimeDir,
+    generations: &[u64],
+    ours: Vec<Listener>,
+) -> Result<Vec<Listener>, Failure> {
+    let mut held = ours;
     for &generation in generations.iter().rev() {
         held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
     }

@@ -17,6 +17,7 @@ use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
 use supervise::role::{self, Family, Options, Role};
 use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
+use supervise::succession::Legacy;
 use supervise::watch::{self, Reaped, Sight, Watch};
 use supervise::{error, info, wait, warn};
 use sys::process::Signal;
@@ -27,6 +28,7 @@ use crate::change::{Asker, Change};
 use crate::listeners;
 use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, Server};
+use crate::upgrade::Upgrade;
 use crate::vigil::Vigil;
 
 /// How long each process may take to set the level of its log.
@@ -49,7 +51,7 @@ pub(crate) struct Supervisor {
     pub(crate) family: Family,
     pub(crate) config: Arc<Config>,
     configuration: ConfigurationStatus,
-    lease: Lease,
+    pub(crate) lease: Lease,
     signals: Signals,
     pub(crate) endpoint: Endpoint,
     pub(crate) listeners: Vec<Listener>,
@@ -60,24 +62,26 @@ pub(crate) struct Supervisor {
     pub(crate) vigil: Vigil,
     /// A change that is under way.
     pub(crate) change: Option<Change>,
+    /// Another program is taking this one's place, or has just done so.
+    pub(crate) upgrade: Option<Upgrade>,
     /// The last generation that was told of the configuration in force because it ran another.
     reconciled: u64,
     /// The last server that ended, and how.
     last_end: (u64, String),
-    server_deaths: u64,
+    pub(crate) server_deaths: u64,
     backoff: Backoff,
     /// No server is started before this.
     not_before: Instant,
     last_death: String,
-    cop: Option<Watch>,
+    pub(crate) cop: Option<Watch>,
     /// An orderly stop has begun.
     pub(crate) stopping: bool,
+    /// Readiness fails by an operator's wish; `None`: whether it does, the server that lives will tell.
+    pub(crate) leaving: Option<bool>,
     /// An operator wants no server to run.
     pub(crate) down: bool,
     housekeeping_at: Instant,
     started_at: Instant,
-    /// Readiness fails by an operator's wish; `None`: whether it does, the server that lives will tell.
-    pub(crate) leaving: Option<bool>,
     published: Published,
     /// The control plane, while it runs.
     admin: Option<AdminHandle>,
@@ -92,23 +96,41 @@ impl Supervisor {
         role::settle(Role::Manager, &family)?;
         family.follow(&config);
         let directory = family.directory.clone();
-        let lease = Lease::take(&directory.manager_lease())?;
+        let legacy = options.legacy.map(Legacy::take).transpose();
+        let legacy = legacy.map_err(|error| Failure::could_not("what the former program left", error))?;
+        let lease = match legacy.as_ref().and_then(|legacy| legacy.lease) {
+            Some(number) => Lease::resume(number, &directory.manager_lease())?,
+            None => Lease::take(&directory.manager_lease())?,
+        };
 
         let interval = config.supervise.heartbeat_interval;
-        let servers = Server::adopt_all(&directory, interval, started_at);
+        let mut servers = Server::adopt_all(&directory, interval, started_at);
         let generations: Vec<_> = servers.iter().map(|server| server.generation).collect();
-        let listeners = listeners::gather(&config, &directory, &generations)?;
+        let ours = legacy.as_ref().map(Legacy::listeners).transpose();
+        let ours = ours.map_err(|error| Failure::could_not("the listeners that the former program left", error))?;
+        let listeners = listeners::gather(&config, &directory, &generations, ours.unwrap_or_default())?;
         configuration::commit(&directory, &config)
             .map_err(|error| Failure::could_not("the configuration cannot be committed", error))?;
         let socket = directory.manager_socket();
-        let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
+        let endpoint = match legacy.as_ref().and_then(|legacy| legacy.endpoint.as_ref()) {
+            Some(kept) => Endpoint::resume(&socket, kept),
+            None => Endpoint::bind(&socket),
+        };
+        let endpoint = endpoint.map_err(|error| Failure::could_not(socket.display(), error))?;
+        for (generation, left_ms) in legacy.iter().flat_map(|legacy| &legacy.leaving) {
+            if let Some(server) = servers.iter_mut().find(|server| server.generation == *generation) {
+                server.state = ServerState::Draining;
+                server.stop_by = Some(started_at + Duration::from_millis(*left_ms));
+            }
+        }
         let cop = options.in_tree.then(|| {
             let (lease, socket) = (directory.cop_lease(), directory.cop_socket());
             Watch::new(Role::Cop, lease, socket, Some(interval), config.supervise.respawn_backoff_max)
         });
+        let config = Arc::new(config);
         let configuration =
             ConfigurationStatus { source: options.source.to_string(), digest: configuration::digest(&config) };
-        let supervisor = Self {
+        let mut supervisor = Self {
             backoff: Backoff::new(config.supervise.respawn_backoff_max),
             published: Published::new(directory, Arc::clone(&config)),
             family,
@@ -118,20 +140,20 @@ impl Supervisor {
             signals,
             endpoint,
             listeners,
-            listeners_epoch: 1,
+            listeners_epoch: legacy.as_ref().map_or(1, |legacy| legacy.listeners_epoch),
             servers,
             vigil: Vigil::default(),
             change: None,
+            upgrade: None,
             reconciled: 0,
             last_end: (0, String::new()),
-            server_deaths: 0,
+            server_deaths: legacy.as_ref().map_or(0, |legacy| legacy.server_deaths),
             not_before: Instant::ORIGIN,
             last_death: String::new(),
-        let config = Arc::new(config);
             cop,
             stopping: false,
             leaving: None,
-            down: false,
+            down: legacy.as_ref().is_some_and(|legacy| legacy.down),
             housekeeping_at: started_at,
             started_at,
             admin: None,
@@ -139,13 +161,15 @@ impl Supervisor {
         for listener in &supervisor.listeners {
             info!("{} listens on {}", listener.name.kind.as_str(), listener.address());
         }
+        if let Some(legacy) = legacy {
+            supervisor.succeed(&legacy, started_at);
+        }
         Ok(supervisor)
     }
 
     fn supervise(mut self) -> Result<(), Failure> {
         self.turn()?; // the server first: it is what others wait for
         self.publish();
-            upgrade: None,
         self.open_admin();
         while !(self.stopping && self.servers.is_empty()) {
             self.wait()?;
@@ -168,6 +192,7 @@ impl Supervisor {
             }
         }
         self.turn_change(now);
+        self.turn_upgrade(now, &reaped);
         self.start_server(now);
         self.hasten(now);
         self.keep_vigil(now);
@@ -176,6 +201,7 @@ impl Supervisor {
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + self.config.supervise.heartbeat_interval;
             self.look_after_files();
+            self.spread_leaving();
             self.reconcile(now);
         }
         Ok(())
@@ -188,11 +214,13 @@ impl Supervisor {
         descriptors.extend(self.servers.iter().flat_map(Server::descriptors));
         descriptors.extend(self.cop.iter().flat_map(Watch::descriptors));
         descriptors.extend(self.change.as_ref().and_then(Change::descriptor));
+        descriptors.extend(self.upgrade.as_ref().and_then(Upgrade::descriptor));
         let moments = self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server)]);
         let moments = moments.chain([
             Some(self.housekeeping_at),
             Some(self.vigil.next_at()),
             self.change.as_ref().map(Change::until),
+            self.upgrade.as_ref().map(Upgrade::until),
             self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
             self.needs_server().then_some(self.not_before),
         ]);
@@ -201,7 +229,6 @@ impl Supervisor {
     }
 
     fn needs_server(&self) -> bool {
-            self.spread_leaving();
         !self.stopping && !self.down && !self.servers.iter().any(|server| server.state != ServerState::Draining)
     }
 
@@ -301,7 +328,7 @@ impl Supervisor {
                 Taken::Terminate | Taken::Interrupt => self.stop(now, arrived.sender),
                 Taken::HangUp => self.begin_change(now, Proposal::File, Step::Reload, Asker::Log),
                 Taken::User1 => self.reopen_logs(),
-                Taken::User2 => warn!("this version cannot restart in place: stop and start it"),
+                Taken::User2 => self.begin_upgrade(now, Asker::Log),
                 Taken::Child => {}
             }
         }
@@ -357,7 +384,7 @@ impl Supervisor {
 
     /// Servers that another manager left in the middle of a change: one serves on, with what is in force.
     fn reconcile(&mut self, now: Instant) {
-        if self.stopping || self.change.is_some() {
+        if self.stopping || self.change.is_some() || self.upgrade.is_some() {
             return;
         }
         let known = |server: &&Server| server.state == ServerState::Ready && server.pong().is_some();
@@ -385,6 +412,7 @@ impl Supervisor {
         self.configuration =
             ConfigurationStatus { source: config.file_name().to_owned(), digest: configuration::digest(&config) };
         self.backoff = Backoff::new(config.supervise.respawn_backoff_max);
+        self.published.follow(Arc::clone(&config));
         self.config = config;
     }
 
@@ -402,6 +430,15 @@ impl Supervisor {
         self.open_admin();
     }
 
+    /// Before another program takes over.
+    pub(crate) fn close_admin(&mut self) {
+        if let Some(admin) = self.admin.take()
+            && !admin.stop(ADMIN_STOPS_WITHIN)
+        {
+            warn!("the admin port is still busy; its connections are cut");
+        }
+    }
+
     fn reopen_logs(&self) {
         self.family.reopen_log();
         info!("logs reopened");
@@ -412,7 +449,6 @@ impl Supervisor {
             cop.signal(Signal::USR1);
         }
     }
-        self.published.follow(Arc::clone(&config));
 
     fn answer(&mut self, now: Instant) {
         for question in self.endpoint.questions() {
@@ -455,8 +491,12 @@ impl Supervisor {
                     self.leave(wanted);
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
-                Request::Prepare(_) | Request::Commit(_) | Request::Retire(_) | Request::TakeOver(_) => {
-                    let why = "that is a server's business".to_owned();
+                Request::Prepare(_)
+                | Request::Commit(_)
+                | Request::Retire(_)
+                | Request::TakeOver(_)
+                | Request::Become => {
+                    let why = "that is not manager's business".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);
                 }
             }
@@ -467,6 +507,11 @@ impl Supervisor {
     fn set_log_level(&self, level: supervise::log::Level) -> Reply {
         supervise::log::set_level(level);
         let directory = &self.family.directory;
+        // For the stub, which has no control socket, and for those that are started from now on.
+        let file = directory.log_level();
+        if let Err(error) = supervise::directory::replace(&file, level.as_str().as_bytes()) {
+            return Reply::Refused(format!("{}: {error}", file.display()));
+        }
         let sockets = self.servers.iter().map(|server| directory.server_socket(server.generation));
         let sockets = sockets.chain(self.cop.as_ref().map(|_| directory.cop_socket()));
         for socket in sockets {
@@ -481,6 +526,7 @@ impl Supervisor {
     /// Whether a server is to run at all.
     fn serve(&mut self, now: Instant, wanted: bool) {
         self.down = !wanted;
+        self.leave(false);
         if wanted {
             self.not_before = now;
         } else {
@@ -507,11 +553,6 @@ impl Supervisor {
         let now = SystemClock.now();
         let respawn = self.needs_server().then(|| RespawnStatus {
             last_death: self.last_death.clone(),
-        // For the stub, which has no control socket, and for those that are started from now on.
-        let file = directory.log_level();
-        if let Err(error) = supervise::directory::replace(&file, level.as_str().as_bytes()) {
-            return Reply::Refused(format!("{}: {error}", file.display()));
-        }
             failures: self.backoff.failures(),
             next_try_in_ms: u64::try_from(self.not_before.since(now).as_millis()).unwrap_or(u64::MAX),
         });
@@ -519,6 +560,7 @@ impl Supervisor {
             directory: &self.family.directory,
             configuration: &self.configuration,
             stopping: self.stopping,
+            leaving: self.leaving == Some(true),
             cop: self.cop.as_ref(),
             servers: &self.servers,
             respawn,
@@ -526,7 +568,6 @@ impl Supervisor {
             listeners: &self.listeners,
         };
         self.published.publish(report::report(&known, now));
-        self.leave(false);
     }
 
     /// Starts the control plane. Without it supervision goes on.
@@ -560,7 +601,6 @@ impl Supervisor {
         let removed = directory.forget_run();
         drop(self.endpoint);
         let removed = removed.and(self.lease.remove());
-            leaving: self.leaving == Some(true),
         info!("stopped");
         removed.map_err(|error| Failure::could_not("something is left behind", error))
     }

@@ -93,10 +93,7 @@ pub(crate) fn answer(
                 engine.set_leaving(wanted);
                 endpoint.answer(&question, Reply::Done, &[]);
             }
-            Request::Status
-            | Request::Change { .. }
-            | Request::Numbers(_)
-            | Request::Serve(_) => {
+            Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) | Request::Become => {
                 let why = "a server knows nothing of the others: ask manager".to_owned();
                 endpoint.answer(&question, Reply::Refused(why), &[]);
             }
@@ -116,8 +113,8 @@ fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Durat
         generation: identity.generation,
         listeners_epoch: u64::from(!listeners.is_empty()),
         state: identity.state,
-        open_connections: engine.open_connections(),
         leaving: engine.is_leaving(),
+        open_connections: engine.open_connections(),
         threads: engine.beats(),
     }
 }

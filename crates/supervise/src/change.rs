@@ -39,6 +39,8 @@ pub enum Step {
     Reload,
     /// Put it in force with a new server side by side.
     Restart,
+    /// As [`Step::Restart`], all processes becoming the program now on disk.
+    Upgrade,
 }
 
 /// What became of it.
@@ -68,12 +70,12 @@ pub struct ChangedKey {
     pub key: String,
     /// It takes a new server.
     pub needs_restart: bool,
-}
-
     /// What it is in force as it is written, else its default; cut when it is long, empty for what several pools have.
     pub before: String,
     /// What it would be.
     pub after: String,
+}
+
 /// The answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -121,8 +123,6 @@ impl Verdict {
 /// What differs in `new`.
 #[must_use]
 pub fn changed_keys(old: &Config, new: &Config) -> Vec<ChangedKey> {
-    let key = |(key, applied): (&str, Applied)| ChangedKey {
-        key: key.to_owned(),
     let changed: Vec<_> = old.changed(new).collect();
     if changed.is_empty() {
         return Vec::new();
@@ -132,7 +132,11 @@ pub fn changed_keys(old: &Config, new: &Config) -> Vec<ChangedKey> {
         let setting = settings.iter().find(|setting| setting.key == key);
         setting.map(|setting| cut(&setting.value)).unwrap_or_default()
     };
+    let key = |(key, applied): (&str, Applied)| ChangedKey {
+        key: key.to_owned(),
         needs_restart: applied == Applied::Restart,
+        before: value(&before, key),
+        after: value(&after, key),
     };
     changed.into_iter().map(key).collect()
 }
@@ -144,8 +148,6 @@ fn cut(value: &str) -> String {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
         None => line,
     }
-        before: value(&before, key),
-        after: value(&after, key),
 }
 
 /// Diagnostics as text, as many as an answer carries.

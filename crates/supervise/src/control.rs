@@ -11,5 +11,5 @@ mod endpoint;
 mod message;
 
 pub use connection::{Arrived, Connection, ControlError};
-pub use endpoint::{Endpoint, PEERS_MAX, Question};
+pub use endpoint::{Endpoint, KeptEndpoint, KeptQuestion, PEERS_MAX, Question};
 pub use message::{Moved, MovedKv, PACKET_MAX, PROTOCOL, Packet, Pong, Reply, Request};

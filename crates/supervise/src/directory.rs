@@ -104,6 +104,12 @@ impl RuntimeDir {
         self.path.join("dead.numbers")
     }
 
+    /// The path of the program as the top process was started.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.path.join("program")
+    }
+
     /// The text of the configuration in force, as it was when it was put in force.
     #[must_use]
     pub fn committed_configuration(&self) -> PathBuf {
@@ -116,16 +122,16 @@ impl RuntimeDir {
         self.path.join("candidate.yaml")
     }
 
-    /// The directory of the configurations that were in force, by number.
-    #[must_use]
-    pub fn history(&self) -> PathBuf {
-        self.path.join("history")
-    }
-
     /// The level of everybody's log when it is another than the configuration's: set by hand, until the next reload.
     #[must_use]
     pub fn log_level(&self) -> PathBuf {
         self.path.join("log_level")
+    }
+
+    /// The directory of the configurations that were in force, by number.
+    #[must_use]
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history")
     }
 
     /// The directory of what is known of the dead.
@@ -181,7 +187,7 @@ impl RuntimeDir {
     /// What cannot be removed; the rest is.
     pub fn forget_run(&self) -> io::Result<()> {
         let mut outcome = remove(&self.committed_configuration());
-        for file in [self.candidate_configuration(), self.folded_numbers(), self.log_level()] {
+        for file in [self.candidate_configuration(), self.folded_numbers(), self.log_level(), self.program()] {
             let removed = remove(&file);
             outcome = outcome.and(removed);
         }

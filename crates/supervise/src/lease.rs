@@ -10,7 +10,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -107,6 +107,15 @@ impl Lease {
         }
         lease.record(std::process::id())?;
         Ok(lease)
+    }
+
+    /// Goes on with our own lease, which came under `number` from the program that we were.
+    ///
+    /// # Errors
+    /// As [`Lease::inherit`]; [`LeaseError::Io`] when no such descriptor came.
+    pub fn resume(number: RawFd, path: &Path) -> Result<Self, LeaseError> {
+        let fd = sys::process::inherited(number).map_err(|source| LeaseError::Io { path: path.to_owned(), source })?;
+        Self::inherit(fd, path)
     }
 
     /// Writes whose lease this is.

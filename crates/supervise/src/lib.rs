@@ -28,6 +28,7 @@ pub mod obituary;
 pub mod role;
 pub mod status;
 pub mod stop;
+pub mod succession;
 mod symbols;
 pub mod wait;
 pub mod watch;

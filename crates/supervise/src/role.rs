@@ -57,6 +57,8 @@ pub struct Options {
     pub in_tree: bool,
     /// It tries the configuration that is to be committed when it is ready.
     pub candidate: bool,
+    /// The descriptor of what the same process left when it was another program.
+    pub legacy: Option<RawFd>,
 }
 
 impl Options {
@@ -118,8 +120,6 @@ impl Family {
         }
     }
 
-    /// Opens the log file anew, after it was renamed.
-    pub fn reopen_log(&self) {
     /// Takes the level that was set by hand, else that of `config`.
     pub fn follow_log_level(&self, config: &Config) {
         let by_hand = std::fs::read_to_string(self.directory.log_level());
@@ -127,6 +127,8 @@ impl Family {
         crate::log::set_level(by_hand.unwrap_or_else(|| config.log.level.into()));
     }
 
+    /// Opens the log file anew, after it was renamed.
+    pub fn reopen_log(&self) {
         if let Some(file) = &self.log_file
             && let Err(error) = sys::daemon::redirect_errors(file)
         {
@@ -175,6 +177,15 @@ pub fn told_to_stop_again(signals: &Signals) -> bool {
     signals.next().ok().flatten().is_some_and(stop)
 }
 
+/// The words by which a process of the tree is called, the role's name first.
+#[must_use]
+pub fn words(role: Role, family: &Family, arguments: &[OsString]) -> Vec<OsString> {
+    let mut words = vec![OsString::from(role.name())];
+    words.extend(family.arguments());
+    words.extend_from_slice(arguments);
+    words
+}
+
 /// Starts a process of the tree: the same program under the role's name, in a process group of its own.
 ///
 /// # Errors
@@ -185,12 +196,8 @@ pub fn start(
     arguments: &[OsString],
     descriptors: Vec<(BorrowedFd<'_>, RawFd)>,
 ) -> io::Result<Pidfd> {
-    let family = family.arguments();
-    let name = OsStr::new(role.name());
-    let arguments = std::iter::once(name)
-        .chain(family.iter().map(OsString::as_os_str))
-        .chain(arguments.iter().map(OsString::as_os_str))
-        .collect();
+    let words = words(role, family, arguments);
+    let arguments = words.iter().map(OsString::as_os_str).collect();
     sys::process::spawn(&Spawn { program: OsStr::new(OURSELVES), arguments, descriptors, standing: Standing::OwnGroup })
 }
 

@@ -8,6 +8,7 @@ pub mod ancillary;
 pub mod arena;
 pub mod daemon;
 pub mod epoll;
+pub mod exec;
 pub mod lock;
 pub mod memory;
 pub mod output;

@@ -52,6 +52,8 @@ pub(crate) struct Tree {
     pub(crate) http: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) stub: Option<Child>,
+    /// The program that is run.
+    pub(crate) program: PathBuf,
     original: String,
 }
 
@@ -72,7 +74,8 @@ impl Tree {
              respawn_backoff_max: 500ms}}\n",
             home.join("run").display(),
         );
-        let tree = Self { home, http, admin, stub: None, original };
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_beltway"));
+        let tree = Self { home, http, admin, stub: None, program, original };
         tree.configure(&tree.original);
         tree
     }
@@ -104,7 +107,8 @@ impl Tree {
 
     pub(crate) fn start_stub(&mut self) {
         let log = fs::File::options().append(true).create(true).open(self.home.join("log")).unwrap();
-        let mut command = self.command("run");
+        let mut command = Command::new(&self.program);
+        command.args(["run", "-c"]).arg(self.file());
         let stub = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.stub = Some(stub);
     }

@@ -33,9 +33,9 @@ use supervise::control::Moved;
 use supervise::status::ThreadBeat;
 
 use self::pages::Pages;
+pub use self::reload::{Prepared, Unprepared};
 pub use crate::kv_engine::KvListeners;
 use crate::kv_engine::{self, KvEngine, KvSetup};
-pub use self::reload::{Prepared, Unprepared};
 
 /// How often a thread does its house-keeping.
 const TICK: Duration = Duration::from_millis(200);
@@ -194,8 +194,8 @@ impl Engine {
         let http = RefCell::new(accepting.first().cloned());
         let kv_clients = Shares::new(threads, connection_limit(None));
         let of_kv = (reload::names_options(&config), segment.clone());
-        let (kv, kv_setup) = KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv)
-            .map_err(StartError::Threads)?;
+        let (kv, kv_setup) =
+            KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
         if let Some(fd) = listeners.server_page {
             let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients), Arc::clone(&leaving)));
             accepting.push(listen(fd, &own_pages, Some(service))?);

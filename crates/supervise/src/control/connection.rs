@@ -26,6 +26,9 @@ pub enum ControlError {
     /// A packet that is not of this protocol.
     #[error("the control packet makes no sense: {0}")]
     Malformed(String),
+    /// A packet of this protocol with a word that we do not know: its number, and what is not understood.
+    #[error("the control packet {0} is not understood: {1}")]
+    Unknown(u64, String),
     /// It speaks another version.
     #[error("it speaks version {0} of the control protocol, this is version {PROTOCOL}")]
     Protocol(u16),
@@ -97,7 +100,8 @@ impl Connection {
         if envelope.protocol != PROTOCOL {
             return Err(ControlError::Protocol(envelope.protocol));
         }
-        Ok(Some((serde_json::from_slice(bytes).map_err(malformed)?, fds)))
+        let unknown = |error: serde_json::Error| ControlError::Unknown(envelope.sequence, error.to_string());
+        Ok(Some((serde_json::from_slice(bytes).map_err(unknown)?, fds)))
     }
 
     /// Asks and waits for the answer, at most `bound`.

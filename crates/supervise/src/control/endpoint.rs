@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
 use super::message::{Reply, Request};
@@ -26,6 +28,38 @@ pub struct Question {
     pub descriptors: Vec<OwnedFd>,
     peer: u64,
     sequence: u64,
+}
+
+impl Question {
+    /// Who asked it, for the process that takes over from this one.
+    #[must_use]
+    pub const fn kept(&self) -> KeptQuestion {
+        KeptQuestion { peer: self.peer, sequence: self.sequence }
+    }
+}
+
+/// Who asked a question that another process is to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptQuestion {
+    peer: u64,
+    sequence: u64,
+}
+
+impl KeptQuestion {
+    /// The question again, as far as it takes to answer it.
+    #[must_use]
+    pub const fn again(self, request: Request) -> Question {
+        Question { request, descriptors: Vec::new(), peer: self.peer, sequence: self.sequence }
+    }
+}
+
+/// An endpoint whose descriptors are kept for the process that takes over from this one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptEndpoint {
+    listener: RawFd,
+    peers: Vec<(u64, RawFd)>,
+    next_id: u64,
 }
 
 struct Peer {
@@ -52,6 +86,26 @@ impl Endpoint {
         directory::remove(path)?;
         let listener = sys::ancillary::listen(path, BACKLOG)?;
         Ok(Self { path: path.to_owned(), listener, identity: identity(path), peers: VecDeque::new(), next_id: 0 })
+    }
+
+    /// What it takes to go on with it in another process that gets [`Endpoint::descriptors`] under the same numbers.
+    #[must_use]
+    pub fn keep(&self) -> KeptEndpoint {
+        let peers = self.peers.iter().map(|peer| (peer.id, peer.connection.as_fd().as_raw_fd())).collect();
+        KeptEndpoint { listener: self.listener.as_raw_fd(), peers, next_id: self.next_id }
+    }
+
+    /// Goes on with one that another process kept.
+    ///
+    /// # Errors
+    /// A descriptor did not come.
+    pub fn resume(path: &Path, kept: &KeptEndpoint) -> io::Result<Self> {
+        let listener = sys::process::inherited(kept.listener)?;
+        let peer = |&(id, fd): &(u64, RawFd)| {
+            sys::process::inherited(fd).map(|fd| Peer { id, connection: Connection::new(fd) })
+        };
+        let peers = kept.peers.iter().map(peer).collect::<io::Result<_>>()?;
+        Ok(Self { path: path.to_owned(), listener, identity: identity(path), peers, next_id: kept.next_id })
     }
 
     /// What to wait for.
@@ -82,13 +136,21 @@ impl Endpoint {
         for peer in self.peers.drain(..) {
             let before = questions.len();
             let mut lost = false;
-            while questions.len() - before < QUESTIONS_A_TURN {
+            for _ in 0..QUESTIONS_A_TURN {
                 match peer.connection.receive::<Request>() {
                     Ok(Some((packet, descriptors))) => {
                         let (request, sequence) = (packet.body, packet.sequence);
                         questions.push(Question { request, descriptors, peer: peer.id, sequence });
                     }
                     Ok(None) => break,
+                    // Of a newer version, perhaps: what we cannot do we say, and what we can do we go on doing.
+                    Err(super::ControlError::Unknown(sequence, why)) => {
+                        let refusal = Reply::Refused(format!("that is not understood here: {why}"));
+                        if peer.connection.send(sequence, refusal, &[]).is_err() {
+                            lost = true;
+                            break;
+                        }
+                    }
                     Err(error) => {
                         // It may have asked and gone: its questions are dropped with it.
                         if !matches!(error, super::ControlError::Closed) {
@@ -221,8 +283,7 @@ mod tests {
         let good = Connection::open(&home.socket()).unwrap();
         let other_version =
             serde_json::to_vec(&Packet { protocol: PROTOCOL + 1, sequence: 1, body: "unheard of" }).unwrap();
-        let unknown = serde_json::to_vec(&Packet { protocol: PROTOCOL, sequence: 1, body: "unheard of" }).unwrap();
-        for bytes in [b"{".to_vec(), other_version, unknown, vec![b' '; PACKET_MAX + 1]] {
+        for bytes in [b"{".to_vec(), other_version, vec![b' '; PACKET_MAX + 1]] {
             let bad = Connection::open(&home.socket()).unwrap();
             sys::ancillary::send(&bad, &bytes, &[]).unwrap();
             assert!(endpoint.questions().is_empty());
@@ -230,6 +291,18 @@ mod tests {
         }
         good.send(1, Request::Ping, &[]).unwrap();
         assert_eq!(endpoint.questions().len(), 1);
+    }
+
+    #[test]
+    fn a_question_of_a_newer_version_is_refused_and_its_sender_is_heard_on() {
+        let home = Home::new("newer");
+        let mut endpoint = Endpoint::bind(&home.socket()).unwrap();
+        let newer = Connection::open(&home.socket()).unwrap();
+        newer.send(7, "unheard_of", &[]).unwrap();
+        newer.send(8, Request::Ping, &[]).unwrap();
+        assert_eq!(endpoint.questions().len(), 1);
+        let (packet, _) = newer.receive::<Reply>().unwrap().unwrap();
+        assert!(matches!((packet.sequence, packet.body), (7, Reply::Refused(_))));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub enum Request {
     Drain(bool),
     /// Manager: no server is to run until told otherwise, or one is. Answered by [`Reply::Done`].
     Serve(bool),
+    /// Cop: become the program whose descriptor comes with this. Answered by that program, with [`Reply::Done`].
+    Become,
 }
 
 /// A client's connection that moves from one server to another while it is idle.
@@ -147,10 +149,10 @@ pub struct Pong {
     pub listeners_epoch: u64,
     /// Server: what it does.
     pub state: ServerState,
-    /// Server: client connections open.
-    pub open_connections: u64,
     /// Server: its readiness fails, by an operator's wish.
     pub leaving: bool,
+    /// Server: client connections open.
+    pub open_connections: u64,
     /// Server: its event threads.
     pub threads: Vec<ThreadBeat>,
 }

@@ -1,0 +1,228 @@
+//! Another program in place of the running one, with real processes: USR2 and `beltway upgrade`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "tree/mod.rs"]
+#[allow(dead_code, reason = "each test file uses its part")]
+mod tree;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use supervise::role::Role;
+use sys::process::{Pidfd, Signal};
+use tree::{Kept, Tree, eventually, origin, pause};
+
+/// A tree that runs a copy of the program, which can be replaced.
+fn installed(name: &str) -> Tree {
+    let mut tree = Tree::new(name);
+    let text = tree.original();
+    // An origin outside the tree: what is in flight there is not the tree's to lose.
+    let at = text.find("to: \"http://").unwrap();
+    let end = at + text[at..].find('}').unwrap();
+    tree.configure(&format!("{}to: \"http://{}/\"{}", &text[..at], origin(), &text[end..]));
+    let program = tree.home.join("program");
+    install(&program, None);
+    tree.program = program;
+    tree.start_stub();
+    tree.await_serving();
+    tree
+}
+
+/// Puts a program in place: that under test, or a script.
+fn install(program: &Path, script: Option<&str>) {
+    let new = program.with_extension("new");
+    match script {
+        None => drop(fs::copy(env!("CARGO_BIN_EXE_beltway"), &new).unwrap()),
+        Some(text) => fs::write(&new, text).unwrap(),
+    }
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, program).unwrap();
+}
+
+fn stub(tree: &Tree) -> u32 {
+    tree.stub.as_ref().unwrap().id()
+}
+
+fn pids(tree: &Tree) -> [u32; 3] {
+    [stub(tree), tree.pid(Role::Cop), tree.pid(Role::Manager)]
+}
+
+fn generation(tree: &Tree) -> u64 {
+    let status = tree.status().unwrap_or_default();
+    status["servers"].as_array().and_then(|servers| servers.last()?["generation"].as_u64()).unwrap_or(0)
+}
+
+/// Whether every process of the tree is the program in the file.
+fn all_are(tree: &Tree, program: &Path) -> bool {
+    let inode = fs::metadata(program).unwrap().ino();
+    let runs = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|metadata| metadata.ino() == inode);
+    let server = tree.process(Role::Server);
+    pids(tree).into_iter().all(runs) && server.is_some_and(|server| runs(server.pid()))
+}
+
+fn verdict(tree: &Tree) -> (Option<i32>, Value) {
+    // The client is the program under test, whatever is installed.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_beltway"));
+    command.args(["upgrade", "--json", "-c"]).arg(tree.file());
+    let output = tree::bounded(command);
+    let verdict = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.status.code(), verdict)
+}
+
+#[test]
+fn twenty_upgrades_under_load_fail_no_request_and_clients_keep_their_connections() {
+    const UPGRADES: u64 = 20;
+    let tree = installed("upgrades");
+    let http = tree.http;
+    let before = pids(&tree);
+    let mut idle: Vec<_> = (0..50).map(|_| Kept::connect(http)).collect();
+    idle.iter_mut().step_by(2).for_each(|client| drop(client.get().unwrap()));
+    let ended = AtomicBool::new(false);
+    let requests = std::thread::scope(|scope| {
+        let busy: Vec<_> = (0..4)
+            .map(|_| {
+                let work = || {
+                    let mut requests = 0_u64;
+                    let mut client = Kept::connect(http);
+                    while !ended.load(Ordering::Relaxed) {
+                        client.get().unwrap_or_else(|error| panic!("request {requests} failed: {error}"));
+                        requests += 1;
+                        if client.told_to_close {
+                            client = Kept::connect(http);
+                        }
+                        pause(Duration::from_millis(1));
+                    }
+                    requests
+                };
+                std::thread::Builder::new().spawn_scoped(scope, work).unwrap()
+            })
+            .collect();
+        for round in 0..UPGRADES {
+            install(&tree.program, None);
+            if round % 2 == 0 {
+                let (code, verdict) = verdict(&tree);
+                if code != Some(0) {
+                    ended.store(true, Ordering::Relaxed);
+                    panic!("{verdict}");
+                }
+            } else {
+                Pidfd::open(stub(&tree)).unwrap().signal(Signal::USR2).unwrap();
+            }
+            eventually("all are the new program", || {
+                if busy.iter().any(|client| client.is_finished()) {
+                    ended.store(true, Ordering::Relaxed);
+                    panic!("a client gave up");
+                }
+                (generation(&tree) == round + 2 && all_are(&tree, &tree.program)).then_some(())
+            });
+        }
+        ended.store(true, Ordering::Relaxed);
+        busy.into_iter().map(|client| client.join().unwrap()).sum::<u64>()
+    });
+    println!("{UPGRADES} upgrades, {requests} requests, 0 failed");
+    idle.iter_mut().for_each(|client| drop(client.get().unwrap()));
+    assert_eq!(pids(&tree), before, "the same processes");
+    assert_eq!(tree.status().unwrap()["server_deaths"], 0, "none was an accident");
+    let mut tree = tree;
+    assert_eq!(tree.terminate(), Some(0));
+    tree.assert_nothing_is_left();
+}
+
+#[test]
+fn a_program_that_is_not_fit_changes_nothing_and_it_is_said_why() {
+    let tree = installed("unfit");
+    let before = (pids(&tree), generation(&tree));
+    let other_minor = r#"{"version":"0.999.0","protocol":1,"moved":1,"verdict":{"outcome":"possible"}}"#;
+    let fit = format!(r#"{{"version":"{}","protocol":1,"moved":1,"verdict":{{"outcome":"possible"}}}}"#, base::VERSION);
+    for (script, said) in [
+        ("no program at all".to_owned(), "cannot"),
+        ("#!/bin/sh\necho a library is missing; exit 7\n".to_owned(), "a library is missing"),
+        (format!("#!/bin/sh\necho '{other_minor}'\n"), "0.999.0"),
+        // Says that it is fit, and is nothing that a process can become.
+        (format!("#!/bin/sh\necho '{fit}'\n"), "cannot be started"),
+        ("#!/bin/sh\nkill -9 $$\n".to_owned(), "SIGKILL"),
+    ] {
+        install(&tree.program, Some(&script));
+        let (code, verdict) = verdict(&tree);
+        assert_eq!((code, &verdict["outcome"]), (Some(1), &"failed".into()), "{script}: {verdict}");
+        assert!(verdict["why"].as_str().unwrap().contains(said), "{script}: {verdict}");
+        assert_eq!((pids(&tree), generation(&tree)), before, "{script}");
+        tree.get().unwrap();
+    }
+    fs::remove_file(&tree.program).unwrap();
+    let (code, verdict) = verdict(&tree);
+    assert_eq!(code, Some(1), "{verdict}");
+    tree.await_serving();
+    // A file that the program on disk does not understand: nothing is begun.
+    install(&tree.program, None);
+    let right = fs::read_to_string(tree.file()).unwrap();
+    tree.configure(&format!("{right}nonsense: true\n"));
+    let (code, verdict) = {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_beltway"));
+        command.args(["upgrade", "--json", "-c"]).arg(tree.file()).arg("--runtime-dir").arg(tree.directory().path());
+        let output = tree::bounded(command);
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    assert_eq!((code, &verdict["outcome"]), (Some(3), &"wrong".into()), "{verdict}");
+    assert!(verdict["diagnostics"][0].as_str().unwrap().contains("nonsense"), "{verdict}");
+    tree.configure(&right);
+    assert_eq!((pids(&tree), generation(&tree)), before);
+}
+
+#[test]
+fn when_the_new_server_cannot_start_all_go_back_to_the_former_program() {
+    let tree = installed("back");
+    let (before, server) = (pids(&tree), tree.pid(Role::Server));
+    let former = fs::metadata(&tree.program).unwrap().ino();
+    let right = fs::read_to_string(tree.file()).unwrap();
+    let log = tree.home.join("no-such-directory").join("access.log");
+    let wrong = right.replacen("http:\n", &format!("http:\n  access_log: {{file: {}}}\n", log.display()), 1);
+    tree.configure(&wrong);
+    install(&tree.program, None);
+    let (code, verdict) = verdict(&tree);
+    assert_eq!((code, &verdict["outcome"]), (Some(1), &"failed".into()), "{verdict}");
+    assert!(verdict["why"].as_str().unwrap().contains("the new server"), "{verdict}");
+    assert_eq!((pids(&tree), tree.pid(Role::Server)), (before, server));
+    for pid in before.into_iter().chain([server]) {
+        assert_eq!(fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino(), former, "process {pid}");
+    }
+    tree.get().unwrap();
+    // What runs now can be upgraded as before.
+    tree.configure(&right);
+    let (code, verdict) = self::verdict(&tree);
+    assert_eq!(code, Some(0), "{verdict}");
+    eventually("all are the new program", || all_are(&tree, &tree.program).then_some(()));
+}
+
+#[test]
+fn whoever_is_killed_in_the_middle_of_an_upgrade_the_tree_serves_on_and_can_be_upgraded() {
+    let tree = installed("killed");
+    let load = tree::Load::begin(tree.http);
+    for round in 0..8 {
+        install(&tree.program, None);
+        Pidfd::open(stub(&tree)).unwrap().signal(Signal::USR2).unwrap();
+        pause(Duration::from_millis(15 * (round / 2)));
+        let role = if round % 2 == 0 { Role::Manager } else { Role::Cop };
+        let before = tree.kill(role);
+        tree.await_another(role, before);
+        tree.await_serving();
+        eventually("one server", || {
+            let status = tree.status()?;
+            let servers = status["servers"].as_array()?;
+            (servers.len() == 1 && servers[0]["state"] == "ready").then_some(())
+        });
+    }
+    let (_, refused, broken) = load.end();
+    assert_eq!((refused, broken), (0, 0));
+    eventually("an upgrade to the end", || {
+        let (code, verdict) = verdict(&tree);
+        assert!(code == Some(0) || verdict["why"].as_str().unwrap_or_default().contains("under way"), "{verdict}");
+        (code == Some(0)).then_some(())
+    });
+    eventually("all are the new program", || all_are(&tree, &tree.program).then_some(()));
+}
