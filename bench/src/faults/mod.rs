@@ -1,58 +1,76 @@
-//! The suite `faults`: `kill -9` of the processes under load, many times, and what clients notice of it.
+//! The suite `faults`: what clients notice when processes die, hang or are replaced under load, many times.
 //!
 //! ```text
 //! beltway run ── cop ── manager ── server      16 kept + 4 reconnecting clients, 20,000 requests/s
-//!                 └──────── kill -9 ─────┘
+//!       └─────────┴── kill -9, SIGSTOP ───┘     idle clients and a long download, for planned changes
 //! ```
 //!
-//! Read [`Blow`] for what is done and [`judge`] for how a failed request is classified.
+//! Read [`event`] for what is done and what it may cost, `blow` and `planned` for how, and [`judge`] for how a failed
+//! request is classified.
 
+mod blow;
+mod event;
+mod fill;
 mod judge;
+mod planned;
+mod report;
 mod tree;
+mod witness;
 
-use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::{Clock, SystemClock};
-use serde::Serialize;
+use base::{Clock, Rng, SystemClock};
 
-use crate::error::{Doing, Outcome, Trouble};
+use crate::error::{Doing, Outcome};
 use crate::lab::{self, Lab};
 use crate::load::paced::{Paced, Plan};
-use crate::machine::Machine;
 use crate::origin::Origin;
-use crate::table::{Table, greatest, median};
 use crate::target;
 
-use judge::Toll;
-use tree::{Role, Tree};
+use event::{Event, Planned};
+use report::Series;
+use tree::{Setup, Tree};
+use witness::{SlowOrigin, Witnesses};
 
-/// Load before each blow, with nothing failing.
-const CALM: Duration = Duration::from_millis(300);
-/// Load after all are back, so that late failures are seen too.
-const AFTERMATH: Duration = Duration::from_millis(300);
-/// How long the processes may take to come back.
-const RETURN_PATIENCE: Duration = Duration::from_secs(30);
-/// How often the processes are looked at meanwhile.
+/// How often the processes are looked at while they come back.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Everything that is measured unless something else is asked for.
+const ALL: &str = "server,manager,cop,manager+cop,random*50,stub,manager+server,stop-server,spin,block,stop-manager,stop-cop,\
+                   reload,restart,upgrade";
 
 /// What the command line says.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// What is killed at once; also manager+server, server+cop and all three
-    #[arg(long, value_delimiter = ',', default_value = "server,manager,cop,manager+cop")]
+    /// What is done: server, manager, cop (killed; several at once joined by +), random (manager, cop or both), stub,
+    /// stop-ROLE, spin, block (one event thread), reload, restart, upgrade; *N says how often
+    #[arg(long, value_delimiter = ',', default_value = ALL)]
     events: Vec<String>,
-    /// How often each
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How often each, where it is not said
+    #[arg(long, visible_alias = "repeat", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
+    /// MiB of cache in memory, filled before each event; 0: none
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(0..=1_048_576))]
+    cache: u64,
+    /// With a server that stands by
+    #[arg(long)]
+    standby: bool,
+    /// Event threads
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
     /// Clients that keep their connection
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(0..=1000))]
     kept: u32,
     /// Clients that make a new connection for each request
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     reconnecting: u32,
+    /// Clients that idle on a kept connection during planned changes
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    idle: u32,
+    /// How long the download during planned changes takes, in seconds
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=50))]
+    download: u64,
     /// Requests per second of all clients together
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
@@ -73,69 +91,11 @@ pub(crate) struct Options {
     keep: bool,
 }
 
-/// What is killed at the same moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Blow {
-    roles: Vec<Role>,
-}
-
-impl Blow {
-    fn parse(name: &str) -> Outcome<Self> {
-        let roles: Outcome<Vec<Role>> = name.split('+').map(Role::parse).collect();
-        Ok(Self { roles: roles? })
-    }
-
-    fn strikes(&self, role: Role) -> bool {
-        self.roles.contains(&role)
-    }
-}
-
-impl fmt::Display for Blow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
-        f.write_str(&names.join("+"))
-    }
-}
-
-/// One repetition of one blow.
-#[derive(Clone, Debug, Serialize)]
-struct Repetition {
-    #[serde(flatten)]
-    toll: Toll,
-    /// From the blow to the first answer on a new connection.
-    first_new_answer_ms: f64,
-    /// The longest time without any answer.
-    longest_gap_ms: f64,
-    /// The longest time the clients themselves did not get the processor.
-    own_stall_ms: f64,
-    /// From the blow until every killed process has a successor that `beltway status` calls well.
-    back_ms: f64,
-    /// Answers meanwhile.
-    answers: u64,
-}
-
-/// All repetitions of one blow.
-#[derive(Serialize)]
-struct Series {
-    event: String,
-    repetitions: Vec<Repetition>,
-    trouble: Option<String>,
-}
-
-/// Everything, for the JSON file.
-#[derive(Serialize)]
-struct Report<'a> {
-    machine: Machine,
-    rate: u32,
-    kept: u32,
-    reconnecting: u32,
-    series: &'a [Series],
-}
-
-/// Runs the suite and prints its table. True when no connection was refused and no request lost beyond excuse.
+/// Runs the suite and prints its table. True when no connection was refused, no request lost beyond excuse, and every
+/// bound kept.
 pub(crate) fn run(options: &Options) -> Outcome<bool> {
-    let blows: Outcome<Vec<Blow>> = options.events.iter().map(|name| Blow::parse(name)).collect();
-    let blows = blows?;
+    let events: Outcome<Vec<_>> = options.events.iter().map(|name| Event::parse(name)).collect();
+    let events = events?;
     let binary = match &options.beltway {
         Some(path) => fs::canonicalize(path).doing(path.display())?,
         None => target::build_beltway()?,
@@ -143,131 +103,80 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     let lab = Lab::open(options.proxy_core, options.load_core, options.keep)?;
     let binary = lab.copy_of(&binary)?;
     let origin = Origin::start(&lab)?;
-    let port = lab::free_port()?;
-    let tree = Tree::start(&lab, &binary, port, origin.port)?;
+    let lasts = Duration::from_secs(options.download);
+    let slow_origin = SlowOrigin::start(lasts)?;
+    let setup = Setup {
+        port: lab::free_port()?,
+        page: lab::free_port()?,
+        origin: origin.port,
+        slow_origin: slow_origin.port,
+        threads: options.threads,
+        cache_mib: options.cache,
+        standby: options.standby,
+    };
+    let mut tree = Tree::start(&lab, &binary, setup)?;
     let plan = Plan {
-        port,
-        path: "/pass/1k".to_owned(),
+        port: setup.port,
+        path: if options.cache > 0 { "/c/1k" } else { "/pass/1k" }.to_owned(),
         kept: options.kept,
         reconnecting: options.reconnecting,
         rate: options.rate,
     };
     let clients = Paced::start(&plan)?;
+    let mut chance = Rng::new(SystemClock.wall().as_micros().unsigned_abs());
     let mut all = Vec::new();
-    for blow in &blows {
-        let mut series = Series { event: blow.to_string(), repetitions: Vec::new(), trouble: None };
-        for number in 0..options.repetitions {
-            match strike(blow, &tree, &clients) {
-                Ok(repetition) => series.repetitions.push(repetition),
-                Err(trouble) => {
-                    series.trouble = Some(format!("repetition {}: {trouble}", number + 1));
-                    break;
-                }
-            }
+    for (event, times) in &events {
+        let mut series = Series::new(event, event.goal(options.standby));
+        let times = times.unwrap_or(options.repetitions);
+        let outcome = match event {
+            Event::Planned(planned) => plan_changes(*planned, times, &tree, &clients, setup, options, &mut series),
+            _ => strike_often(event, times, &mut tree, &clients, setup, &mut chance, &mut series),
+        };
+        if let Err(trouble) = outcome {
+            series.trouble = Some(format!("after {} times: {trouble}", series.repetitions.len()));
+            println!("FAULT {}: {trouble}\n{}", series.event, tree.last_words());
         }
         all.push(series);
     }
     drop(clients);
-    print!("{}", table(&all, options));
+    print!("{}", report::table(&all, options));
     for series in &all {
-        if let Some(trouble) = &series.trouble {
-            println!("FAULT kill -9 {}: {trouble}", series.event);
-            println!("{}", tree.last_words());
+        for fault in series.faults() {
+            println!("FAULT {}: {fault}", series.event);
         }
     }
-    if let Some(path) = &options.json {
-        let report = Report {
-            machine: Machine::look(),
-            rate: options.rate,
-            kept: options.kept,
-            reconnecting: options.reconnecting,
-            series: &all,
-        };
-        let text = serde_json::to_string_pretty(&report).doing("writing JSON")?;
-        fs::write(path, text).doing(path.display())?;
-    }
-    Ok(all.iter().all(|series| series.trouble.is_none() && series.repetitions.iter().all(|one| one.toll.is_clean())))
+    report::write_json(&all, options)?;
+    Ok(all.iter().all(Series::holds))
 }
 
-/// One blow and its aftermath.
-fn strike(blow: &Blow, tree: &Tree<'_>, clients: &Paced) -> Outcome<Repetition> {
-    let clock = SystemClock;
-    let victims = tree.wait_until_whole(RETURN_PATIENCE)?;
-    std::thread::sleep(CALM);
-    let before = clients.seen();
-    clients.begin_anew(clock.now());
-    if before.answers == 0 {
-        return Err(Trouble::Wrong("there were no answers even before the blow".to_owned()));
+fn strike_often(
+    event: &Event,
+    times: u32,
+    tree: &mut Tree<'_>,
+    clients: &Paced,
+    setup: Setup,
+    chance: &mut Rng,
+    series: &mut Series,
+) -> Outcome<()> {
+    for _ in 0..times {
+        fill::fill(tree, setup.port, setup.cache_mib)?;
+        series.repetitions.push(blow::strike(event, tree, clients, setup.page, chance)?);
     }
-    let begun = clock.now();
-    for &role in &blow.roles {
-        tree::kill(victims.pid_of(role)?)?;
-    }
-    let done = clock.now();
-    // A connection made before the last signal was sent may belong to the dead.
-    clients.count_as_new_from(done);
-
-    let mut answered = None;
-    lab::wait_until("the first answer on a new connection", RETURN_PATIENCE, || {
-        answered = clients.seen().first_new_answer;
-        answered.is_some()
-    })?;
-    let back = tree.wait_until_replaced(&victims, &blow.roles, RETURN_PATIENCE)?;
-    std::thread::sleep(AFTERMATH);
-    let seen = clients.seen();
-    Ok(Repetition {
-        toll: judge::judge(&seen.failures, begun, done, blow.strikes(Role::Server)),
-        first_new_answer_ms: millis(answered.map_or(Duration::ZERO, |at| at - begun)),
-        longest_gap_ms: millis(seen.longest_gap),
-        own_stall_ms: millis(seen.longest_stall),
-        back_ms: millis(back - begun),
-        answers: seen.answers,
-    })
+    Ok(())
 }
 
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn table(all: &[Series], options: &Options) -> String {
-    let mut table = Table::new(&[
-        "kill -9",
-        "times",
-        "refused",
-        "lost in flight",
-        "stranded",
-        "failed",
-        "first new answer ms (most)",
-        "longest gap ms (most)",
-        "own stall ms (most)",
-        "all back ms (most)",
-    ]);
-    for series in all {
-        let sum =
-            |count: fn(&Toll) -> u64| series.repetitions.iter().map(|one| count(&one.toll)).sum::<u64>().to_string();
-        let over = |value: fn(&Repetition) -> f64| {
-            let values: Vec<f64> = series.repetitions.iter().map(value).collect();
-            if values.is_empty() {
-                "-".to_owned()
-            } else {
-                format!("{:.1} ({:.1})", median(&values), greatest(&values))
-            }
-        };
-        table.row(vec![
-            series.event.clone(),
-            series.repetitions.len().to_string(),
-            sum(|toll| toll.refused),
-            sum(|toll| toll.in_flight),
-            sum(|toll| toll.stranded),
-            sum(|toll| toll.failed),
-            over(|one| one.first_new_answer_ms),
-            over(|one| one.longest_gap_ms),
-            over(|one| one.own_stall_ms),
-            over(|one| one.back_ms),
-        ]);
-    }
-    format!(
-        "\n## faults: {} kept and {} reconnecting clients, at most {} requests/s\n\n{table}",
-        options.kept, options.reconnecting, options.rate
-    )
+fn plan_changes(
+    planned: Planned,
+    times: u32,
+    tree: &Tree<'_>,
+    clients: &Paced,
+    setup: Setup,
+    options: &Options,
+    series: &mut Series,
+) -> Outcome<()> {
+    tree.wait_until_whole(blow::RETURN_PATIENCE)?;
+    fill::fill(tree, setup.port, setup.cache_mib)?;
+    let idle = usize::try_from(options.idle).unwrap_or(usize::MAX);
+    let witnesses = Witnesses::call(setup.port, idle, "/long/", Duration::from_secs(options.download))?;
+    planned::run(planned, times, tree, clients, witnesses, series)
 }

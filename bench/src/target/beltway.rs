@@ -1,4 +1,4 @@
-//! Beltway: the server role alone for `http`, all three processes for `faults`.
+//! Beltway: the server role alone. What `faults` runs is configured there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,11 +54,6 @@ pub(super) fn prepare(around: &Surroundings<'_>, caching: Caching, room: &Path, 
     }
     let command = LeashedCommand::new(program.display().to_string(), lab.proxy_core).args(["server", "-c", &path]);
     Ok(Prepared { command, program: program.clone(), version })
-}
-
-/// The configuration for `beltway run` under `faults`: the same proxying, under all three processes.
-pub(crate) fn supervised_configuration(room: &Path, port: u16, origin: u16) -> String {
-    configuration(room, port, origin, "{listen: off}")
 }
 
 fn configuration(room: &Path, port: u16, origin: u16, admin: &str) -> String {

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use beltway::build as build_beltway;
-pub(crate) use beltway::supervised_configuration;
 
 use crate::error::{Outcome, Trouble};
 use crate::floors::Floor;
