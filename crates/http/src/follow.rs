@@ -83,7 +83,8 @@ impl Exchange<'_> {
     /// Passes on a response that another fetches, if it is one for this request.
     async fn read_along(&mut self, follower: Follower, metadata: &Arc<[u8]>, expected: Option<u64>) -> Followed {
         let (worker, plan) = (self.worker, self.plan);
-        let Some(record) = StoredMeta::decode(metadata).filter(|record| record.key() == self.desk.key.as_slice()) else {
+        let Some(record) = StoredMeta::decode(metadata).filter(|record| record.key() == self.desk.key.as_slice())
+        else {
             return Followed::Alone;
         };
         if !vary::matches(record.vary(), self.head, self.text) {

@@ -6,10 +6,9 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use base::Instant;
 use buf::{Block, Chunk, SizeClass};
-use cache::Permit;
 use config::HostHeader;
 use net::Connection;
 
@@ -27,10 +26,10 @@ use crate::rules::framing::Framing;
 use crate::rules::{write_client_response, write_origin_request};
 use crate::session::Ending;
 use crate::storing::Course;
+use crate::transact;
 use crate::transact::failure::{Attempt, Fault, Next, after};
 use crate::transact::fill::Word;
 use crate::transact::response::{self, Facts};
-use crate::transact;
 use crate::transaction::Exchange;
 use crate::upload::{Framer, Upload, UploadError};
 use crate::wire::Body;
@@ -38,6 +37,9 @@ use crate::wire::h1::{ResponseHead, Status};
 
 /// Interim responses an origin may send before the final one.
 const INTERIM_MAX: u32 = 16;
+/// How long a fetch waits for its turn after a cold start, at most: then it goes all the same. That is late, but a
+/// request that could have been served is not lost, whatever the others wait for.
+const RAMP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// What we add to a head, beside what the head itself repeats: names, the client's address twice, the origin's path.
 pub(crate) const HEAD_ROOM: usize = 512;
 
@@ -63,28 +65,15 @@ enum Outcome {
     BodyLate,
 }
 
-/// Tells the gate how a fetch ended.
-fn settle(permit: Option<Permit>, status: u16, now: Instant) {
-    match permit {
-        Some(permit) if matches!(status, 502..=504) => permit.overloaded(now),
-        Some(permit) => permit.answered(),
-        None => {}
-    }
-}
-
 impl Exchange<'_> {
     /// Asks the rule's origins, and passes the answer on.
     pub(crate) async fn forward(&mut self, rule: usize, inbox: &mut Inbox, response: &mut ResponseHead) -> Ending {
         let (worker, plan, head) = (self.worker, self.plan, self.head);
         let order = Order::new(worker, plan, rule, head.path_and_query(self.text));
         let mut upload = Upload::new(head.body(), plan);
-        // How it ended says how much more the origins can bear, if they are just being asked for everything anew.
-        let mut permit = match self.storing.writer.is_some().then(|| worker.gate()).flatten() {
+        self.storing.permit = match worker.gate().filter(|_| self.storing.ramps) {
+            Some(gate) => gate.pass(worker.thread(), worker.thread().now() + RAMP_WAIT_MAX).await.ok(),
             None => None,
-            Some(gate) => match gate.pass(worker.thread(), worker.thread().now() + plan.timeouts.origin_response).await {
-                Ok(permit) => Some(permit),
-                Err(_) => return self.origins_full(),
-            },
         };
         // The origins that failed; empty, and without memory of its own, nearly always.
         let (mut tried, mut fresh) = (Vec::new(), false);
@@ -116,14 +105,6 @@ impl Exchange<'_> {
                     outcome
                 }
             };
-            let status = match outcome {
-                Outcome::Whole { .. } | Outcome::Confirmed(_) | Outcome::Broken => Some(response.status()),
-                Outcome::Stale(_, status) => Some(status),
-                _ => None,
-            };
-            if let Some(status) = status {
-                settle(permit.take(), status, worker.thread().now());
-            }
             match outcome {
                 Outcome::Whole { keep } => {
                     let keep = keep && upload.is_done();
@@ -162,7 +143,7 @@ impl Exchange<'_> {
                             }
                             let stands_in = self.stands_in(serve::Failure::Unreachable);
                             self.give_up(Word::Failed(fault));
-                            settle(permit.take(), fault.status(), worker.thread().now());
+                            self.settle(fault.status());
                             if let OnFailure::ServeStale(reading) = stands_in {
                                 return self.send_stale(reading, None);
                             }
@@ -192,18 +173,6 @@ impl Exchange<'_> {
                 }
             }
         }
-    }
-
-    /// After a cold start more is fetched than the origins can bear, and our turn did not come.
-    fn origins_full(&mut self) -> Ending {
-        let stands_in = self.stands_in(serve::Failure::Unreachable);
-        self.give_up(Word::Failed(Fault::ResponseTimedOut));
-        if let OnFailure::ServeStale(reading) = stands_in {
-            return self.send_stale(reading, None);
-        }
-        self.account.result = self.forwarded_result(None);
-        let detail = "the cache is empty after a start, and the origin server cannot answer faster";
-        self.fail(503, detail, "origin-ramp")
     }
 
     /// A response that broke off: the client must be able to see it.
@@ -382,6 +351,7 @@ impl Exchange<'_> {
         let cells = worker.cells();
         let waited = (worker.thread().now() - started).as_nanos();
         cells.observe(Http::ORIGIN_WAIT, u64::try_from(waited).unwrap_or(u64::MAX));
+        self.settle(response.status());
         self.invalidate(response, arrived.bytes());
         let course = self.judge_response(response, arrived.bytes());
         let unchanged = match course {
@@ -534,8 +504,8 @@ impl Exchange<'_> {
             })
             .await;
             match filled {
-                // Others wait for the same, or will ask for it: it comes for them.
-                None if self.storing.writer.as_ref().is_some_and(|writer| writer.progress().is_worthwhile()) => {
+                // Others wait for the same: it comes for them. For nobody an origin need not go on thinking.
+                None if self.storing.writer.as_ref().is_some_and(|writer| writer.followers() > 0) => {
                     self.client.lost.set(true);
                 }
                 None => return Err(Outcome::ClientLost),

@@ -20,8 +20,7 @@ pub(crate) fn begin(exchange: &Exchange<'_>, store: &Arc<dyn Store>, hit: &Hit, 
     let role = store.enter(Entrance { key: hit.key(), lane: Lane::PRIMARY, seen: hit.seen(), now });
     let (Role::Writer(writer) | Role::Bypass(_, writer)) = role else { return };
     worker.cells().add(Http::REFRESHES, 1);
-    let (plan, text, peer, hit) =
-        (Arc::clone(exchange.plan), exchange.text.clone(), exchange.client.peer, hit.clone());
+    let (plan, text, peer, hit) = (Arc::clone(exchange.plan), exchange.text.clone(), exchange.client.peer, hit.clone());
     let key = exchange.desk.key.clone();
     let thread = worker.thread().clone();
     thread.spawn("http refresh", async move {

@@ -10,6 +10,7 @@ use crate::block_sink::BlockSink;
 use crate::follow::Followed;
 use crate::forward::HEAD_ROOM;
 use crate::inbox::Inbox;
+use crate::refresh;
 use crate::rules::caching::cache_status::Handling;
 use crate::rules::caching::conditional::{Precondition, evaluate};
 use crate::rules::caching::serve::{OnFailure, Reading};
@@ -25,7 +26,6 @@ use crate::transact::lookup::{self, Company, Step, Wish};
 use crate::transaction::Exchange;
 use crate::wire::Known;
 use crate::wire::h1::{RequestHead, ResponseHead, Scheme};
-use crate::refresh;
 
 /// Look-ups of one request: each beyond the first because something was stored meanwhile.
 const LOOKS_MAX: u32 = 3;
@@ -70,9 +70,7 @@ impl Exchange<'_> {
             let (step, seen) = match &found {
                 Found::Miss(seen) => (lookup::missed(missed, &wish), *seen),
                 Found::Hit(hit) => match StoredMeta::decode(hit.metadata()) {
-                    Some(record) => {
-                        (lookup::found(&record.terms(), hit.is_stale(), &wish, worker.wall()), hit.seen())
-                    }
+                    Some(record) => (lookup::found(&record.terms(), hit.is_stale(), &wish, worker.wall()), hit.seen()),
                     None => (lookup::missed(missed, &wish), hit.seen()),
                 },
             };
@@ -131,7 +129,12 @@ impl Exchange<'_> {
         // Whoever does not become the writer asks the same question for itself.
         self.storing.asks = has_validator;
         match store.enter(Entrance { key, lane, seen, now: self.worker.thread().now() }) {
-            Role::Writer(writer) | Role::Bypass(_, writer) => {
+            Role::Writer(writer) => {
+                self.storing.writer = Some(writer);
+                self.storing.ramps = true;
+                Entered::Fetch
+            }
+            Role::Bypass(_, writer) => {
                 self.storing.writer = Some(writer);
                 Entered::Fetch
             }
@@ -141,6 +144,7 @@ impl Exchange<'_> {
                     Followed::Answered(ending) => Entered::Answered(ending),
                     Followed::Write(writer) => {
                         self.storing.writer = Some(writer);
+                        self.storing.ramps = true;
                         Entered::Fetch
                     }
                     Followed::LookAgain => Entered::LookAgain,
@@ -169,9 +173,8 @@ impl Exchange<'_> {
         match word {
             // One has tried everything there is to try, a moment ago.
             Word::Failed(fault) => {
-                self.account.result = self.storing.why.map_or(ResultCode::Miss, |why| {
-                    ResultCode::of_forwarded(why, None, false)
-                });
+                self.account.result =
+                    self.storing.why.map_or(ResultCode::Miss, |why| ResultCode::of_forwarded(why, None, false));
                 Entered::Answered(self.fail(fault.status(), fault.detail(), fault.name()))
             }
             Word::Answered(_) | Word::Unstorable(_) => Entered::Fetch,

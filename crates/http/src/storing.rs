@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use base::WallTime;
-use cache::{Head, Hit, Kept, Key, Purge, Tags, Writer};
+use cache::{Head, Hit, Kept, Key, Permit, Purge, Tags, Writer};
 
 use crate::metrics::Http;
 use crate::rules::caching::cache_status::Handling;
@@ -26,6 +26,10 @@ use crate::wire::h1::{ResponseHead, Scheme};
 pub(crate) struct Storing {
     /// The right to store what comes.
     pub(crate) writer: Option<Writer>,
+    /// Nothing is known against storing it: after a cold start it waits for its turn.
+    pub(crate) ramps: bool,
+    /// The turn to fetch, after a cold start.
+    pub(crate) permit: Option<Permit>,
     /// What is stored and may not be served as it is: the origin is asked about it, and it may stand in when that fails.
     pub(crate) stale: Option<Hit>,
     /// The next request to an origin asks about it.
@@ -45,6 +49,8 @@ pub(crate) struct Storing {
 impl Storing {
     pub(crate) const NOTHING: Self = Self {
         writer: None,
+        ramps: false,
+        permit: None,
         stale: None,
         asks: false,
         why: None,
@@ -239,8 +245,9 @@ impl Exchange<'_> {
                 return Course::Pass;
             }
         }
-        let unchanged = StoredMeta::decode(&self.desk.record)
-            .is_some_and(|record| evaluate(&record, self.head, self.text, self.worker.wall()) == Precondition::NotModified);
+        let unchanged = StoredMeta::decode(&self.desk.record).is_some_and(|record| {
+            evaluate(&record, self.head, self.text, self.worker.wall()) == Precondition::NotModified
+        });
         if unchanged { Course::NotModified } else { Course::Pass }
     }
 
@@ -262,6 +269,15 @@ impl Exchange<'_> {
         }
     }
 
+    /// How the origin answered says how much more it can bear, after a cold start.
+    pub(crate) fn settle(&mut self, status: u16) {
+        match self.storing.permit.take() {
+            Some(permit) if matches!(status, 502..=504) => permit.overloaded(self.worker.thread().now()),
+            Some(permit) => permit.answered(),
+            None => {}
+        }
+    }
+
     /// There will be no response to store.
     pub(crate) fn give_up(&mut self, word: Word) {
         if let Some(writer) = self.storing.writer.take() {
@@ -274,7 +290,8 @@ impl Exchange<'_> {
         let Some(writer) = self.storing.writer.take() else { return };
         let (key, head, text) = (&self.desk.key, self.head, self.text);
         let replaces = |old: &[u8]| {
-            StoredMeta::decode(old).is_some_and(|old| old.key() == key.as_slice() && vary::matches(old.vary(), head, text))
+            StoredMeta::decode(old)
+                .is_some_and(|old| old.key() == key.as_slice() && vary::matches(old.vary(), head, text))
         };
         if let Err(reason) = writer.finish(None, &replaces, self.worker.thread().now()) {
             self.note(unkept(reason));
