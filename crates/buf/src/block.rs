@@ -7,6 +7,8 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use sys::arena::Piece;
+
 use crate::pool::{self, SizeClass};
 
 /// In front of a block's bytes.
@@ -180,8 +182,11 @@ enum Owner {
     Static,
     Block(NonNull<Header>),
     Shared(Arc<[u8]>),
-    Kept(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    Piece(Arc<Piece>),
 }
+
+/// Shorter chunks are copied even where their pages could be lent: that is cheaper.
+pub const LEND_MIN: usize = 64 << 10;
 
 /// Immutable bytes with whoever keeps them alive. Cloning counts, it does not copy. Not Send.
 pub struct Chunk {
@@ -213,17 +218,29 @@ impl Chunk {
         Self { start, len, owner: Owner::Shared(bytes) }
     }
 
-    /// Part of bytes that somebody keeps, wherever they lie: in memory of the kernel's own, in a mapped file.
+    /// Part of a piece of an arena. It can be sent without copying.
     ///
     /// # Panics
-    /// When the range is not within the owner's bytes as they are now.
+    /// When the range is not within what is filled of it now.
     #[must_use]
-    pub fn from_owner(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Self {
-        // What is borrowed of the owner here stays valid as long as the owner is neither moved nor changed: it is in an
-        // `Arc` that this chunk holds, and shared, so that nobody has it mutably.
-        let part = &(*owner).as_ref()[range];
+    pub fn from_piece(piece: Arc<Piece>, range: Range<usize>) -> Self {
+        // What is filled of a piece lies still and never changes while somebody holds the piece, as this chunk does.
+        let part = &piece.bytes()[range];
         let (start, len) = (NonNull::from(part).cast(), part.len());
-        Self { start, len, owner: Owner::Kept(owner) }
+        Self { start, len, owner: Owner::Piece(piece) }
+    }
+
+    /// Whose pages can be lent to a socket instead of copying them, and where in it these bytes lie. None when they lie
+    /// elsewhere, or are fewer than [`LEND_MIN`].
+    #[must_use]
+    pub fn lendable(&self) -> Option<(&Piece, Range<usize>)> {
+        match &self.owner {
+            Owner::Piece(piece) if self.len >= LEND_MIN => {
+                let at = self.start.as_ptr().addr() - piece.bytes().as_ptr().addr();
+                Some((piece, at..at + self.len))
+            }
+            _ => None,
+        }
     }
 
     /// Removes the first `n` bytes from view.
@@ -260,7 +277,7 @@ impl Clone for Chunk {
                 Owner::Block(*header)
             }
             Owner::Shared(bytes) => Owner::Shared(Arc::clone(bytes)),
-            Owner::Kept(owner) => Owner::Kept(Arc::clone(owner)),
+            Owner::Piece(piece) => Owner::Piece(Arc::clone(piece)),
         };
         Self { start: self.start, len: self.len, owner }
     }
@@ -338,10 +355,15 @@ mod tests {
         let mut chunk = Chunk::from_shared(shared, 7..12);
         chunk.advance(1);
         assert_eq!(&*chunk, b"ytes");
-        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(b"kept by somebody".to_vec());
-        let kept = Chunk::from_owner(Arc::clone(&owner), 5..16);
-        assert_eq!(&*kept.part(0..2), b"by");
-        assert_eq!(Arc::strong_count(&owner), 2);
+        let arena = sys::arena::Arena::reserve(1, Box::new(|| ())).unwrap();
+        let mut appender = arena.allocate_in_new_block(100_000).unwrap();
+        let bytes: Vec<u8> = (0..=250).cycle().take(100_000).collect();
+        appender.append(&bytes);
+        let mut kept = Chunk::from_piece(Arc::clone(appender.piece()), 5..100_000);
+        assert_eq!(&*kept.part(0..2), &bytes[5..7]);
+        assert!(kept.part(0..LEND_MIN - 1).lendable().is_none() && chunk.lendable().is_none());
+        kept.advance(10);
+        assert_eq!(kept.lendable().map(|(_, range)| range), Some(15..100_000));
         assert_eq!(&*Chunk::from_static(b"text").part(1..2), b"e");
         assert_eq!(Chunk::from_static(b"").len(), 0);
     }

@@ -13,18 +13,21 @@ pub const SLICES_MAX: usize = 64;
 pub struct Chain {
     chunks: VecDeque<Chunk>,
     bytes: usize,
+    /// One was put in that may be lent, since the chain was last empty.
+    lends: bool,
 }
 
 impl Chain {
     /// An empty chain, without memory of its own.
     #[must_use]
     pub const fn new() -> Self {
-        Self { chunks: VecDeque::new(), bytes: 0 }
+        Self { chunks: VecDeque::new(), bytes: 0, lends: false }
     }
 
     /// Appends a chunk; an empty one is dropped.
     pub fn push(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {
+            self.lends = (self.lends && self.bytes > 0) || chunk.lendable().is_some();
             self.bytes += chunk.len();
             self.chunks.push_back(chunk);
         }
@@ -46,6 +49,25 @@ impl Chain {
     #[must_use]
     pub fn single(&self) -> Option<&[u8]> {
         if self.chunks.len() == 1 { self.chunks.front().map(|chunk| &**chunk) } else { None }
+    }
+
+    /// Whether there may be chunks in it whose pages can be lent: then look at [`Chain::front`] before gathering.
+    #[must_use]
+    pub fn lends(&self) -> bool {
+        self.lends
+    }
+
+    /// The first chunk.
+    #[must_use]
+    pub fn front(&self) -> Option<&Chunk> {
+        self.chunks.front()
+    }
+
+    /// As [`Chain::gather`], as far as the first chunk that can be lent.
+    pub fn gather_ahead<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let ahead = self.chunks.iter().take_while(|chunk| chunk.lendable().is_none());
+        let filled = slices.iter_mut().zip(ahead).map(|(slice, chunk)| *slice = IoSlice::new(chunk));
+        filled.count()
     }
 
     /// Fills `slices` with the front of the chain and says how many it used.
@@ -123,6 +145,27 @@ mod tests {
         assert_eq!(chain(&[b"abc"]).single(), Some(&b"abc"[..]));
         assert_eq!(chain(&[b"abc", b"d"]).single(), None);
         assert_eq!(chain(&[]).single(), None);
+    }
+
+    #[test]
+    fn what_can_be_lent_is_found_behind_what_comes_ahead_of_it() {
+        let arena = sys::arena::Arena::reserve(1, Box::new(|| ())).unwrap();
+        let mut appender = arena.allocate_in_new_block(crate::LEND_MIN).unwrap();
+        appender.append(&vec![b'x'; crate::LEND_MIN]);
+        let mut chain = chain(&[b"abc", b"de"]);
+        assert!(!chain.lends());
+        chain.push(Chunk::from_piece(std::sync::Arc::clone(appender.piece()), 0..crate::LEND_MIN));
+        chain.push(Chunk::from_static(b"end"));
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        assert_eq!((chain.lends(), chain.gather_ahead(&mut slices), chain.gather(&mut slices)), (true, 2, 4));
+        chain.consume(5);
+        assert!(chain.front().is_some_and(|front| front.lendable().is_some()));
+        chain.consume(1);
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        assert_eq!(chain.gather_ahead(&mut slices), 2, "the rest is too short to lend");
+        chain.consume(chain.len());
+        chain.push(Chunk::from_static(b"next"));
+        assert!(!chain.lends());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! recv ──> Block (pooled, one writer) ──chunk(range)──> Chunk ──┐
 //! cache ─> Arc<[u8]> (immutable, crosses threads) ──────Chunk ──┼──> Chain ──> one gathered send
+//! cache ─> Piece of an arena (the same, in pages) ──────Chunk ──┤       pieces: their pages lent, not copied
 //! text ──> &'static [u8] ───────────────────────────────Chunk ──┘
 //! ```
 //!
@@ -17,6 +18,6 @@ mod block;
 mod chain;
 mod pool;
 
-pub use block::{Block, Chunk};
+pub use block::{Block, Chunk, LEND_MIN};
 pub use chain::{Chain, SLICES_MAX};
 pub use pool::{PoolUse, SizeClass, pool_use, trim};

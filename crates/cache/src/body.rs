@@ -86,7 +86,7 @@ impl Fragment {
         let range = self.start..self.start + self.len;
         match self.memory {
             Memory::Heap(bytes) => Chunk::from_shared(bytes, range),
-            Memory::Arena(piece) => Chunk::from_owner(piece, range),
+            Memory::Arena(piece) => Chunk::from_piece(piece, range),
         }
     }
 }

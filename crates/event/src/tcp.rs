@@ -2,7 +2,7 @@
 //!
 //! Shaped by completion: bytes arrive in a [`Block`] only when they are there, so that an idle connection holds none;
 //! what is sent is a chain of chunks, gathered into one system call at the end of the turn, however many responses
-//! it holds. Readiness is remembered, so that no call is made that could only say "not yet".
+//! it holds (long bodies in pages of their own are lent instead of copied, see `outgo`). Readiness is remembered, so that no call is made that could only say "not yet".
 //!
 //! The order of use: [`Tcp::set_read_deadline`] or [`Tcp::set_write_deadline`] before a wait; [`Tcp::recv`] and [`Tcp::send`] as often as wanted, with
 //! [`Tcp::room`] between sends; drop it to close (what is queued is still sent, within a bound). At most one task
@@ -11,13 +11,13 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use base::Instant;
-use buf::{Block, Chain, Chunk, SLICES_MAX};
+use buf::{Block, Chain, Chunk};
 use sys::epoll::Ready;
 
 use crate::continuation::{Cont, Event, deliver};
@@ -26,6 +26,7 @@ use crate::listener::Share;
 use crate::thread::{FLUSH_AFTER_CLOSE_MAX, Source, Thread, TimerTarget};
 use crate::timer::TimerKey;
 
+mod outgo;
 mod release;
 
 /// Gathered sends one connection may make at the end of one turn; the rest goes out in the next.
@@ -125,14 +126,7 @@ impl Stream {
                 return;
             }
             sends += 1;
-            let result = if let Some(bytes) = out.single() {
-                self.socket.send(bytes)
-            } else {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let used = out.gather(&mut slices);
-                self.socket.send_gathered(&slices[..used])
-            };
-            match result {
+            match outgo::send_some(&self.socket, &out) {
                 Ok(n) => {
                     self.sent.set(self.sent.get() + n as u64);
                     out.consume(n);

@@ -9,15 +9,21 @@
 //! huge pages: far fewer page faults, misses of the address cache, and a process that dies quicker.
 //!
 //! How many blocks are in use is the caller's to bound: an allocation takes a new block only when told so, and a
-//! callback tells when one is given back. Start with [`Arena::reserve`].
+//! callback tells when one is given back. A piece can be sent without copying it ([`Lender`]); its pages are then dropped
+//! with it, never written anew. Start with [`Arena::reserve`].
+
+mod huge;
+mod lend;
 
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+pub use lend::Lender;
 
 /// Bytes of a block: a huge page.
 pub const BLOCK: usize = 2 << 20;
@@ -116,6 +122,7 @@ impl Arena {
         // SAFETY: the mapping is one block longer than what is used of it, and `skip` is at most a block.
         let base = unsafe { mapped.add(skip) };
         // Without huge pages it works all the same.
+        let _ = huge::allow_where_advised();
         // SAFETY: the range lies within the mapping made above, and this advice changes no contents.
         let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), count * BLOCK, Advice::LinuxHugepage) };
         let blocks = Blocks { used: vec![0; count], free_run: vec![0; count], closed, open: 0 };
@@ -153,6 +160,7 @@ impl Arena {
             at,
             count: AtomicUsize::new(count as usize),
             filled: AtomicUsize::new(0),
+            lent: AtomicBool::new(false),
         };
         Appender(Arc::new(piece))
     }
@@ -179,6 +187,18 @@ impl Inside {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives the memory at `offset` back to the kernel; the addresses stay, and read as zeros.
+    ///
+    /// Nobody may refer to it, and nobody may get it before this returns.
+    fn drop_pages(&self, offset: usize, len: usize) {
+        // SAFETY: the callers' offsets are those of blocks and granules, which lie within the mapping.
+        let start = unsafe { self.base.add(offset) };
+        // SAFETY: the range is within this mapping and page-aligned, as blocks and granules are; that nobody refers to
+        // its contents is the caller's to see to. Pages that were lent to a socket live on there.
+        let dropped = unsafe { rustix::mm::madvise(start.as_ptr().cast(), len, Advice::LinuxDontNeed) };
+        debug_assert!(dropped.is_ok(), "giving back what was mapped cannot fail");
+    }
+
     /// Granules are free again; the last of a block sends the block back.
     fn free(&self, block: usize, at: u32, count: u32) {
         let mut blocks = self.lock();
@@ -190,12 +210,9 @@ impl Inside {
         if !empty {
             return;
         }
-        // SAFETY: `block` is below the number of blocks, so the result is inside the mapping.
-        let start = unsafe { self.base.add(block * BLOCK) };
-        // SAFETY: the range is a block of this mapping, page-aligned. No piece is in it, as its bits were all clear under
-        // the lock, and none can be made in it until it is among the closed ones; so nobody refers to its contents.
-        let released = unsafe { rustix::mm::madvise(start.as_ptr().cast(), BLOCK, Advice::LinuxDontNeed) };
-        debug_assert!(released.is_ok(), "giving back what was mapped cannot fail");
+        // No piece is in it, as its bits were all clear under the lock, and none can be made in it until it is among the
+        // closed ones.
+        self.drop_pages(block * BLOCK, BLOCK);
         let mut blocks = self.lock();
         blocks.closed.extend(u32::try_from(block));
         blocks.open -= 1;
@@ -221,9 +238,15 @@ pub struct Piece {
     /// Granules; shrinks once, when its appender is done.
     count: AtomicUsize,
     filled: AtomicUsize,
+    /// Its pages went to a socket and may be read there for as long as that pleases.
+    lent: AtomicBool,
 }
 
 impl Piece {
+    fn mark_lent(&self) {
+        self.lent.store(true, Ordering::Relaxed);
+    }
+
     fn start(&self) -> NonNull<u8> {
         // SAFETY: the granules of a piece lie within the arena's mapping, which lives as long as `self.arena`.
         unsafe { self.arena.base.add(self.block * BLOCK + self.at as usize * GRANULE) }
@@ -254,9 +277,14 @@ impl AsRef<[u8]> for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         let count = u32::try_from(self.count.load(Ordering::Relaxed)).unwrap_or(0);
-        if count > 0 {
-            self.arena.free(self.block, self.at, count);
+        if count == 0 {
+            return;
         }
+        if self.lent.load(Ordering::Relaxed) {
+            // Before anybody can get the granules: what a socket still sends must not change.
+            self.arena.drop_pages(self.block * BLOCK + self.at as usize * GRANULE, count as usize * GRANULE);
+        }
+        self.arena.free(self.block, self.at, count);
     }
 }
 
