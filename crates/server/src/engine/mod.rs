@@ -1,5 +1,6 @@
 //! The event threads and all they do.
 //!
+//! - `cache`: the cache that all event threads share.
 //! - `faults`: breaking it on purpose, in tests.
 //! - `numbers`: the segment, and what the loops say of themselves.
 //! - `pages`: the server's own page.
@@ -7,6 +8,7 @@
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
+mod cache;
 mod faults;
 mod numbers;
 mod pages;
@@ -32,6 +34,7 @@ use stats::{Segment, Snapshot};
 use supervise::control::Moved;
 use supervise::status::ThreadBeat;
 
+use self::cache::EngineCache;
 use self::pages::Pages;
 pub use self::reload::{Prepared, Unprepared};
 pub use crate::kv_engine::KvListeners;
@@ -120,16 +123,17 @@ pub struct Engine {
     unheard: Arc<AtomicUsize>,
     /// Where connections of another server are admitted, until this one drains.
     http: RefCell<Option<Arc<Listener>>>,
+    cache: EngineCache,
     kv: KvEngine,
     log_thread: LogThread,
     log: LogSender,
     segment: Segment,
+    /// Readiness fails, by an operator's wish.
+    leaving: Arc<AtomicBool>,
 }
 
 /// What each thread's worker is made of.
 struct Setup {
-    /// Readiness fails, by an operator's wish.
-    leaving: Arc<AtomicBool>,
     plan: Arc<Plan>,
     names: NamesOptions,
     pool: PoolOptions,
@@ -137,6 +141,7 @@ struct Setup {
     segment: Segment,
     log: LogSender,
     access_log: Option<Sink>,
+    cache: EngineCache,
     listeners: Vec<Arc<Listener>>,
     clients: Arc<Shares>,
     kv: KvSetup,
@@ -174,8 +179,13 @@ impl Engine {
             }
         };
         let segment = numbers::create(threads, identity, segment_path).map_err(StartError::Numbers)?;
+        let cache = EngineCache::new(&config, threads);
+        if let Some(complaint) = cache.complaint() {
+            log.report(event::log::Level::Warn, format_args!("{complaint}"));
+        }
         let clients = Shares::new(threads, connection_limit(config.http.limits.connections));
         let own_pages = Shares::new(threads, numbers::PAGE_CONNECTIONS_MAX);
+        let leaving = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(OnceLock::new());
         let listen = |fd: OwnedFd, shares: &Arc<Shares>, service: Option<Arc<dyn Service>>| {
             Listener::new(fd, Arc::clone(shares), Arc::clone(&peers), move |_, tcp| {
@@ -185,7 +195,6 @@ impl Engine {
                 });
             })
             .map_err(StartError::Threads)
-        let leaving = Arc::new(AtomicBool::new(false));
         };
         let mut accepting = Vec::new();
         for fd in listeners.http {
@@ -211,6 +220,7 @@ impl Engine {
             segment: segment.clone(),
             log: log.clone(),
             access_log,
+            cache: cache.clone(),
             listeners: accepting,
             clients: Arc::clone(&clients),
             kv: kv_setup,
@@ -221,7 +231,19 @@ impl Engine {
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
-        Ok(Self { processor, clients, own_pages, unheard: Arc::default(), http, kv, log_thread, log, segment, leaving })
+        Ok(Self {
+            processor,
+            clients,
+            own_pages,
+            unheard: Arc::default(),
+            http,
+            cache,
+            kv,
+            log_thread,
+            log,
+            segment,
+            leaving,
+        })
     }
 
     /// Stops accepting clients; what runs finishes, what is idle closes. The server's own page goes on, and says so.
@@ -287,16 +309,6 @@ impl Engine {
         self.http.borrow().as_ref().is_some_and(|listener| listener.admit(fd, peer))
     }
 
-    /// Client connections open.
-    #[must_use]
-    pub fn open_connections(&self) -> u64 {
-        (self.clients.open() + self.kv.open()) as u64
-    }
-
-    /// Signs of life of the event threads.
-    #[must_use]
-    pub fn beats(&self) -> Vec<ThreadBeat> {
-        let now = SystemClock.now();
     /// Readiness fails from now on, or no longer; everything else goes on.
     pub fn set_leaving(&self, wanted: bool) {
         self.leaving.store(wanted, Ordering::Relaxed);
@@ -308,6 +320,16 @@ impl Engine {
         self.leaving.load(Ordering::Relaxed)
     }
 
+    /// Client connections open.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        (self.clients.open() + self.kv.open()) as u64
+    }
+
+    /// Signs of life of the event threads.
+    #[must_use]
+    pub fn beats(&self) -> Vec<ThreadBeat> {
+        let now = SystemClock.now();
         let beats = Snapshot::read(self.segment.words()).map(|snapshot| snapshot.beats).unwrap_or_default();
         beats
             .into_iter()
@@ -367,6 +389,7 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
         pool: Pool::new(setup.pool, Arc::clone(&setup.shared_pool)),
         names: Names::new(setup.names),
         cells,
+        cache: Some(setup.cache.parts()),
         log: setup.access_log.clone().map(|sink| (setup.log.writer(), sink)),
     });
     WORKER.with(|slot| *slot.borrow_mut() = Some(worker.clone()));
@@ -376,12 +399,14 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     setup.kv.set_up(thread)?;
     let (log, clients) = (setup.log.clone(), Arc::clone(&setup.clients));
     let me = thread.clone();
+    let mut tell_of_cache = (index == 0).then(|| setup.cache.teller(&setup.segment));
     thread.spawn("house-keeping", async move {
         let mut told = 0;
         loop {
             me.sleep(TICK).await;
             worker.tick();
             numbers::tell(&me, loop_cells, &clients);
+            tell_of_cache.iter_mut().for_each(|tell| tell());
             let (panics, name) = me.stats().panics();
             if panics > told {
                 told = panics;

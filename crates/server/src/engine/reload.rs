@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use base::{Clock, SystemClock};
+use base::{ByteCount, Clock, SystemClock};
 use config::{Config, Diagnostic, Diagnostics, LogFile};
 use event::log::{Level, LogSender, Sink};
 use http::{LogRenewal, Plan, Renewal};
@@ -27,6 +27,7 @@ pub struct Prepared {
     names: NamesOptions,
     pool: PoolOptions,
     level: Level,
+    ram: ByteCount,
     report_to: Option<Sink>,
     /// `None`: it stays as it is.
     access_log: Option<Option<Sink>>,
@@ -69,6 +70,7 @@ impl Engine {
             names: names_options(new),
             pool: pool_options(new, self.processor.net().len()),
             level: level(new.log.level),
+            ram: new.cache.ram,
             report_to,
             access_log: access_log.transpose()?,
         })
@@ -77,8 +79,9 @@ impl Engine {
     /// Puts it in force. Returns how many event threads have not taken it within a short wait: they are busy with one
     /// long turn, and take it when that ends.
     pub fn commit(&self, prepared: Prepared) -> usize {
-        let Prepared { plan, kv, names, pool, level, report_to, access_log } = prepared;
+        let Prepared { plan, kv, names, pool, level, ram, report_to, access_log } = prepared;
         self.log.set_level(level);
+        self.cache.set_budget(ram);
         if let Some(sink) = report_to {
             self.log.report_to(sink);
         }
