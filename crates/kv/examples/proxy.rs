@@ -96,6 +96,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             shared: Arc::clone(&shared),
             names: Names::new(names),
             cells: stats::Cells::detached(),
+            numbers: kv::numbers::Numbers::detached(),
         });
         WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
         let me = thread.clone();

@@ -32,6 +32,7 @@ use event::{Cont, Continuation, Event, Tcp, Thread};
 use crate::fault::Fault;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
+use crate::numbers::KvPool;
 use crate::outbox::{Outbox, Source};
 use crate::pool::Pool;
 use crate::wire::resp::Request;
@@ -95,6 +96,8 @@ pub(crate) struct Client {
     /// A task waits for the client to take what it was sent.
     waits_for_room: bool,
     resume: Vec<Rc<LaneCell>>,
+    /// Since when something it asked is not answered, by the worker's microseconds.
+    busy_since: Option<u32>,
     /// The worker's changes that it has followed.
     changes: u32,
 }
@@ -109,6 +112,8 @@ impl Client {
             return;
         };
         worker.cells().add(Kv::CLIENT_OPEN, 1);
+        pool.cells().add(KvPool::CLIENTS, 1);
+        pool.cells().add(KvPool::CLIENTS_OPEN, 1);
         let client = Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 worker: worker.clone(),
@@ -132,6 +137,7 @@ impl Client {
                 held: false,
                 waits_for_room: false,
                 resume: Vec::new(),
+                busy_since: None,
                 changes: worker.changes(),
             })
         });
@@ -145,6 +151,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Whether nothing can be sent to it any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
@@ -153,6 +163,15 @@ impl Client {
     /// Whether this request's reply is the next to be sent.
     pub(crate) fn is_front(&self, seq: u64) -> bool {
         seq == self.base && self.run.is_empty()
+    }
+
+    /// Something is asked that is not answered at once.
+    #[inline]
+    fn wait(&mut self) {
+        if self.slots.is_empty() {
+            self.busy_since = Some(self.worker.micros());
+        }
+        self.slots.push_back(Slot::Waiting);
     }
 
     fn next_seq(&self) -> u64 {
@@ -283,6 +302,7 @@ impl Client {
     pub(crate) fn flush(&mut self) {
         self.dirty = false;
         let Some(tcp) = &self.tcp else { return };
+        self.pool.cells().add(KvPool::SENT, self.out.len() as u64);
         self.out.take(|chunk| tcp.send(chunk));
         self.out.rest();
         if tcp.queued() > UNTAKEN_MAX || !self.resume.is_empty() {
@@ -293,6 +313,10 @@ impl Client {
             self.again();
         }
         if self.slots.is_empty() {
+            if let Some(since) = self.busy_since.take() {
+                let nanos = u64::from(self.worker.micros().wrapping_sub(since)) * 1_000;
+                self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
+            }
             if self.phase == Phase::Ending {
                 self.close();
             } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
@@ -339,6 +363,7 @@ impl Client {
         if let Some(tcp) = &self.tcp {
             tcp.abort();
             self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
+            self.pool.cells().add(KvPool::CLIENT_ERR, 1);
         }
         self.close();
     }
@@ -350,6 +375,7 @@ impl Client {
         }
         self.pool.dismiss();
         self.worker.cells().sub(Kv::CLIENT_OPEN, 1);
+        self.pool.cells().sub(KvPool::CLIENTS_OPEN, 1);
         self.input = None;
         self.gathered = None;
         self.slots = VecDeque::new();

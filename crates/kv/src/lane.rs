@@ -25,6 +25,7 @@ use event::{Action, Cont, Continuation, Event, Tcp, Thread};
 use crate::client::ClientCell;
 use crate::fault::Fault;
 use crate::metrics::Kv;
+use crate::numbers::{CommandIndex, KvPool, KvServer};
 use crate::outbox::{Outbox, Source};
 use crate::pending::{Again, Owner, Pending};
 use crate::server::Server;
@@ -162,6 +163,7 @@ impl Lane {
             })
         });
         worker.cells().add(Kv::SERVER_OPEN, 1);
+        server.cells().add(KvServer::CONNECTS, 1);
         let (worker, server, me) = (worker.clone(), Rc::clone(server), Rc::downgrade(&lane));
         worker.thread().clone().spawn("kv connect", async move {
             let result = server.connect(&worker).await;
@@ -187,6 +189,8 @@ impl Lane {
                 start: 0,
                 again: Again::Unsent,
                 attempts: 0,
+                command: CommandIndex::NONE,
+                asked: self.worker.micros(),
             });
             self.handed += 1;
         }
@@ -219,6 +223,13 @@ impl Lane {
         self.queue.len() < REQUESTS_MAX && self.pushed - self.answered() < REQUEST_BYTES_MAX
     }
 
+    /// Requests that wait to be sent, and their bytes; those that wait for their replies, and theirs.
+    pub(crate) fn queues(&self) -> [u64; 4] {
+        let held = self.queue.len() - self.handed;
+        let answered = self.answered().min(self.handed_bytes);
+        [held as u64, self.pushed - self.handed_bytes, self.handed as u64, self.handed_bytes - answered]
+    }
+
     /// Whether it is gone.
     pub(crate) fn is_down(&self) -> bool {
         matches!(self.link, Link::Down)
@@ -238,8 +249,15 @@ impl Lane {
 
     /// A request of `len` bytes will follow by [`Lane::push`], in order.
     #[inline]
-    pub(crate) fn expect(&mut self, owner: Owner, len: usize, deadline: Instant, again: Again, attempts: u8) {
-        self.queue.push_back(Pending { owner, deadline, start: self.pushed, again, attempts });
+    pub(crate) fn expect(&mut self, owner: Owner, len: usize, deadline: Instant, again: Again, command: CommandIndex) {
+        let asked = self.worker.micros();
+        self.expect_again(Pending { owner, deadline, start: 0, again, attempts: 0, command, asked }, len);
+    }
+
+    /// As [`Lane::expect`], one that was asked before.
+    #[inline]
+    pub(crate) fn expect_again(&mut self, pending: Pending, len: usize) {
+        self.queue.push_back(Pending { start: self.pushed, ..pending });
         self.pushed += len as u64;
         self.mark();
     }
@@ -278,8 +296,15 @@ impl Lane {
                 kept.push_back((at, chunk.clone()));
                 tcp.send(chunk);
             });
+            let bytes = at - self.handed_bytes;
             self.handed_bytes = at;
+            if let Some(first) = self.queue.get(self.handed) {
+                let waited = self.worker.micros().wrapping_sub(first.asked);
+                self.server.cells().observe(KvServer::QUEUE_TIME, u64::from(waited) * 1_000);
+            }
             self.handed = self.queue.len();
+            self.server.cells().add(KvServer::REQUESTS, held as u64);
+            self.server.cells().add(KvServer::REQUEST_BYTES, bytes);
             let cells = self.worker.cells();
             cells.add(Kv::BATCHES, 1);
             cells.add(Kv::REQUESTS, held as u64);
@@ -327,6 +352,7 @@ impl Lane {
             self.expired += 1;
         }
         self.worker.cells().add(Kv::TIMED_OUT, late);
+        self.server.cells().add(KvServer::TIMED_OUT, late);
         self.watch_time();
         late > 0
     }
@@ -388,7 +414,8 @@ impl Lane {
             let Some(bytes) = bytes_of(&self.kept, pending.start, end) else { continue };
             let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
             let (deadline, start) = (pending.deadline, pending.start);
-            let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0 };
+            let (command, asked) = (pending.command, pending.asked);
+            let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0, command, asked };
             self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
         }
     }
@@ -468,12 +495,18 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
 
 /// Gives an error in a reply's place.
 pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
+    let pool = match &owner {
+        Owner::Client(client, _) => *client.borrow().pool().cells(),
+        Owner::Part(joining, _) => *joining.borrow().client().borrow().pool().cells(),
+        Owner::Handshake | Owner::Nobody => return,
+    };
+    pool.add(KvPool::FORWARD_ERRORS, 1);
+    worker.cells().add(Kv::FORWARD_ERRORS, 1);
     match owner {
         Owner::Client(client, seq) => client.borrow_mut().fault(seq, fault),
         Owner::Part(joining, part) => crate::join::fault(&joining, part, fault),
-        Owner::Handshake | Owner::Nobody => return,
+        Owner::Handshake | Owner::Nobody => {}
     }
-    worker.cells().add(Kv::FORWARD_ERRORS, 1);
 }
 
 impl Continuation for Lane {

@@ -5,6 +5,7 @@
 //! - `split`, `join`: one request for many servers, and one reply of theirs. Pure, as the two above.
 //! - [`plan`]: the pools, judged; [`configuration`]: where they come from.
 //! - `client`, `lane`: the machines of a client's and a server's connection; `server`, `pool`: what lanes belong to.
+//! - [`numbers`]: what is counted.
 //! - [`Worker`]: one event thread's engine.
 //!
 //! Read `client` first, then `lane`.
@@ -20,6 +21,7 @@ pub mod fuzz;
 mod join;
 mod lane;
 mod metrics;
+pub mod numbers;
 mod outbox;
 mod pending;
 pub mod plan;

@@ -7,6 +7,7 @@ use base::Instant;
 
 use crate::client::ClientCell;
 use crate::join::Joining;
+use crate::numbers::CommandIndex;
 
 /// To whom a reply belongs.
 pub(crate) enum Owner {
@@ -38,4 +39,7 @@ pub(crate) struct Pending {
     pub(crate) again: Again,
     /// How often it has been sent, or was to be, before.
     pub(crate) attempts: u8,
+    pub(crate) command: CommandIndex,
+    /// When it was asked, by [`crate::Worker`]'s microseconds.
+    pub(crate) asked: u32,
 }

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base::Rng;
 use hashring::Continuum;
+use stats::Cells;
 
 use crate::fault::Fault;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
+use crate::numbers::{KvPool, Numbers};
 use crate::plan::{EjectPolicy, PoolPlan};
 use crate::server::Server;
 use crate::worker::Worker;
@@ -29,13 +31,14 @@ pub(crate) struct Pool {
     ring: RefCell<Continuum>,
     chance: RefCell<Rng>,
     servers: Vec<Rc<Server>>,
+    cells: Cells<KvPool>,
     /// What took its place.
     next: RefCell<Option<Rc<Self>>>,
 }
 
 impl Pool {
     /// The pool on a thread of this seed. All servers are live.
-    pub(crate) fn new(plan: &Arc<PoolPlan>, census: Arc<Census>, seed: u64) -> Rc<Self> {
+    pub(crate) fn new(plan: &Arc<PoolPlan>, census: Arc<Census>, seed: u64, numbers: &Numbers) -> Rc<Self> {
         // The plan has been judged by building this very ring.
         let ring = plan.ring(|_| true).expect("a ring that could be built can be built again");
         Rc::new_cyclic(|me| Self {
@@ -43,14 +46,24 @@ impl Pool {
             census,
             ring: RefCell::new(ring),
             chance: RefCell::new(Rng::new(seed)),
-            servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index)).collect(),
+            servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index, numbers)).collect(),
+            cells: numbers.pool(&plan.source.name),
             next: RefCell::default(),
         })
     }
 
     /// The pool by a new plan, which counts its clients together with this one.
-    pub(crate) fn renewed(&self, plan: &Arc<PoolPlan>, seed: u64) -> Rc<Self> {
-        Self::new(plan, Arc::clone(&self.census), seed)
+    pub(crate) fn renewed(&self, plan: &Arc<PoolPlan>, seed: u64, numbers: &Numbers) -> Rc<Self> {
+        Self::new(plan, Arc::clone(&self.census), seed, numbers)
+    }
+
+    pub(crate) fn cells(&self) -> &Cells<KvPool> {
+        &self.cells
+    }
+
+    /// Writes down what is not counted as it happens.
+    pub(crate) fn tell(&self) {
+        self.servers.iter().for_each(|server| server.tell());
     }
 
     pub(crate) fn servers(&self) -> &[Rc<Server>] {

@@ -49,7 +49,7 @@ impl Worker {
             .iter()
             .filter_map(|plan| {
                 let old = self.pool(&plan.source.name)?;
-                let new = old.renewed(plan, thread.random());
+                let new = old.renewed(plan, thread.random(), self.numbers());
                 let find = |server: &Rc<Server>| old.servers().iter().find(|old| old.is_same(server)).cloned();
                 let servers = new.servers().iter().map(|s| find(s).ok_or_else(|| Rc::new(Cell::new(Probed::Silent))));
                 let servers = servers.collect();

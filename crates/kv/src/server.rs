@@ -19,10 +19,12 @@ use std::time::Duration;
 
 use base::Instant;
 use event::Tcp;
+use stats::Cells;
 
 use crate::fault::Fault;
 use crate::lane::{self, Lane, LaneCell};
 use crate::metrics::Kv;
+use crate::numbers::{KvPool, KvServer, Numbers};
 use crate::outbox::Source;
 use crate::pending::{Again, Owner, Pending};
 use crate::plan::{Address, PoolPlan, Protocol, ServerPlan};
@@ -52,10 +54,12 @@ pub(crate) struct Server {
     state: Cell<State>,
     failures: Cell<u32>,
     lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
+    cells: Cells<KvServer>,
+    pool_cells: Cells<KvPool>,
 }
 
 impl Server {
-    pub(crate) fn new(pool: Weak<Pool>, plan: &Arc<PoolPlan>, index: usize) -> Rc<Self> {
+    pub(crate) fn new(pool: Weak<Pool>, plan: &Arc<PoolPlan>, index: usize, numbers: &Numbers) -> Rc<Self> {
         Rc::new(Self {
             pool: RefCell::new(pool),
             plan: Arc::clone(plan),
@@ -63,6 +67,8 @@ impl Server {
             state: Cell::new(State::Well),
             failures: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
+            cells: numbers.server(&plan.source.name, &plan.servers[index].name),
+            pool_cells: numbers.pool(&plan.source.name),
         })
     }
 
@@ -76,6 +82,16 @@ impl Server {
 
     pub(crate) fn name(&self) -> &str {
         &self.told().name
+    }
+
+    #[inline]
+    pub(crate) fn cells(&self) -> &Cells<KvServer> {
+        &self.cells
+    }
+
+    #[inline]
+    pub(crate) fn pool_cells(&self) -> &Cells<KvPool> {
+        &self.pool_cells
     }
 
     pub(crate) fn protocol(&self) -> Protocol {
@@ -192,6 +208,7 @@ impl Server {
             return;
         }
         worker.cells().add(Kv::SERVER_FAILURES, 1);
+        self.cells.add(if fault == Fault::Closed { KvServer::EOF } else { KvServer::ERR }, 1);
         if asked || !matches!(fault, Fault::Closed | Fault::Reset) {
             self.failed(worker, fault);
         }
@@ -208,6 +225,7 @@ impl Server {
             if self.failures.get() >= source.server_failure_limit {
                 self.state.set(State::Ejected);
                 worker.cells().add(Kv::EJECTIONS, 1);
+                self.pool_cells.add(KvPool::EJECTS, 1);
                 self.rebuild(worker);
                 self.let_go();
                 probe::start(self, worker, source.server_retry_timeout);
@@ -251,7 +269,7 @@ impl Server {
         unsent: bool,
         bytes: impl FnOnce(u64) -> Option<Vec<u8>>,
     ) {
-        let Pending { owner, deadline, start, again, attempts } = pending;
+        let Pending { owner, command, asked, deadline, start, again, attempts } = pending;
         if matches!(owner, Owner::Nobody | Owner::Handshake) {
             return;
         }
@@ -273,7 +291,10 @@ impl Server {
                 worker.cells().add(Kv::RETRIES, 1);
                 let mut lane = lane.borrow_mut();
                 let len = bytes.len();
-                lane.expect(owner, len, deadline, again, attempts + 1);
+                lane.expect_again(
+                    Pending { owner, deadline, start: 0, again, attempts: attempts + 1, command, asked },
+                    len,
+                );
                 lane.push(Source::Shared(&bytes.into()), 0..len);
             }
             Ok(_) => lane::give_fault(worker, owner, fault),

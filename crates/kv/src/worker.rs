@@ -14,6 +14,7 @@ use crate::client::{Client, ClientCell, HandOver, Moving, Slots};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
+use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::pool::{Census, Pool};
 
@@ -51,6 +52,8 @@ pub struct WorkerParts {
     pub names: Names,
     /// Its numbers.
     pub cells: Cells<Kv>,
+    /// Those of each pool, server and command.
+    pub numbers: Numbers,
 }
 
 struct Inside {
@@ -62,6 +65,8 @@ struct Inside {
     renewals: Cell<u32>,
     names: Names,
     cells: Cells<Kv>,
+    numbers: Numbers,
+    micros: Cell<u32>,
     dirty_clients: RefCell<Vec<Rc<ClientCell>>>,
     dirty_lanes: RefCell<Vec<Rc<LaneCell>>>,
     failed: RefCell<Vec<(Rc<LaneCell>, Fault)>>,
@@ -113,9 +118,10 @@ impl Worker {
     /// A worker for the thread it is made on. It lives as long as the thread.
     #[must_use]
     pub fn new(parts: WorkerParts) -> Self {
-        let WorkerParts { thread, plan, shared, names, cells } = parts;
+        let WorkerParts { thread, plan, shared, names, cells, numbers } = parts;
         let pools = plan.pools.iter().zip(&shared.censuses);
-        let pools = pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random())).collect();
+        let pools =
+            pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random(), &numbers)).collect();
         let nudged = Rc::new(Cell::new(false));
         let worker = Self(Rc::new(Inside {
             thread: thread.clone(),
@@ -124,6 +130,8 @@ impl Worker {
             renewals: Cell::new(0),
             names,
             cells,
+            numbers,
+            micros: Cell::new(0),
             dirty_clients: RefCell::default(),
             dirty_lanes: RefCell::default(),
             failed: RefCell::default(),
@@ -200,7 +208,30 @@ impl Worker {
         }
         let now = self.0.thread.precise_now();
         self.0.now.set(Some(now));
+        // Wraps after an hour and more: only differences count.
+        #[expect(clippy::cast_possible_truncation, reason = "it wraps on purpose")]
+        self.0.micros.set((now.as_nanos() / 1_000) as u32);
         now
+    }
+
+    /// The same in microseconds of no particular beginning.
+    #[inline]
+    pub(crate) fn micros(&self) -> u32 {
+        if self.0.now.get().is_none() {
+            self.now();
+        }
+        self.0.micros.get()
+    }
+
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.0.numbers
+    }
+
+    /// House-keeping, a few times a second: writes down what is not counted as it happens.
+    pub fn tick(&self) {
+        for pool in self.pools().iter() {
+            pool.tell();
+        }
     }
 
     pub(crate) fn names(&self) -> &Names {

@@ -25,7 +25,7 @@ pub(crate) const HEADER_WORDS: usize = 16;
 /// Most event threads of a segment.
 pub(crate) const THREADS_MAX: usize = 1024;
 /// Most metrics of a segment.
-pub(crate) const METRICS_MAX: usize = 4096;
+pub(crate) const METRICS_MAX: usize = 16_384;
 /// Largest segment: 128 MiB.
 pub(crate) const WORDS_MAX: usize = 1 << 24;
 

@@ -27,7 +27,7 @@ mod table;
 pub use beat::{Beat, BeatName, BeatPlace, BeatReading, BeatState};
 pub use cells::{Cells, HeapWords, SharedCells};
 pub use histogram::{BUCKET_COUNT, Distribution};
-pub use segment::{Identity, Layout, Registry, RegistryError, Segment};
+pub use segment::{Identity, Instance, Layout, Registry, RegistryError, Segment};
 pub use snapshot::{Metric, SegmentError, Snapshot, Value};
 pub use table::{Additive, Counter, Gauge, Histogram, Kind, MetricDef, Table, Unit};
 

@@ -44,12 +44,18 @@ pub struct Registry {
     tables: Vec<Registered>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Registered {
     id: TypeId,
     rows: &'static [MetricDef],
     words: usize,
+    /// What tells its rows from those of the same table for something else.
+    labels: Vec<(&'static str, String)>,
 }
+
+/// One of several places of a table: see [`Registry::add_for`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Instance(usize);
 
 impl Registry {
     /// No tables.
@@ -71,8 +77,23 @@ impl Registry {
                 }
             }
         }
-        self.tables.push(Registered { id: TypeId::of::<T>(), rows: T::ROWS, words: T::WORDS });
+        let labels = Vec::new();
+        self.tables.push(Registered { id: TypeId::of::<T>(), rows: T::ROWS, words: T::WORDS, labels });
         Ok(())
+    }
+
+    /// Adds the rows of `T` once more, for the thing that these labels name: they stand before the rows' own.
+    ///
+    /// # Errors
+    /// [`RegistryError::Twice`] when the table is there for the same thing already.
+    pub fn add_for<T: Table>(&mut self, labels: &[(&'static str, &str)]) -> Result<Instance, RegistryError> {
+        let id = TypeId::of::<T>();
+        let labels: Vec<_> = labels.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        if self.tables.iter().any(|table| table.id == id && table.labels == labels) {
+            return Err(RegistryError::Twice(T::ROWS.first().map_or_else(String::new, |row| row.name.to_owned())));
+        }
+        self.tables.push(Registered { id, rows: T::ROWS, words: T::WORDS, labels });
+        Ok(Instance(self.tables.len() - 1))
     }
 
     /// The layout of a segment for so many event threads.
@@ -89,7 +110,12 @@ impl Registry {
                 described.push(Described {
                     name: row.name,
                     help: row.help,
-                    labels: row.labels.to_vec(),
+                    labels: table
+                        .labels
+                        .iter()
+                        .map(|(key, value)| (*key, value.as_str()))
+                        .chain(row.labels.iter().copied())
+                        .collect(),
                     kind: row.kind,
                     unit: row.unit,
                     words: row.words(),
@@ -267,6 +293,16 @@ impl Segment {
     #[must_use]
     pub fn cells<T: Table>(&self, thread: usize) -> Option<Cells<T>> {
         (thread < self.threads()).then(|| self.table::<T>(thread).map(Cells::new))?
+    }
+
+    /// The cells of one of the places of table `T` for event thread number `thread`; `None` when there is no such place
+    /// or thread. Only one thread may write them.
+    #[must_use]
+    pub fn cells_of<T: Table>(&self, instance: Instance, thread: usize) -> Option<Cells<T>> {
+        let layout = &self.0.layout;
+        let table = layout.tables.get(instance.0).filter(|table| table.id == TypeId::of::<T>())?;
+        let at = layout.areas + thread * layout.area_words + table.offset;
+        (thread < self.threads()).then(|| Cells::new(&self.0.words[at..at + table.words]))
     }
 
     /// The process's cells of table `T`, which any thread may write; `None` when there is no such table.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use super::{Client, Identity, Phase};
+use crate::numbers::KvPool;
 
 /// A connection that is served elsewhere from here on, and what its next server must know of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +63,7 @@ impl Client {
             identity: self.identity.as_deref().cloned(),
         };
         hand_over(fd, moving);
+        self.pool.cells().add(KvPool::CLIENT_MOVED, 1);
         self.close();
         true
     }

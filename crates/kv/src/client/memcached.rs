@@ -7,11 +7,12 @@ use std::sync::Arc;
 use buf::{Block, Chunk};
 
 use super::requests::{Asked, Outcome, Run, again};
-use super::{Client, Phase, Slot};
+use super::{Client, Phase};
 use crate::commands::{Access, Keys};
 use crate::fault::Fault;
 use crate::join::{How, Joining};
 use crate::metrics::Kv;
+use crate::numbers::{CommandIndex, KvPool};
 use crate::outbox::Source;
 use crate::pending::Owner;
 use crate::split;
@@ -39,6 +40,7 @@ impl Client {
                         Outcome::Done => {
                             self.parsed += len;
                             self.worker.cells().add(Kv::COMMANDS, 1);
+                            self.pool.cells().add(KvPool::REQUESTS, 1);
                         }
                         Outcome::Full => return true,
                     }
@@ -77,7 +79,9 @@ impl Client {
             b"cas" => plain == 6,
             b"delete" => plain == 2 || (plain == 3 && asked.argument(2) == b"0"),
             b"incr" | b"decr" | b"touch" => plain == 3,
-            b"version" if count == 1 => return self.send(self.pool.any(), Access::Read, asked, run),
+            b"version" if count == 1 => {
+                return self.send(self.pool.any(), (CommandIndex::of_memcached(b"version"), Access::Read), asked, run);
+            }
             b"verbosity" => {
                 if !quiet {
                     self.answer_static(b"OK\r\n");
@@ -102,7 +106,8 @@ impl Client {
             return self.refuse_static(BAD_LINE);
         }
         let server = self.pool.pick(asked.argument(1));
-        if quiet { self.send_quietly(server, asked, run) } else { self.send(server, Access::Write, asked, run) }
+        let kind = (CommandIndex::of_memcached(asked.argument(0)), Access::Write);
+        if quiet { self.send_quietly(server, kind.0, asked, run) } else { self.send(server, kind, asked, run) }
     }
 
     fn refuse_static(&mut self, line: &'static [u8]) -> Outcome {
@@ -113,7 +118,13 @@ impl Client {
 
     /// A request whose client wants no reply. The server is asked for one all the same: without it nobody could tell
     /// whose an error line is.
-    fn send_quietly(&mut self, server: Option<usize>, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+    fn send_quietly(
+        &mut self,
+        server: Option<usize>,
+        command: CommandIndex,
+        asked: &Asked<'_>,
+        run: &mut Run,
+    ) -> Outcome {
         run.end(asked.source);
         // Nobody is to be told of a server that is not there.
         let Ok(lane) = self.pool.lane(&self.worker, server, self.id) else { return Outcome::Done };
@@ -129,7 +140,7 @@ impl Client {
         let data = memchr::memchr(b'\n', request).map_or(request.len(), |end| end + 1);
         bytes.extend_from_slice(&request[data..]);
         let len = bytes.len();
-        lane.expect(Owner::Nobody, len, self.deadline(), again(Access::Write), 0);
+        lane.expect(Owner::Nobody, len, self.deadline(), again(Access::Write), command);
         lane.push(Source::Shared(&bytes.into()), 0..len);
         Outcome::Done
     }
@@ -140,6 +151,7 @@ impl Client {
         }
         // gat changes when a value expires.
         let access = if first == 1 { Access::Read } else { Access::Write };
+        let access = (CommandIndex::of_memcached(asked.argument(0)), access);
         if self.pool.is_single() || asked.count() == first + 1 {
             return self.send(self.pool.pick(asked.argument(first)), access, asked, run);
         }
@@ -185,7 +197,8 @@ impl Client {
             for server in self.pool.live() {
                 if let Ok(lane) = self.pool.lane(&self.worker, Some(server), self.id) {
                     let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Nobody, line.len(), deadline, again(Access::Write), 0);
+                    let command = CommandIndex::of_memcached(b"flush_all");
+                    lane.expect(Owner::Nobody, line.len(), deadline, again(Access::Write), command);
                     lane.push(Source::Shared(&line.as_slice().into()), 0..line.len());
                 }
             }
@@ -197,7 +210,13 @@ impl Client {
             self.fail_now(Fault::Refused);
             return Outcome::Done;
         }
-        self.send_parts(&parts, How::SameLine, Vec::new(), Access::Write, |_| line.clone())
+        self.send_parts(
+            &parts,
+            How::SameLine,
+            Vec::new(),
+            (CommandIndex::of_memcached(b"flush_all"), Access::Write),
+            |_| line.clone(),
+        )
     }
 
     /// Sends each part to its server; their replies become one.
@@ -206,7 +225,7 @@ impl Client {
         parts: &[split::Part],
         how: How,
         places: Vec<u16>,
-        access: Access,
+        (command, access): (CommandIndex, Access),
         encode: impl Fn(&split::Part) -> Vec<u8>,
     ) -> Outcome {
         // All or none: a part that finds no room makes the whole wait.
@@ -225,10 +244,11 @@ impl Client {
         let cells = *self.worker.cells();
         cells.add(Kv::SPLITS, 1);
         cells.add(Kv::FRAGMENTS, parts.len() as u64);
+        self.pool.cells().add(KvPool::FRAGMENTS, parts.len() as u64);
         let protocol = self.pool.plan().protocol;
         let seq = self.next_seq();
         let joining = Joining::new(me, protocol, seq, how, places, parts.len());
-        self.slots.push_back(Slot::Waiting);
+        self.wait();
         let deadline = self.deadline();
         for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
             match lane {
@@ -236,11 +256,12 @@ impl Client {
                     let bytes = encode(part);
                     let len = bytes.len();
                     let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, again(access), 0);
+                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, again(access), command);
                     lane.push(Source::Shared(&bytes.into()), 0..len);
                 }
                 Err(fault) => {
                     cells.add(Kv::FORWARD_ERRORS, 1);
+                    self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
                     let line = Chunk::from_static(fault.line(protocol));
                     if let Some(whole) = crate::join::arrive(&joining, at, line) {
                         self.fill_pieces(seq, whole);

@@ -15,6 +15,7 @@ use crate::fault::Fault;
 use crate::join::How;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
+use crate::numbers::{CommandIndex, KvPool};
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
 use crate::plan::Protocol;
@@ -108,6 +109,7 @@ impl Client {
                 }
                 Poll::Ready(Ok(0)) => {
                     // It has ended its direction, and still listens.
+                    self.pool.cells().add(KvPool::CLIENT_EOF, 1);
                     self.phase = Phase::Ending;
                     self.input = None;
                     self.mark();
@@ -115,11 +117,13 @@ impl Client {
                 }
                 Poll::Ready(Err(_)) => {
                     self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
+                    self.pool.cells().add(KvPool::CLIENT_ERR, 1);
                     self.close();
                     return;
                 }
                 Poll::Ready(Ok(got)) => {
                     self.worker.cells().add(Kv::CLIENT_RECEIVED, got as u64);
+                    self.pool.cells().add(KvPool::RECEIVED, got as u64);
                     !tcp.is_readable()
                 }
             };
@@ -305,6 +309,7 @@ impl Client {
         let outcome = self.route(asked, run);
         if matches!(outcome, Outcome::Done) {
             self.worker.cells().add(Kv::COMMANDS, 1);
+            self.pool.cells().add(KvPool::REQUESTS, 1);
         }
         outcome
     }
@@ -333,8 +338,8 @@ impl Client {
                 self.answer_locally(what, asked);
                 Outcome::Done
             }
-            Treat::Any => self.send(self.pool.any(), command.access, asked, run),
-            Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), command.access, asked, run),
+            Treat::Any => self.send(self.pool.any(), kind(command), asked, run),
+            Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), kind(command), asked, run),
             Treat::Alone => self.refuse(refused(command.name, Refusal::EveryServer)),
             Treat::Container => self.refuse(refused(command.name, Refusal::OneServer)),
             Treat::Refuse(why) => self.refuse(refused(command.name, why)),
@@ -345,7 +350,7 @@ impl Client {
     fn forward(&mut self, command: &'static Command, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let Ok(keys) = commands::keys(command, asked.count(), |at| asked.argument(at)) else {
             // Whichever server gets it says what is wrong with it.
-            return self.send(self.pool.any(), command.access, asked, run);
+            return self.send(self.pool.any(), kind(command), asked, run);
         };
         if command.find == Find::Streams
             && (1..asked.count()).any(|at| asked.argument(at).eq_ignore_ascii_case(b"block"))
@@ -353,14 +358,14 @@ impl Client {
             return self.refuse(refused(command.name, Refusal::Blocks));
         }
         if self.pool.is_single() {
-            return self.send(Some(0), command.access, asked, run);
+            return self.send(Some(0), kind(command), asked, run);
         }
         if keys.iter().next().is_none() {
             return self
                 .refuse(format!("-CROSSSERVER '{}' without keys belongs to no server of the pool\r\n", command.name));
         }
         match self.place(&keys, asked) {
-            Ok(server) => self.send(server, command.access, asked, run),
+            Ok(server) => self.send(server, kind(command), asked, run),
             Err(()) => self.refuse(cross_server(command.name, keys.hidden)),
         }
     }
@@ -381,7 +386,13 @@ impl Client {
 
     /// Queues the request for a server.
     #[inline]
-    pub(super) fn send(&mut self, server: Option<usize>, access: Access, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+    pub(super) fn send(
+        &mut self,
+        server: Option<usize>,
+        (command, access): (CommandIndex, Access),
+        asked: &Asked<'_>,
+        run: &mut Run,
+    ) -> Outcome {
         let lane = match self.pool.lane(&self.worker, server, self.id) {
             Ok(lane) => lane,
             Err(fault) => {
@@ -401,9 +412,9 @@ impl Client {
             }
             let Some(me) = self.me.upgrade() else { return Outcome::Done };
             let owner = Owner::Client(me, self.next_seq());
-            to.expect(owner, asked.range.len(), self.deadline(), again(access), 0);
+            to.expect(owner, asked.range.len(), self.deadline(), again(access), command);
         }
-        self.slots.push_back(Slot::Waiting);
+        self.wait();
         if run.lane.is_some() {
             run.range.end = asked.range.end;
         } else {
@@ -419,6 +430,7 @@ impl Client {
     /// The request just read has no server to go to.
     pub(super) fn fail_now(&mut self, fault: Fault) {
         self.worker.cells().add(Kv::FORWARD_ERRORS, 1);
+        self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
         self.answer_static(fault.line(self.pool.plan().protocol));
     }
 
@@ -430,17 +442,23 @@ impl Client {
             return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
         }
         if self.pool.is_single() {
-            return self.send(Some(0), command.access, asked, run);
+            return self.send(Some(0), kind(command), asked, run);
         }
         let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
         if let [only] = parts.as_slice() {
-            return self.send(only.server, command.access, asked, run);
+            return self.send(only.server, kind(command), asked, run);
         }
         run.end(asked.source);
-        self.send_parts(&parts, How::Joined(join), places, command.access, |part| {
+        self.send_parts(&parts, How::Joined(join), places, kind(command), |part| {
             split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at))
         })
     }
+}
+
+/// What a command's sending needs of it.
+#[inline]
+fn kind(command: &'static Command) -> (CommandIndex, Access) {
+    (CommandIndex::of(command), command.access)
 }
 
 pub(super) fn again(access: Access) -> Again {

@@ -11,7 +11,7 @@ use super::{Command, Join, Local, Refusal, row};
 
 /// Every command of Redis 7.
 #[rustfmt::skip]
-pub(super) const COMMANDS: &[Command] = &[
+pub(super) static COMMANDS: &[Command] = &[
     row("acl", -2, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
     row("append", 3, W, (1, 1, 1), Range, Forward),
     row("asking", 1, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),

@@ -10,7 +10,9 @@ use crate::client::ClientCell;
 use crate::fault::Fault;
 use crate::join;
 use crate::metrics::Kv;
-use crate::pending::{Owner, Pending};
+use crate::numbers::{KvCommand, KvPool, KvServer};
+use crate::pending::{Again, Owner, Pending};
+use crate::plan::Protocol;
 use crate::wire::Scanned;
 
 /// Blocks one connection fills in a turn; what else has come waits for the next.
@@ -19,6 +21,32 @@ const RECEIVES_MAX: usize = 8;
 const CARRY_MAX: usize = 4 << 10;
 /// Bytes of one reply that are kept while earlier ones are awaited.
 const KEPT_REPLY_MAX: usize = 64 << 20;
+
+/// What a reply says, as far as the numbers care.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Error,
+    /// There is nothing under the key.
+    Nothing,
+    /// There is something.
+    Something,
+    Other,
+}
+
+impl Said {
+    #[inline]
+    fn of(reply: &[u8], protocol: Protocol) -> Self {
+        match (reply, protocol) {
+            ([b'-', ..], Protocol::Redis) => Self::Error,
+            ([b'$' | b'*', b'-', ..], Protocol::Redis) => Self::Nothing,
+            ([b'$', ..], Protocol::Redis) => Self::Something,
+            ([b'V', ..], Protocol::Memcached) => Self::Something,
+            ([b'E', b'N', ..], Protocol::Memcached) => Self::Nothing,
+            ([b'E', b'R', ..] | [b'C', ..] | [b'S', b'E', ..], Protocol::Memcached) => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
 
 impl Lane {
     /// Takes what has come. Says how the connection failed, if it did.
@@ -54,6 +82,7 @@ impl Lane {
             };
             self.heard = self.worker.now();
             self.worker.cells().add(Kv::SERVER_RECEIVED, got as u64);
+            self.server.cells().add(KvServer::RESPONSE_BYTES, got as u64);
             let outcome = self.replies(&block);
             if outcome.is_none() {
                 self.server.succeeded();
@@ -120,6 +149,7 @@ impl Lane {
 
     /// Takes the replies in `block`, and what there is of the last.
     fn replies(&mut self, block: &Block) -> Option<Fault> {
+        let before = self.handed;
         let mut touched: Vec<Rc<ClientCell>> = std::mem::take(&mut *self.worker.touched());
         let outcome = loop {
             match self.reply.scan(&block.bytes()[self.scanned..]) {
@@ -155,6 +185,7 @@ impl Lane {
             client.borrow_mut().close_run(block);
         }
         *self.worker.touched() = touched;
+        self.server.cells().add(KvServer::RESPONSES, before.saturating_sub(self.handed) as u64);
         if outcome.is_none() && self.passing && self.at < self.scanned {
             // The rest of this block goes at once: the client waits for just this.
             let range = self.at..self.scanned;
@@ -175,6 +206,7 @@ impl Lane {
         range: std::ops::Range<usize>,
         touched: &mut Vec<Rc<ClientCell>>,
     ) -> Option<Fault> {
+        self.count(&pending, block, &range);
         let Pending { owner, .. } = pending;
         if self.passing || !self.pieces.is_empty() {
             return self.answer_long(owner, block, range);
@@ -195,6 +227,34 @@ impl Lane {
             Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
         }
         None
+    }
+
+    /// What a reply adds to the numbers.
+    #[inline]
+    fn count(&self, pending: &Pending, block: &Block, range: &std::ops::Range<usize>) {
+        let cells = self.server.cells();
+        let nanos = u64::from(self.worker.micros().wrapping_sub(pending.asked)) * 1_000;
+        cells.observe(KvServer::TIME, nanos);
+        // Of a long reply only the end is here, and its beginning was no error.
+        let whole = !self.passing && self.pieces.is_empty();
+        let reply = if whole { block.get(range.clone()).unwrap_or_default() } else { &[] };
+        let said = Said::of(reply, self.server.protocol());
+        if said == Said::Error {
+            cells.add(KvServer::ERRORS, 1);
+        } else if pending.again == Again::Always {
+            match said {
+                Said::Nothing => self.server.pool_cells().add(KvPool::MISSES, 1),
+                Said::Something => self.server.pool_cells().add(KvPool::HITS, 1),
+                Said::Other | Said::Error => {}
+            }
+        }
+        if let Some(command) = self.worker.numbers().command(pending.command) {
+            command.add(KvCommand::CALLS, 1);
+            command.add(KvCommand::TIME, nanos);
+            if said == Said::Error {
+                command.add(KvCommand::ERRORS, 1);
+            }
+        }
     }
 
     fn answer_long(&mut self, owner: Owner, block: &Block, range: std::ops::Range<usize>) -> Option<Fault> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Server, State, probe};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
+use crate::numbers::KvServer;
 use crate::pool::Pool;
 use crate::worker::Worker;
 
@@ -87,6 +88,22 @@ impl Server {
         if let Some(pool) = pool {
             *self.pool.borrow_mut() = Rc::downgrade(&pool);
         }
+    }
+
+    /// Writes down what is not counted as it happens.
+    pub(crate) fn tell(&self) {
+        let lanes = self.lanes.borrow();
+        let (mut connections, mut queues) = (0, [0; 4]);
+        for lane in lanes.iter().flatten() {
+            connections += 1;
+            queues.iter_mut().zip(lane.borrow().queues()).for_each(|(sum, of_lane)| *sum += of_lane);
+        }
+        let cells = self.cells();
+        cells.set(KvServer::CONNECTIONS, connections);
+        let gauges = [KvServer::IN_QUEUE, KvServer::IN_QUEUE_BYTES, KvServer::OUT_QUEUE, KvServer::OUT_QUEUE_BYTES];
+        gauges.into_iter().zip(queues).for_each(|(gauge, sum)| cells.set(gauge, sum));
+        cells.set(KvServer::EJECTED, u64::from(self.state.get() == State::Ejected));
+        cells.set(KvServer::DOWN, u64::from(matches!(self.state.get(), State::Down(_))));
     }
 
     /// Asks it whether it is well, for so long at most.

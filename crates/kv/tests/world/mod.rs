@@ -149,6 +149,7 @@ impl Proxy {
                 shared: Arc::clone(&shared),
                 names: Names::new(NAMES),
                 cells: stats::Cells::detached(),
+                numbers: kv::numbers::Numbers::detached(),
             });
             WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
             listener.accept_on(thread)

@@ -1,0 +1,253 @@
+//! What is counted of each pool, server and command.
+//!
+//! [`Ledger::declare`] gives each its place in the segment, [`Ledger::numbers`] a thread its cells. A server that a reload
+//! brings has no place of its own before the next restart: it counts together with all others of that kind.
+
+use stats::{Cells, Instance, Registry, RegistryError, Segment};
+
+use crate::commands::{self, Command};
+use crate::plan::{Plan, Protocol};
+
+stats::metrics! {
+    /// One thread's share of a pool's numbers.
+    pub struct KvPool;
+
+    /// Clients that connected to the pool.
+    counter CLIENTS = "beltway_kv_pool_clients_total";
+    /// Clients connected to the pool now.
+    gauge CLIENTS_OPEN = "beltway_kv_pool_clients_open";
+    /// Clients that left the pool, by how.
+    counter CLIENT_EOF = "beltway_kv_pool_client_ends_total" { how = "closed" };
+    /// Clients that left the pool, by how.
+    counter CLIENT_ERR = "beltway_kv_pool_client_ends_total" { how = "failed" };
+    /// Clients that left the pool, by how.
+    counter CLIENT_MOVED = "beltway_kv_pool_client_ends_total" { how = "moved" };
+    /// Requests of the pool's clients.
+    counter REQUESTS = "beltway_kv_pool_requests_total";
+    /// Bytes received from the pool's clients.
+    counter RECEIVED = "beltway_kv_pool_received_bytes_total" in Bytes;
+    /// Bytes sent to the pool's clients.
+    counter SENT = "beltway_kv_pool_sent_bytes_total" in Bytes;
+    /// Parts that requests for several of the pool's servers were split into.
+    counter FRAGMENTS = "beltway_kv_pool_fragments_total";
+    /// Times one of the pool's servers was ejected.
+    counter EJECTS = "beltway_kv_pool_ejections_total";
+    /// Requests that got an error because no server of the pool answered them.
+    counter FORWARD_ERRORS = "beltway_kv_pool_forward_errors_total";
+    /// Reads of the pool's clients, by what they found.
+    counter HITS = "beltway_kv_pool_reads_total" { found = "something" };
+    /// Reads of the pool's clients, by what they found.
+    counter MISSES = "beltway_kv_pool_reads_total" { found = "nothing" };
+    /// From a client's first request that is not answered to the moment when none is left.
+    histogram CLIENT_TIME = "beltway_kv_pool_client_seconds" in Nanoseconds;
+}
+
+stats::metrics! {
+    /// One thread's share of a server's numbers.
+    pub struct KvServer;
+
+    /// Connections to the server that ended, by how.
+    counter EOF = "beltway_kv_server_ends_total" { how = "closed" };
+    /// Connections to the server that ended, by how.
+    counter ERR = "beltway_kv_server_ends_total" { how = "failed" };
+    /// Connections to the server that were begun.
+    counter CONNECTS = "beltway_kv_server_connects_total";
+    /// Requests to the server whose time was over before a reply came.
+    counter TIMED_OUT = "beltway_kv_server_timeouts_total";
+    /// Connections to the server now.
+    gauge CONNECTIONS = "beltway_kv_server_connections";
+    /// Event threads on which the server is out of its ring.
+    gauge EJECTED = "beltway_kv_server_ejected_threads";
+    /// Event threads on which requests for the server fail at once.
+    gauge DOWN = "beltway_kv_server_down_threads";
+    /// Requests sent to the server.
+    counter REQUESTS = "beltway_kv_server_sent_requests_total";
+    /// Bytes sent to the server.
+    counter REQUEST_BYTES = "beltway_kv_server_sent_bytes_total" in Bytes;
+    /// Replies of the server.
+    counter RESPONSES = "beltway_kv_server_replies_total";
+    /// Bytes received from the server.
+    counter RESPONSE_BYTES = "beltway_kv_server_reply_bytes_total" in Bytes;
+    /// Replies of the server that are errors.
+    counter ERRORS = "beltway_kv_server_error_replies_total";
+    /// Requests that wait to be sent to the server now.
+    gauge IN_QUEUE = "beltway_kv_server_in_queue";
+    /// Bytes of them.
+    gauge IN_QUEUE_BYTES = "beltway_kv_server_in_queue_bytes" in Bytes;
+    /// Requests that wait for the server's reply now.
+    gauge OUT_QUEUE = "beltway_kv_server_out_queue";
+    /// Bytes of them.
+    gauge OUT_QUEUE_BYTES = "beltway_kv_server_out_queue_bytes" in Bytes;
+    /// How long the first request of each batch waited before it was sent to the server.
+    histogram QUEUE_TIME = "beltway_kv_server_queue_seconds" in Nanoseconds;
+    /// From a request's arrival to the server's reply.
+    histogram TIME = "beltway_kv_server_seconds" in Nanoseconds;
+}
+
+stats::metrics! {
+    /// One thread's share of a command's numbers.
+    pub struct KvCommand;
+
+    /// Requests of the command that were sent to servers; a part of a split one is one.
+    counter CALLS = "beltway_kv_command_calls_total";
+    /// Replies to the command that are errors.
+    counter ERRORS = "beltway_kv_command_error_replies_total";
+    /// From arrival to reply, all requests of the command together.
+    counter TIME = "beltway_kv_command_seconds_total" in Nanoseconds;
+}
+
+/// Pools and servers that have places of their own; all others share one.
+const POOLS_MAX: usize = 64;
+const SERVERS_MAX: usize = 128;
+/// What the others are called.
+const OTHERS: &str = "(others)";
+
+/// memcached's commands, which have no table.
+const MEMCACHED: [&str; 17] = [
+    "get",
+    "gets",
+    "gat",
+    "gats",
+    "set",
+    "add",
+    "replace",
+    "append",
+    "prepend",
+    "cas",
+    "delete",
+    "incr",
+    "decr",
+    "touch",
+    "flush_all",
+    "version",
+    "stats",
+];
+
+/// Which command a request is, for its numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CommandIndex(u16);
+
+impl CommandIndex {
+    /// None that is counted.
+    pub(crate) const NONE: Self = Self(u16::MAX);
+
+    /// Of Redis.
+    #[inline]
+    pub(crate) fn of(command: &'static Command) -> Self {
+        let first = std::ptr::from_ref(&commands::all()[0]).addr();
+        let at = (std::ptr::from_ref(command).addr() - first) / size_of::<Command>();
+        Self(u16::try_from(at).unwrap_or(u16::MAX))
+    }
+
+    /// Of memcached, by its name.
+    #[inline]
+    pub(crate) fn of_memcached(name: &[u8]) -> Self {
+        let at = MEMCACHED.iter().position(|known| known.as_bytes() == name);
+        Self(at.and_then(|at| u16::try_from(at + commands::all().len()).ok()).unwrap_or(u16::MAX))
+    }
+}
+
+/// Where everything is counted.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pools: Vec<(String, Instance)>,
+    servers: Vec<(String, String, Instance)>,
+    other_pool: Instance,
+    other_server: Instance,
+    commands: Vec<Instance>,
+}
+
+impl Ledger {
+    /// Gives each pool, server and command of `plan` its place.
+    ///
+    /// # Errors
+    /// What the registry says.
+    pub fn declare(registry: &mut Registry, plan: &Plan) -> Result<Self, RegistryError> {
+        let (mut pools, mut servers) = (Vec::new(), Vec::new());
+        for pool in plan.pools.iter().take(POOLS_MAX) {
+            let name = &pool.source.name;
+            pools.push((name.clone(), registry.add_for::<KvPool>(&[("pool", name)])?));
+            for server in &pool.servers {
+                if servers.len() < SERVERS_MAX {
+                    let labels = [("pool", name.as_str()), ("server", server.name.as_str())];
+                    servers.push((name.clone(), server.name.clone(), registry.add_for::<KvServer>(&labels)?));
+                }
+            }
+        }
+        let mut names: Vec<&str> = Vec::new();
+        let speaks = |protocol| plan.pools.iter().any(|pool| pool.protocol == protocol);
+        if speaks(Protocol::Redis) || speaks(Protocol::Memcached) {
+            names.extend(commands::all().iter().map(|command| command.name));
+        }
+        if speaks(Protocol::Memcached) {
+            names.extend(MEMCACHED);
+        }
+        let redis = commands::all().len();
+        let commands = names.iter().enumerate().map(|(at, name)| {
+            let protocol = if at < redis { "redis" } else { "memcached" };
+            registry.add_for::<KvCommand>(&[("protocol", protocol), ("command", name)])
+        });
+        Ok(Self {
+            pools,
+            servers,
+            commands: commands.collect::<Result<_, _>>()?,
+            other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
+            other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
+        })
+    }
+
+    /// The cells of one event thread; none when the segment has none for it.
+    #[must_use]
+    pub fn numbers(&self, segment: &Segment, thread: usize) -> Option<Numbers> {
+        let pools = self.pools.iter().map(|(name, place)| Some((name.clone(), segment.cells_of(*place, thread)?)));
+        let servers = self
+            .servers
+            .iter()
+            .map(|(pool, server, place)| Some((pool.clone(), server.clone(), segment.cells_of(*place, thread)?)));
+        Some(Numbers {
+            pools: pools.collect::<Option<_>>()?,
+            servers: servers.collect::<Option<_>>()?,
+            other_pool: segment.cells_of(self.other_pool, thread)?,
+            other_server: segment.cells_of(self.other_server, thread)?,
+            commands: self.commands.iter().map(|place| segment.cells_of(*place, thread)).collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// One thread's cells.
+#[derive(Debug)]
+pub struct Numbers {
+    pools: Vec<(String, Cells<KvPool>)>,
+    servers: Vec<(String, String, Cells<KvServer>)>,
+    other_pool: Cells<KvPool>,
+    other_server: Cells<KvServer>,
+    commands: Vec<Cells<KvCommand>>,
+}
+
+impl Numbers {
+    /// Cells that nobody reads: for trying and measuring.
+    #[must_use]
+    pub fn detached() -> Self {
+        Self {
+            pools: Vec::new(),
+            servers: Vec::new(),
+            other_pool: Cells::detached(),
+            other_server: Cells::detached(),
+            commands: Vec::new(),
+        }
+    }
+
+    pub(crate) fn pool(&self, name: &str) -> Cells<KvPool> {
+        self.pools.iter().find(|(pool, _)| pool == name).map_or(self.other_pool, |(_, cells)| *cells)
+    }
+
+    pub(crate) fn server(&self, pool: &str, name: &str) -> Cells<KvServer> {
+        let found = self.servers.iter().find(|(in_pool, server, _)| in_pool == pool && server == name);
+        found.map_or(self.other_server, |(_, _, cells)| *cells)
+    }
+
+    #[inline]
+    pub(crate) fn command(&self, index: CommandIndex) -> Option<&Cells<KvCommand>> {
+        self.commands.get(usize::from(index.0))
+    }
+}
