@@ -1,11 +1,12 @@
 //! From one thread to another that is busy: messages in batches, one thread sending, one taking.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use event::{Continuation, Event, Processor, ProcessorOptions, Refused, Thread, channel};
+use event::{Cancelled, Continuation, Event, Processor, ProcessorOptions, Refused, RemoteAction, Thread, channel};
 
 use super::{PATIENCE, time};
 use crate::error::{Doing, Outcome, Trouble};
@@ -17,6 +18,8 @@ const BATCH: u64 = 64;
 /// Batches that may be on their way: the sender waits, spinning, when the taker is further behind.
 const BATCHES_AHEAD: u64 = 16;
 const CAPACITY: usize = 4_096;
+/// Actions that are kept: by then the first one's event was delivered.
+const KEPT: usize = 1_280;
 
 /// Sends all batches by `send`, keeping within a distance of what `taken` says.
 fn in_batches(taken: &AtomicU64, mut send: impl FnMut(u64) -> Outcome<()>) -> Outcome<()> {
@@ -133,18 +136,14 @@ impl Continuation for Counting {
     }
 }
 
-pub(super) fn schedule() -> Outcome<f64> {
+/// Schedules all on a busy thread by `send`.
+fn scheduled(mut send: impl FnMut(&Processor, Counting) -> Outcome<()> + Send) -> Outcome<f64> {
     let processor = busy_thread()?;
     // Once a measurement: its memory is not worth giving back.
     let taken: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
-    let target = processor.net()[0].clone();
+    let target = &processor.net()[0];
     let took = time(|| {
-        sending(|| {
-            in_batches(taken, |_| {
-                target.schedule_imm(Counting(taken)).map_err(refused)?.detach();
-                Ok(())
-            })
-        })?;
+        sending(|| in_batches(taken, |_| send(&processor, Counting(taken))))?;
         let (done, finished) = mpsc::channel::<()>();
         target.run(move |_| drop(done)).map_err(refused)?;
         match finished.recv_timeout(PATIENCE) {
@@ -154,6 +153,35 @@ pub(super) fn schedule() -> Outcome<f64> {
     })?;
     processor.stop(PATIENCE);
     if taken.load(Ordering::Relaxed) == MESSAGES { Ok(each(took)) } else { Err(late()) }
+}
+
+pub(super) fn schedule() -> Outcome<f64> {
+    scheduled(|processor, cont| {
+        processor.net()[0].schedule_imm(cont).map_err(refused)?.detach();
+        Ok(())
+    })
+}
+
+pub(super) fn schedule_on_group() -> Outcome<f64> {
+    scheduled(|processor, cont| {
+        processor.groups().schedule_imm(event::ET_NET, cont).map_err(refused)?.detach();
+        Ok(())
+    })
+}
+
+/// Each action is kept until its event was delivered, and then asked what became of it.
+pub(super) fn schedule_and_keep() -> Outcome<f64> {
+    let mut kept = VecDeque::with_capacity(KEPT);
+    scheduled(move |processor, cont| {
+        kept.push_back(processor.net()[0].schedule_imm(cont).map_err(refused)?);
+        if kept.len() < KEPT {
+            return Ok(());
+        }
+        match kept.pop_front().map(RemoteAction::cancel) {
+            Some(Cancelled::AlreadyBegun) => Ok(()),
+            other => Err(Trouble::Wrong(format!("an event that was delivered is {other:?}"))),
+        }
+    })
 }
 
 pub(super) fn tokio_mpsc() -> Outcome<f64> {

@@ -87,8 +87,20 @@ const FIGURES: &[Figure] = &[
     Figure {
         name: "across: schedule_imm + deliver, batches of 64",
         unit: "ns",
-        reach: Reach::AtMost(120.0),
+        reach: Reach::Both(120.0, "tokio: mpsc send + receive, batches of 64", 0.7),
         measure: cross::schedule,
+    },
+    Figure {
+        name: "across: the same, action kept and asked, batches of 64",
+        unit: "ns",
+        reach: Reach::Both(120.0, "tokio: mpsc send + receive, batches of 64", 0.7),
+        measure: cross::schedule_and_keep,
+    },
+    Figure {
+        name: "across: schedule_imm on a group + deliver, batches of 64",
+        unit: "ns",
+        reach: Reach::AtMost(120.0),
+        measure: cross::schedule_on_group,
     },
     Figure {
         name: "tokio: mpsc send + receive, batches of 64",

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_queue::ArrayQueue;
 
 use crate::continuation::{Cont, Event};
-use crate::parking::Parking;
+use crate::parking::{Heard, Parking};
 use crate::task::Task;
 use crate::thread::Thread;
 
@@ -92,7 +92,7 @@ impl<T: Send> Sender<T> {
             return Err(SendError::Closed(item));
         }
         shared.queue.push(item).map_err(SendError::Full)?;
-        if shared.parking.announce() {
+        if shared.parking.announce() == Heard::Asleep {
             shared.wake();
         }
         Ok(())

@@ -13,10 +13,13 @@ pub mod log;
 mod lookup;
 mod memory;
 pub mod metrics;
+mod overflow;
+mod parcel;
 mod parking;
 mod processor;
 mod registry;
 mod remote;
+mod ring;
 mod select;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

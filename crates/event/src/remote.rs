@@ -1,12 +1,15 @@
 //! Events that one thread schedules on another, and the handle that takes them back.
 //!
 //! ```text
-//! Handle::schedule_… ──> Arrival (the continuation, in one piece of memory) ── external queue ──> its thread
-//!                └─────> RemoteAction (a hold on the same memory: may cancel, may not look inside)
+//! Handle::schedule_imm ─────> a slot of the thread's ring (the continuation itself, if it is small) ──> its thread
+//!                   └───────> RemoteAction (the slot's number: may cancel, may not look inside)
+//! Handle::schedule_at/in/every ──> Arrival (the continuation, in one piece of memory) ──> the ring, and its thread's timers
+//!                           └────> RemoteAction (a hold on the same memory)
 //! ```
 //!
-//! The continuation moves to its thread and is used and dropped there alone. Only these events pay for atomics: one
-//! allocation, and one exchange at the delivery.
+//! The continuation moves to its thread and is used and dropped there alone. Only these events pay for atomics: one that
+//! is to come at once takes no memory, and one exchange at its delivery; one that waits for its time outlives its slot,
+//! and takes an allocation. So does the first kind when the ring is full.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -20,7 +23,8 @@ use base::Instant;
 
 use crate::cancel::{CancelState, Cancelled};
 use crate::continuation::{ActionKey, Cont, Continuation, Event, PERIOD_MIN};
-use crate::external::{External, Message, Refused};
+use crate::external::{External, Message, Messages, Put, Refused};
+use crate::parcel::Once;
 use crate::thread::{Handle, Thread};
 
 /// When an arriving event is to be delivered.
@@ -120,10 +124,19 @@ impl Reap {
 /// The cancellable handle of an event that was scheduled on another thread. Send. As with
 /// [`Action`](crate::Action), dropping it cancels; [`RemoteAction::detach`] lets the event come.
 #[must_use = "dropping an action cancels it"]
-pub struct RemoteAction {
-    shared: Option<Arc<Shared<dyn Continuation + Send>>>,
-    /// Of events that wait for a timer: whom to tell of a cancel.
-    external: Option<Arc<External>>,
+pub struct RemoteAction(Scheduled);
+
+enum Scheduled {
+    /// In a slot, until it is delivered.
+    InRing(&'static Messages, u64),
+    /// In memory of its own.
+    Apart {
+        shared: Arc<Shared<dyn Continuation + Send>>,
+        /// Of events that wait for a timer: whom to tell of a cancel.
+        external: Option<Arc<External>>,
+    },
+    /// No longer this handle's.
+    Let,
 }
 
 impl RemoteAction {
@@ -134,25 +147,34 @@ impl RemoteAction {
 
     /// Lets the event come whatever becomes of this handle. One from `schedule_every` then comes as long as its
     /// thread lives.
+    #[inline]
     pub fn detach(mut self) {
-        self.shared = None;
+        self.0 = Scheduled::Let;
     }
 
     fn cancel_now(&mut self) -> Cancelled {
-        let Some(shared) = self.shared.take() else { return Cancelled::AlreadyBegun };
-        let outcome = shared.state.cancel();
-        if outcome == Cancelled::Prevented
-            && let Some(external) = self.external.take()
-        {
-            external.push(Message::Reap(Reap(shared)));
+        match std::mem::replace(&mut self.0, Scheduled::Let) {
+            Scheduled::InRing(ring, position) => ring.cancel(position),
+            Scheduled::Apart { shared, external } => {
+                let outcome = shared.state.cancel();
+                if outcome == Cancelled::Prevented
+                    && let Some(external) = external
+                {
+                    external.push(Message::Reap(Reap(shared)));
+                }
+                outcome
+            }
+            Scheduled::Let => Cancelled::AlreadyBegun,
         }
-        outcome
     }
 }
 
 impl Drop for RemoteAction {
+    #[inline]
     fn drop(&mut self) {
-        self.cancel_now();
+        if !matches!(self.0, Scheduled::Let) {
+            self.cancel_now();
+        }
     }
 }
 
@@ -163,6 +185,7 @@ impl fmt::Debug for RemoteAction {
 }
 
 impl Handle {
+    /// In memory of its own, for it may have to wait.
     fn schedule<C>(&self, cont: C, when: When) -> Result<RemoteAction, Refused>
     where
         C: Continuation + Send + 'static,
@@ -184,15 +207,20 @@ impl Handle {
         let arrival = Arrival(Arc::clone(&shared));
         self.external().offer(Message::Event(arrival))?;
         let external = (!matches!(when, When::Now)).then(|| Arc::clone(self.external()));
-        Ok(RemoteAction { shared: Some(shared), external })
+        Ok(RemoteAction(Scheduled::Apart { shared, external }))
     }
 
     /// Moves `cont` to that thread, which delivers [`Event::Immediate`] when it takes the message.
     ///
     /// # Errors
     /// When the thread's queue is full, or it has ended.
+    #[inline]
     pub fn schedule_imm(&self, cont: impl Continuation + Send + 'static) -> Result<RemoteAction, Refused> {
-        self.schedule(cont, When::Now)
+        match self.external().put(Once(cont)) {
+            Put::Done(ring, position) => Ok(RemoteAction(Scheduled::InRing(ring, position))),
+            Put::NoRoom(Once(cont)) => self.schedule(cont, When::Now),
+            Put::Ended => Err(Refused::Ended),
+        }
     }
 
     /// Moves `cont` to that thread, which delivers [`Event::Interval`] at `at`.

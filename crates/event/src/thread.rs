@@ -31,9 +31,10 @@ use stats::{Beat, BeatName, Cells};
 
 use crate::continuation::{Action, ActionKey, Actions, Cont, Event, Every, PERIOD_MIN, Scheduled, Target};
 use crate::driver::Driver;
-use crate::external::{External, Message, Refused};
+use crate::external::{External, Message, Put, Refused};
 use crate::listener::ListenerState;
 use crate::metrics::Loop;
+use crate::parcel::Code;
 use crate::registry;
 use crate::remote::{Arrival, When};
 use crate::sleep::Sleep;
@@ -147,12 +148,18 @@ impl Handle {
     /// # Errors
     /// When the thread's queue is full, or it has ended; `f` is dropped.
     pub fn run(&self, f: impl FnOnce(&Thread) + Send + 'static) -> Result<(), Refused> {
-        self.external.offer(Message::Run(Box::new(f)))
+        match self.external.put(Code(f)) {
+            Put::Done(..) => Ok(()),
+            Put::NoRoom(Code(f)) => self.external.offer_over(Message::Run(Box::new(f))),
+            Put::Ended => Err(Refused::Ended),
+        }
     }
 
     /// As [`Handle::run`], for what must not be refused and is sent a few times only.
     pub(crate) fn must_run(&self, f: impl FnOnce(&Thread) + Send + 'static) {
-        self.external.push(Message::Run(Box::new(f)));
+        if let Put::NoRoom(Code(f)) = self.external.put(Code(f)) {
+            self.external.push(Message::Run(Box::new(f)));
+        }
     }
 
     pub(crate) fn external(&self) -> &Arc<External> {
@@ -338,15 +345,12 @@ impl Thread {
         Action { thread: self.clone(), key: Some(key) }
     }
 
-    /// Files an event that another thread scheduled; one that is to come at once is delivered.
+    /// Files an event that another thread scheduled; one that is to come at once is delivered. It may panic.
     fn arrive(&self, mut arrival: Arrival) {
         let core = &self.0;
         let (at, every) = match arrival.when() {
             When::Now => {
-                core.contain(|| {
-                    arrival.deliver(Event::Immediate, self);
-                    drop(arrival);
-                });
+                arrival.deliver(Event::Immediate, self);
                 return;
             }
             When::At(at) => (at, None),
@@ -357,7 +361,6 @@ impl Thread {
             }
         };
         if arrival.is_cancelled() {
-            core.contain(|| drop(arrival));
             return;
         }
         let mut actions = core.actions.borrow_mut();

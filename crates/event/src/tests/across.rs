@@ -1,5 +1,6 @@
 //! Promises between threads: events that others schedule, their cancel, channels, ET_TASK.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
@@ -166,6 +167,88 @@ fn of_many_events_cancelled_at_all_moments_exactly_the_ones_begun_are_delivered(
     ask(&processor.net()[0], |_| ());
     assert_eq!(delivered.load(Ordering::Relaxed), begun);
     assert!(processor.stop(PATIENCE));
+}
+
+/// Notes its number, and carries some weight.
+struct Noted<const WORDS: usize>(usize, Arc<Mutex<Vec<usize>>>, [u64; WORDS]);
+
+impl<const WORDS: usize> Continuation for Noted<WORDS> {
+    fn handle_event(&mut self, event: Event, _thread: &Thread) {
+        assert_eq!(event, Event::Immediate);
+        assert_eq!(self.2, [7; WORDS]);
+        self.1.lock().unwrap().push(self.0);
+    }
+    fn name(&self) -> &'static str {
+        "noted"
+    }
+}
+
+#[test]
+fn what_one_thread_sends_to_another_keeps_its_order_in_ring_and_overflow_and_any_of_it_can_be_taken_back() {
+    let thread = thread();
+    let handle = thread.handle();
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let mut sent = 0;
+    let mut kept = Vec::new();
+    for round in 0..3 {
+        // More than the ring holds, then again as much while half of it is still there.
+        for _ in 0..3_000 {
+            let list = Arc::clone(&noted);
+            match sent % 4 {
+                0 => handle.run(move |_| list.lock().unwrap().push(sent)).unwrap(),
+                1 => kept.push(handle.schedule_imm(Noted(sent, list, [7; 1])).unwrap()),
+                2 => handle.schedule_imm(Noted(sent, list, [7; 32])).unwrap().detach(),
+                // Cancelled before the thread looks.
+                _ => assert_eq!(handle.schedule_imm(Noted(sent, list, [7; 2])).unwrap().cancel(), Cancelled::Prevented),
+            }
+            sent += 1;
+        }
+        thread.turn(false).unwrap();
+        assert!(handle.queued() > 1_000, "there is a rest in round {round}");
+    }
+    while handle.queued() > 0 {
+        thread.turn(false).unwrap();
+    }
+    assert!(noted.lock().unwrap().iter().copied().eq((0..sent).filter(|n| n % 4 != 3)));
+    assert_eq!(Arc::strong_count(&noted), 1, "each was dropped, cancelled ones too");
+    assert!(kept.into_iter().all(|action| action.cancel() == Cancelled::AlreadyBegun));
+}
+
+#[test]
+fn a_handle_whose_slot_is_used_again_cancels_nothing_even_when_another_thread_has_the_ring() {
+    let delivered = Arc::new(AtomicU64::new(0));
+    let mut stale: Vec<RemoteAction> = Vec::new();
+    let mut sent = 0;
+    // One thread after the other: each takes over the ring of the one before it, unless another test is quicker.
+    for _ in 0..3 {
+        let thread = thread();
+        for _ in 0..4 {
+            let fresh: Vec<_> =
+                (0..1_500).map(|_| thread.handle().schedule_imm(Count(Arc::clone(&delivered))).unwrap()).collect();
+            sent += 1_500;
+            assert!(stale.drain(..).all(|action| action.cancel() == Cancelled::AlreadyBegun));
+            while thread.handle().queued() > 0 {
+                thread.turn(false).unwrap();
+            }
+            assert_eq!(delivered.load(Ordering::Relaxed), sent);
+            stale = fresh;
+        }
+    }
+}
+
+#[test]
+fn an_event_that_waits_for_its_turn_when_its_thread_ends_is_told_so() {
+    let thread = thread();
+    let (cont, told) = teller();
+    let action = thread.handle().schedule_imm(cont).unwrap();
+    let (other, other_told) = teller();
+    assert_eq!(thread.handle().schedule_imm(other).unwrap().cancel(), Cancelled::Prevented);
+    thread.clear();
+    assert_eq!(told().0, Some(Event::Cancelled));
+    assert_eq!(told().0, None);
+    assert_eq!(other_told().0, None, "that one was taken back");
+    assert_eq!(action.cancel(), Cancelled::AlreadyBegun);
+    assert!(matches!(thread.handle().schedule_imm(teller().0), Err(Refused::Ended)));
 }
 
 #[test]

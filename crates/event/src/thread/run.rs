@@ -9,7 +9,8 @@ use base::Instant;
 use super::{DUE_KEPT_MAX, ENDS_MAX, EXTERNAL_MAX, Local, Source, Thread, TimerTarget};
 use crate::continuation::ActionKey;
 use crate::driver::WAKE_TOKEN;
-use crate::external::Message;
+use crate::external::{Message, Next, unpack};
+use crate::parcel::Fate;
 use crate::registry;
 use crate::timer::Wheel;
 
@@ -74,16 +75,45 @@ impl Thread {
             && let Some(message) = core.external.pop()
         {
             taken += 1;
-            match message {
-                Message::Wake(id) => core.wake_local(id),
-                Message::Run(f) => core.contain_as("message", || f(self)),
-                Message::Event(arrival) => self.arrive(arrival),
-                Message::Reap(reap) => core.contain_as("reap", || core.cancel(reap.key())),
-            }
+            self.open(message, Fate::Deliver);
         }
         if taken > 0 {
             core.external.took(taken);
             core.stats.messages_taken(taken);
+        }
+    }
+
+    /// Hands a message of another thread to its fate; one that was cancelled, to that.
+    #[inline]
+    fn open(&self, message: Next, fate: Fate) {
+        match message {
+            Next::InRing(taken) => {
+                let (parcel, cancelled) = unpack(taken);
+                let fate = if cancelled { Fate::Cancelled } else { fate };
+                self.0.contain(|| parcel.open(fate, self));
+            }
+            Next::Overflowed(message) => {
+                self.0.contain(|| self.open_message(message, fate));
+            }
+        }
+    }
+
+    /// Not to be called but from [`Thread::open`], which contains panics.
+    pub(crate) fn open_message(&self, message: Message, fate: Fate) {
+        let core = &self.0;
+        match (message, fate) {
+            (Message::Wake(id), Fate::Deliver) => core.wake_local(id),
+            (Message::Run(f), Fate::Deliver) => {
+                core.enter("message");
+                f(self);
+            }
+            (Message::Event(arrival), Fate::Deliver) => self.arrive(arrival),
+            (Message::Event(mut arrival), Fate::Ended) => arrival.tell_end(self),
+            (Message::Reap(reap), Fate::Deliver) => {
+                core.enter("reap");
+                core.cancel(reap.key());
+            }
+            _ => {}
         }
     }
 
@@ -272,6 +302,8 @@ impl Thread {
     pub(crate) fn clear(&self) {
         let _entered = registry::enter(self);
         let core = &self.0;
+        // Messages from now on are refused.
+        core.external.end(|message| self.open(message, Fate::Ended));
         // What a drop or a last event starts anew ends too, as long as it does not go on for ever.
         for _ in 0..ENDS_MAX {
             let mut from = 0;
@@ -304,7 +336,6 @@ impl Thread {
             }
         }
         drop(sources);
-        core.external.end();
         core.running.end();
     }
 }
