@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use sys::epoll::{Epoll, Events, Interest, Ready};
 use sys::wake::Wake;
@@ -68,6 +69,15 @@ impl Driver {
             }
             #[cfg(any(test, feature = "sim"))]
             _ => Err(foreign()),
+        }
+    }
+
+    /// Looks at nothing for so long. Simulated time does not pass for it.
+    pub(crate) fn gather(&self, time: Duration) {
+        match self {
+            Self::Epoll { .. } => std::thread::sleep(time),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Sim(_) => {}
         }
     }
 

@@ -43,6 +43,8 @@ use crate::tcp::Stream;
 use crate::timer::{TimerKey, Wheel};
 use crate::turn::{Running, TurnStats};
 
+/// The longest that readiness may gather: what an interrupt of a network card waits for its fellows.
+const GATHER_MAX: Duration = Duration::from_micros(100);
 /// Messages from other threads that one turn takes; the rest wait for the next.
 const EXTERNAL_MAX: u64 = 1_024;
 /// Due timers whose list a thread keeps for the next turn.
@@ -127,6 +129,8 @@ pub(crate) struct Core {
     running: Running,
     pub(crate) stats: TurnStats,
     stop: Cell<bool>,
+    /// How long the loop is to let readiness gather before it looks, when it would sleep.
+    gather: Cell<Duration>,
     tail: RefCell<Vec<AtTail>>,
     /// Emptied between turns: its memory is kept.
     due: Cell<Vec<(Instant, TimerTarget)>>,
@@ -236,6 +240,7 @@ impl Thread {
             running: Running::default(),
             stats: TurnStats::default(),
             stop: Cell::new(false),
+            gather: Cell::new(Duration::ZERO),
             tail: RefCell::default(),
             due: Cell::default(),
         })))
@@ -427,6 +432,13 @@ impl Thread {
             core.collect.set(times - 1);
             sys::memory::give_back();
         }
+    }
+
+    /// When this turn ends with nothing left to do, lets readiness gather for so long, at most 100 µs, before the loop
+    /// looks again; the kernel's timer slack comes on top. For whoever knows that many will be ready soon, and that
+    /// a turn for the first of them alone costs more than it hastens.
+    pub fn gather(&self, time: Duration) {
+        self.0.gather.set(time.min(GATHER_MAX));
     }
 
     /// Calls `f` at the end of each turn, before what the turn wrote is flushed.

@@ -225,6 +225,10 @@ impl Thread {
         } else {
             Some(0)
         };
+        let gather = core.gather.take();
+        if sleep && !gather.is_zero() {
+            core.driver.gather(timeout.map_or(gather, |most| gather.min(Duration::from_nanos(most))));
+        }
         let mut stale = sleep;
         let result = core.driver.wait(timeout, |token, ready| {
             if token == WAKE_TOKEN {
