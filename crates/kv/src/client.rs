@@ -95,6 +95,8 @@ pub(crate) struct Client {
     held: bool,
     /// A task waits for the client to take what it was sent.
     waits_for_room: bool,
+    /// It is counted among those who wait for a reply.
+    waits: bool,
     resume: Vec<Rc<LaneCell>>,
     /// Since when something it asked is not answered, by the worker's microseconds.
     busy_since: Option<u32>,
@@ -136,6 +138,7 @@ impl Client {
                 barrier: 0,
                 held: false,
                 waits_for_room: false,
+                waits: false,
                 resume: Vec::new(),
                 busy_since: None,
                 changes: worker.changes(),
@@ -312,6 +315,7 @@ impl Client {
             self.held = false;
             self.again();
         }
+        self.count_waiting();
         if self.slots.is_empty() {
             if let Some(since) = self.busy_since.take() {
                 let nanos = u64::from(self.worker.micros().wrapping_sub(since)) * 1_000;
@@ -324,6 +328,14 @@ impl Client {
             } else if self.slots.capacity() > 0 && self.input.is_none() {
                 self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
             }
+        }
+    }
+
+    /// Tells the worker whether it waits for a reply.
+    pub(crate) fn count_waiting(&mut self) {
+        let waits = !self.slots.is_empty();
+        if waits != std::mem::replace(&mut self.waits, waits) {
+            self.worker.count_waiting(waits);
         }
     }
 
@@ -379,6 +391,7 @@ impl Client {
         self.input = None;
         self.gathered = None;
         self.slots = VecDeque::new();
+        self.count_waiting();
         self.run = 0..0;
         self.out.take(drop);
         self.out.rest();

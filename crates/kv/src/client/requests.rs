@@ -188,6 +188,7 @@ impl Client {
         };
         run.end(Source::Block(block));
         self.request = request;
+        self.count_waiting();
         left
     }
 
