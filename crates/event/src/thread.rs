@@ -441,7 +441,8 @@ impl Thread {
         self.0.gather.set(time.min(GATHER_MAX));
     }
 
-    /// Calls `f` at the end of each turn, before what the turn wrote is flushed.
+    /// Calls `f` at the end of each turn, before what the turn wrote is flushed; and in the middle of a turn in which
+    /// something ran, before the loop sleeps.
     pub fn at_tail(&self, f: impl Fn(&Self) + 'static) {
         self.0.tail.borrow_mut().push(Rc::new(f));
     }

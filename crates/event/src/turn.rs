@@ -333,6 +333,12 @@ impl Running {
         self.count.set(0);
     }
 
+    /// Whether a continuation ran in this stretch.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.count.get() > 0
+    }
+
     /// Nothing runs.
     #[inline]
     pub(crate) fn leave(&self) {

@@ -1,5 +1,7 @@
 //! Waiting for one of several things, on one thread.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::local;
 
@@ -102,4 +104,40 @@ fn a_oneshot_brings_one_answer_or_the_news_that_none_will_come() {
     drop(receiver);
     assert!(sender.is_closed());
     assert_eq!(sender.send(1), Err(1));
+}
+
+#[test]
+fn what_a_timer_or_a_message_leaves_for_the_tail_is_done_before_the_loop_sleeps() {
+    struct Leaves(Arc<AtomicBool>);
+    impl Continuation for Leaves {
+        fn handle_event(&mut self, _event: Event, _thread: &Thread) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        fn name(&self) -> &'static str {
+            "leaves work"
+        }
+    }
+    let far = Duration::from_secs(20);
+    for by_message in [false, true] {
+        let thread = thread();
+        let left = Arc::new(AtomicBool::new(false));
+        thread.at_tail({
+            let left = Arc::clone(&left);
+            move |thread| {
+                if left.load(Ordering::Relaxed) {
+                    // The loop ends, if it does not sleep first.
+                    thread.stop();
+                }
+            }
+        });
+        let _far = thread.schedule_in(Rc::new(RefCell::new(Leaves(Arc::clone(&left)))), far);
+        let began = thread.precise_now();
+        if by_message {
+            thread.handle().schedule_imm(Leaves(left)).unwrap().detach();
+        } else {
+            thread.schedule_in(Rc::new(RefCell::new(Leaves(left))), Duration::from_millis(2)).detach();
+        }
+        thread.run().unwrap();
+        assert!(thread.precise_now() - began < far / 2, "the loop slept first");
+    }
 }

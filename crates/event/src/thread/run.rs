@@ -53,18 +53,30 @@ impl Thread {
         core.now.set(slept);
         core.running.begin();
         self.run_local();
-        for tail in 0..core.tail.borrow().len() {
-            let f = core.tail.borrow().get(tail).cloned();
-            if let Some(f) = f {
-                core.contain_as("tail", || f(self));
-            }
-        }
+        self.run_tails();
         self.flush();
         core.running.leave();
         let ended = core.clock.now();
         core.stats.stretch(ended - slept, &core.running);
         core.stats.turn_ended(ended - slept);
         Ok(ended)
+    }
+
+    /// Whoever gathers work over a turn does it now.
+    fn run_tails(&self) {
+        let core = &self.0;
+        for tail in 0..core.tail.borrow().len() {
+            let f = core.tail.borrow().get(tail).cloned();
+            if let Some(f) = f {
+                core.contain_as("tail", || f(self));
+            }
+        }
+    }
+
+    /// Whether the loop has something to do that no poll will tell it of.
+    fn is_busy(&self) -> bool {
+        let core = &self.0;
+        !core.local.borrow().is_empty() || !core.dirty.borrow().is_empty() || core.stop.get()
     }
 
     /// Takes what other threads sent, up to a bound.
@@ -213,8 +225,11 @@ impl Thread {
     /// Polls and delivers readiness. Says when the poll returned.
     fn poll(&self, may_sleep: bool, started: Instant) -> io::Result<Instant> {
         let core = &self.0;
-        let busy = !core.local.borrow().is_empty() || !core.dirty.borrow().is_empty() || core.stop.get();
-        let sleep = may_sleep && !busy && core.external.park();
+        if may_sleep && core.running.any() && !self.is_busy() {
+            // What messages and timers left for the tail does not wait until the loop wakes again.
+            self.run_tails();
+        }
+        let sleep = may_sleep && !self.is_busy() && core.external.park();
         let mut before = started;
         let timeout = if sleep {
             before = core.clock.now();
