@@ -1,11 +1,12 @@
 //! Readiness that fails by an operator's wish: balancers send nobody new, and everything else goes on.
 //!
-//! The server's own page and the admin port both say it, so every server is told, also one that starts later. A new manager
-//! learns it from the server that lives.
+//! The server's own page and the admin port both say it. It is kept in the runtime directory, so that servers and managers
+//! that start later know it, too.
 
 use std::time::Duration;
 
 use supervise::control::{Connection, Request};
+use supervise::directory;
 use supervise::role::Role;
 use supervise::status::ServerState;
 use supervise::{info, warn};
@@ -17,22 +18,28 @@ const HEARD_WITHIN: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     /// From now on readiness fails, or no longer.
-    pub(crate) fn leave(&mut self, wanted: bool) {
-        if self.leaving.unwrap_or(false) != wanted {
+    ///
+    /// # Errors
+    /// It cannot be kept for those who start later; in words.
+    pub(crate) fn leave(&mut self, wanted: bool) -> Result<(), String> {
+        let file = self.family.directory.leaving();
+        let kept = if wanted { directory::replace(&file, b"") } else { directory::remove(&file) };
+        kept.map_err(|error| format!("{}: {error}", file.display()))?;
+        if self.leaving != wanted {
             let what = if wanted { "fails: balancers are to send nobody new" } else { "is as it was" };
             info!("readiness {what}");
         }
-        self.leaving = Some(wanted);
+        self.leaving = wanted;
         self.spread_leaving();
+        // Who asked may look at once.
+        self.publish();
+        Ok(())
     }
 
     /// Tells the servers that do not say the same.
     pub(crate) fn spread_leaving(&mut self) {
+        let wanted = self.leaving;
         let ready = self.servers.iter().filter(|server| server.state == ServerState::Ready);
-        let Some(wanted) = self.leaving else {
-            self.leaving = ready.filter_map(|server| server.pong()).last().map(|pong| pong.leaving);
-            return;
-        };
         for server in ready.filter(|server| server.pong().is_some_and(|pong| pong.leaving != wanted)) {
             let socket = self.family.directory.server_socket(server.generation);
             let told =

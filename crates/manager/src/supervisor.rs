@@ -76,8 +76,8 @@ pub(crate) struct Supervisor {
     pub(crate) cop: Option<Watch>,
     /// An orderly stop has begun.
     pub(crate) stopping: bool,
-    /// Readiness fails by an operator's wish; `None`: whether it does, the server that lives will tell.
-    pub(crate) leaving: Option<bool>,
+    /// Readiness fails by an operator's wish.
+    pub(crate) leaving: bool,
     /// An operator wants no server to run.
     pub(crate) down: bool,
     housekeeping_at: Instant,
@@ -132,6 +132,7 @@ impl Supervisor {
             ConfigurationStatus { source: options.source.to_string(), digest: configuration::digest(&config) };
         let mut supervisor = Self {
             backoff: Backoff::new(config.supervise.respawn_backoff_max),
+            leaving: directory.leaving().exists(),
             published: Published::new(directory, Arc::clone(&config)),
             family,
             config,
@@ -152,7 +153,6 @@ impl Supervisor {
             last_death: String::new(),
             cop,
             stopping: false,
-            leaving: None,
             down: legacy.as_ref().is_some_and(|legacy| legacy.down),
             housekeeping_at: started_at,
             started_at,
@@ -488,8 +488,8 @@ impl Supervisor {
                     self.endpoint.answer(&question, Reply::Done, &[]);
                 }
                 &Request::Drain(wanted) => {
-                    self.leave(wanted);
-                    self.endpoint.answer(&question, Reply::Done, &[]);
+                    let reply = self.leave(wanted).map_or_else(Reply::Refused, |()| Reply::Done);
+                    self.endpoint.answer(&question, reply, &[]);
                 }
                 Request::Prepare(_)
                 | Request::Commit(_)
@@ -526,7 +526,9 @@ impl Supervisor {
     /// Whether a server is to run at all.
     fn serve(&mut self, now: Instant, wanted: bool) {
         self.down = !wanted;
-        self.leave(false);
+        if let Err(why) = self.leave(false) {
+            warn!("readiness goes on failing: {why}");
+        }
         if wanted {
             self.not_before = now;
         } else {
@@ -549,7 +551,7 @@ impl Supervisor {
         }
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let now = SystemClock.now();
         let respawn = self.needs_server().then(|| RespawnStatus {
             last_death: self.last_death.clone(),
@@ -560,7 +562,7 @@ impl Supervisor {
             directory: &self.family.directory,
             configuration: &self.configuration,
             stopping: self.stopping,
-            leaving: self.leaving == Some(true),
+            leaving: self.leaving,
             cop: self.cop.as_ref(),
             servers: &self.servers,
             respawn,

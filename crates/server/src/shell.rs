@@ -101,6 +101,7 @@ impl Shell {
         .map_err(|error| Failure::could_not("the engine", error))?;
         // It may have been set by hand.
         engine.set_log_level(supervise::log::level());
+        engine.set_leaving(directory.leaving().exists());
         let alone = options.generation.is_none();
         let shell = Self {
             family,

@@ -128,6 +128,12 @@ impl RuntimeDir {
         self.path.join("log_level")
     }
 
+    /// There while readiness is to fail by an operator's wish.
+    #[must_use]
+    pub fn leaving(&self) -> PathBuf {
+        self.path.join("leaving")
+    }
+
     /// The directory of the configurations that were in force, by number.
     #[must_use]
     pub fn history(&self) -> PathBuf {
@@ -187,7 +193,9 @@ impl RuntimeDir {
     /// What cannot be removed; the rest is.
     pub fn forget_run(&self) -> io::Result<()> {
         let mut outcome = remove(&self.committed_configuration());
-        for file in [self.candidate_configuration(), self.folded_numbers(), self.log_level(), self.program()] {
+        for file in
+            [self.candidate_configuration(), self.folded_numbers(), self.log_level(), self.leaving(), self.program()]
+        {
             let removed = remove(&file);
             outcome = outcome.and(removed);
         }
