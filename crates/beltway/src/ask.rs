@@ -13,6 +13,7 @@ use supervise::failure::{COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRON
 use supervise::log::{Level, timestamp};
 use supervise::{obituary, wait};
 
+use crate::ask_kv;
 use crate::cli::{Asked, ConfigCommand, CtlCommand, LogCommand, MetricCommand, ServerCommand};
 use crate::commands::directory;
 
@@ -67,6 +68,7 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
                 }
             },
         },
+        CtlCommand::Kv { command } => ask_kv::dispatch(command),
         CtlCommand::Memory { exact, asked } => with(&asked, |directory| {
             let memory = ctl::memory(directory, exact)?;
             Ok(printed(&asked, to_value(&memory), || ctl::memory_table(&memory)))
@@ -121,7 +123,7 @@ fn in_force(asked: &Asked) -> u8 {
     })
 }
 
-fn committed(directory: &RuntimeDir) -> Result<config::Config, CtlError> {
+pub(crate) fn committed(directory: &RuntimeDir) -> Result<config::Config, CtlError> {
     match configuration::committed(directory) {
         Ok(Some(config)) => Ok(config),
         Ok(None) => Err(CtlError::NotRunning(directory.path().display().to_string())),
@@ -221,14 +223,14 @@ fn print_numbers(asked: &Asked, numbers: &[(String, String)]) -> u8 {
 }
 
 /// What is done with no more to tell.
-fn done(asked: &Asked, what: &str, act: impl FnOnce(&RuntimeDir) -> Result<(), CtlError>) -> u8 {
+pub(crate) fn done(asked: &Asked, what: &str, act: impl FnOnce(&RuntimeDir) -> Result<(), CtlError>) -> u8 {
     with(asked, |directory| {
         act(directory)?;
         Ok(printed(asked, to_value(what), || format!("{what}\n")))
     })
 }
 
-fn with(asked: &Asked, act: impl FnOnce(&RuntimeDir) -> Result<u8, CtlError>) -> u8 {
+pub(crate) fn with(asked: &Asked, act: impl FnOnce(&RuntimeDir) -> Result<u8, CtlError>) -> u8 {
     match directory(&asked.place).map(|directory| act(&directory)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
@@ -243,7 +245,7 @@ fn with(asked: &Asked, act: impl FnOnce(&RuntimeDir) -> Result<u8, CtlError>) ->
     }
 }
 
-fn printed(asked: &Asked, json: serde_json::Result<serde_json::Value>, text: impl FnOnce() -> String) -> u8 {
+pub(crate) fn printed(asked: &Asked, json: serde_json::Result<serde_json::Value>, text: impl FnOnce() -> String) -> u8 {
     let text = if asked.json {
         json.and_then(|json| serde_json::to_string_pretty(&json)).map(|text| text + "\n")
     } else {

@@ -165,6 +165,11 @@ pub(crate) enum CtlCommand {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// Pools of Redis and memcached, and their servers
+    Kv {
+        #[command(subcommand)]
+        command: CtlKvCommand,
+    },
     /// The numbers
     Metric {
         #[command(subcommand)]
@@ -249,6 +254,43 @@ pub(crate) enum ServerCommand {
     Drain(Asked),
     /// Tells of what processes died, and what they were doing
     Obituaries(Asked),
+}
+
+/// What may be asked of the running pools.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CtlKvCommand {
+    /// Shows the pools with what was counted
+    Pools(Asked),
+    /// Shows the servers, whether they are live, and what was counted
+    Servers(Asked),
+    /// Shows the commands, the one that took the most time first
+    Top(Asked),
+    /// Says which server keys belong to now, and why
+    Where {
+        /// The pool
+        pool: String,
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<std::ffi::OsString>,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Takes a server out of its ring until it is restored, or the server process is replaced
+    Eject(HeldServer),
+    /// Takes a server back into its ring
+    Restore(HeldServer),
+}
+
+/// A server of a pool.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HeldServer {
+    /// Its name, or host:port when it has none
+    pub(crate) server: String,
+    /// The pool, when several have a server of that name
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
 }
 
 /// What may be asked of the numbers.

@@ -33,29 +33,13 @@ fn whereabouts(asked: &Where) -> u8 {
             return WRONG_CONFIGURATION;
         }
     };
-    let Some(pool) = kv.pool(&asked.pool) else {
-        let names: Vec<&str> = kv.pools.iter().map(|pool| pool.name.as_str()).collect();
-        let known = if names.is_empty() { "no pool".to_owned() } else { names.join(", ") };
-        eprintln!("beltway: {} has no pool {:?}; it has {known}", file.display(), asked.pool);
-        return WRONG_USAGE;
-    };
-    let ring = match Ring::build(pool) {
-        Ok(ring) => ring,
+    let text = match answer(&kv, &asked.pool, &asked.keys, asked.json, &|_| true) {
+        Ok(text) => text,
         Err(why) => {
-            eprintln!("beltway: pool {}: {why}", pool.name);
-            return COULD_NOT;
+            eprintln!("beltway: {}: {why}", file.display());
+            return if kv.pool(&asked.pool).is_none() { WRONG_USAGE } else { COULD_NOT };
         }
     };
-    let mut text = String::new();
-    for key in &asked.keys {
-        let found = ring.find(key.as_bytes());
-        // Writing to a string cannot fail.
-        let _ = if asked.json {
-            writeln!(text, "{}", found.json(pool, key))
-        } else {
-            write!(text, "{}", found.text(pool, key))
-        };
-    }
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => DONE,
         Err(error) => {
@@ -63,6 +47,31 @@ fn whereabouts(asked: &Where) -> u8 {
             COULD_NOT
         }
     }
+}
+
+/// Where keys of a pool are when its live servers are these, by their names.
+pub(crate) fn answer(
+    kv: &Kv,
+    pool: &str,
+    keys: &[OsString],
+    json: bool,
+    live: &dyn Fn(&str) -> bool,
+) -> Result<String, String> {
+    let Some(pool) = kv.pool(pool) else {
+        let names: Vec<&str> = kv.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let known =
+            if names.is_empty() { "there is none".to_owned() } else { format!("there is {}", names.join(", ")) };
+        return Err(format!("no pool {pool:?}; {known}"));
+    };
+    let ring = Ring::build(pool, live).map_err(|why| format!("pool {}: {why}", pool.name))?;
+    let mut text = String::new();
+    for key in keys {
+        let found = ring.find(key.as_bytes());
+        // Writing to a string cannot fail.
+        let _ =
+            if json { writeln!(text, "{}", found.json(pool, key)) } else { write!(text, "{}", found.text(pool, key)) };
+    }
+    Ok(text)
 }
 
 /// The pools of Beltway's own file or of twemproxy's, whichever `file` is.
@@ -106,7 +115,7 @@ struct Found {
 }
 
 impl Ring {
-    fn build(pool: &KvPool) -> Result<Self, String> {
+    fn build(pool: &KvPool, live: &dyn Fn(&str) -> bool) -> Result<Self, String> {
         let names: Vec<_> = pool.servers.iter().map(|server| (server.ring_name(), server.weight)).collect();
         let tag = pool.hash_tag.map(|[open, close]| HashTag::new(open, close));
         let distribution = match pool.distribution {
@@ -121,7 +130,7 @@ impl Ring {
         let hash = pool.hash.word().parse().map_err(|error: hashring::UnknownName| error.to_string())?;
         let servers: Vec<Server<'_>> =
             names.iter().map(|(name, weight)| Server { name: name.as_ref(), weight: *weight }).collect();
-        let ring = Continuum::build(&servers, Rules { hash, distribution, tag }, |_| true);
+        let ring = Continuum::build(&servers, Rules { hash, distribution, tag }, |at| live(servers[at].name));
         ring.map(Self::Continuum).map_err(|error| error.to_string())
     }
 
@@ -219,7 +228,7 @@ mod tests {
                 }
                 let resolve = |_: &str, _: u16| Err(std::io::Error::other("not asked"));
                 let read = nutcracker::parse("t", &file(pool), &resolve).unwrap_or_else(|wrong| panic!("{wrong}"));
-                let ring = Ring::build(&read.kv.pools[0]).unwrap();
+                let ring = Ring::build(&read.kv.pools[0], &|_| true).unwrap();
                 for (key, seen) in keys.iter().zip(pool["map"].as_str().unwrap().chars()) {
                     let seen = seen.to_digit(36).unwrap() as usize;
                     assert_eq!(ring.find(key).server, Some(seen), "{key:?} in\n{}", file(pool));
@@ -239,7 +248,7 @@ mod tests {
             );
             let config = config::parse_as_if("t", &text, true).unwrap();
             let pool = config.kv.pools[0].clone();
-            let found = Ring::build(&pool).unwrap().find(b"user:{7}\n");
+            let found = Ring::build(&pool, &|_| true).unwrap().find(b"user:{7}\n");
             (found.text(&pool, &"user:{7}\n".into()), found.json(&pool, &"user:{7}\n".into()))
         };
         let (text, json) = answer("modula");

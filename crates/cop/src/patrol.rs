@@ -369,6 +369,7 @@ impl Patrol {
                 | Request::Commit(_)
                 | Request::Retire(_)
                 | Request::TakeOver(_)
+                | Request::Kv(_)
                 | Request::Numbers(_)
                 | Request::Drain(_)
                 | Request::Serve(_) => {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use supervise::change::{Proposal, Step, Verdict};
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
+use supervise::kv::{KvQuestion, KvReport};
 use supervise::lease::{self, Holder};
 use supervise::log::Level;
 use supervise::memory::{self, Memory};
@@ -179,6 +180,31 @@ pub fn memory(directory: &RuntimeDir, exact: bool) -> Result<Memory, CtlError> {
 /// [`CtlError::NotRunning`], or somebody does not answer.
 pub fn drain(directory: &RuntimeDir, wanted: bool) -> Result<(), CtlError> {
     ask_running(directory, &Request::Drain(wanted), ANSWER_WITHIN).map(|_| ())
+}
+
+/// Asks the server that serves of its pools.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
+pub fn kv(directory: &RuntimeDir, question: KvQuestion) -> Result<Option<KvReport>, CtlError> {
+    let generation = match ask_running(directory, &Request::Status, ANSWER_WITHIN) {
+        Ok(Reply::Status(status)) => {
+            status.servers.iter().rev().find(|s| s.state == ServerState::Ready).map(|server| server.generation)
+        }
+        Ok(_) => None,
+        // One that was started by itself has no manager.
+        Err(CtlError::NotRunning(_) | CtlError::Manager(_)) => directory.server_generations()?.into_iter().next_back(),
+        Err(error) => return Err(error),
+    };
+    let Some(generation) = generation else {
+        return Err(CtlError::NotRunning(directory.path().display().to_string()));
+    };
+    let server = Connection::open(&directory.server_socket(generation))?;
+    match server.ask(Request::Kv(question), ANSWER_WITHIN)?.0 {
+        Reply::Kv(report) => Ok(Some(*report)),
+        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
+        _ => Ok(None),
+    }
 }
 
 /// Says whether a server is to run, and waits until one serves, or none lives, at most `bound`.

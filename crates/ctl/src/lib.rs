@@ -6,8 +6,10 @@
 
 mod ask;
 mod draw;
+mod draw_kv;
 
 pub use ask::{
-    Census, CtlError, Known, change, drain, memory, numbers, reopen_logs, serve, set_log_level, status, stop,
+    Census, CtlError, Known, change, drain, kv, memory, numbers, reopen_logs, serve, set_log_level, status, stop,
 };
 pub use draw::{census, memory_table, obituaries, settings, tree, verdict};
+pub use draw_kv::{commands_table, pools_table, servers_table};

@@ -42,6 +42,8 @@ enum State {
     Well,
     /// Out of the ring.
     Ejected,
+    /// Out of the ring until somebody says otherwise.
+    Held,
     /// Requests fail at once, with this.
     Down(Fault),
 }
@@ -108,13 +110,14 @@ impl Server {
 
     /// Whether it is in the ring.
     pub(crate) fn is_live(&self) -> bool {
-        self.state.get() != State::Ejected
+        !matches!(self.state.get(), State::Ejected | State::Held)
     }
 
     pub(crate) fn state_name(&self) -> &'static str {
         match self.state.get() {
             State::Well => "live",
             State::Ejected => "ejected",
+            State::Held => "ejected by hand",
             State::Down(_) => "down",
         }
     }
@@ -124,7 +127,7 @@ impl Server {
     pub(crate) fn lane(self: &Rc<Self>, worker: &Worker, client: u64) -> Result<Rc<LaneCell>, Fault> {
         match self.state.get() {
             State::Well => {}
-            State::Ejected => return Err(Fault::Refused),
+            State::Ejected | State::Held => return Err(Fault::Refused),
             State::Down(fault) => return Err(fault),
         }
         let mut lanes = self.lanes.borrow_mut();
@@ -226,6 +229,7 @@ impl Server {
                 self.state.set(State::Ejected);
                 worker.cells().add(Kv::EJECTIONS, 1);
                 self.pool_cells.add(KvPool::EJECTS, 1);
+                worker.shared().ejected(&source.name, self.name(), worker.thread().wall());
                 self.rebuild(worker);
                 self.let_go();
                 probe::start(self, worker, source.server_retry_timeout);
@@ -236,11 +240,27 @@ impl Server {
         }
     }
 
+    /// Takes it out of the ring until it is restored by hand, or takes it back.
+    pub(crate) fn hold(&self, worker: &Worker, out: bool) {
+        match (out, self.state.get()) {
+            (true, State::Held) => {}
+            (true, _) => {
+                self.state.set(State::Held);
+                self.pool_cells.add(KvPool::EJECTS, 1);
+                worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
+                self.rebuild(worker);
+                self.let_go();
+            }
+            (false, State::Well) => {}
+            (false, _) => self.restored(worker),
+        }
+    }
+
     /// A probe was answered.
     fn restored(&self, worker: &Worker) {
         let was = self.state.replace(State::Well);
         self.failures.set(0);
-        if was == State::Ejected {
+        if matches!(was, State::Ejected | State::Held) {
             worker.cells().add(Kv::RESTORATIONS, 1);
             self.rebuild(worker);
         }

@@ -495,6 +495,7 @@ impl Supervisor {
                 | Request::Commit(_)
                 | Request::Retire(_)
                 | Request::TakeOver(_)
+                | Request::Kv(_)
                 | Request::Become => {
                     let why = "that is not manager's business".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);

@@ -93,6 +93,10 @@ pub(crate) fn answer(
                 engine.set_leaving(wanted);
                 endpoint.answer(&question, Reply::Done, &[]);
             }
+            Request::Kv(asked) => {
+                let reply = engine.kv(asked);
+                endpoint.answer(&question, reply, &[]);
+            }
             Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) | Request::Become => {
                 let why = "a server knows nothing of the others: ask manager".to_owned();
                 endpoint.answer(&question, Reply::Refused(why), &[]);

@@ -6,21 +6,27 @@
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use base::{Clock, SystemClock};
+use base::{Clock, Instant, SystemClock};
+use buf::Chunk;
 use config::{Config, Diagnostic};
 use demo::store::serve::{Shop, Speaks};
 use event::log::{Level, LogSender};
-use event::{Handle, Listener, Shares, Thread};
+use event::{Handle, Listener, Shares, Tcp, Thread};
+use kv::numbers::Ledger;
 use kv::{Kv, Moving, Plan, Shared, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Segment;
-use supervise::control::{Moved, MovedKv};
+use supervise::control::{Moved, MovedKv, Reply};
+use supervise::kv::KvQuestion;
 
 use crate::engine::Released;
+use crate::kv_report::{PoolFacts, Teller};
 
+/// How often a thread does its house-keeping.
+const TICK: Duration = Duration::from_millis(200);
 /// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
 const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
 /// The longest name of a client that moves with it.
@@ -47,6 +53,39 @@ fn shop(speaks: Speaks) -> Shop {
     })
 }
 
+fn interval(config: &Config) -> Duration {
+    config.kv.stats.as_ref().map_or(Duration::ZERO, |stats| stats.interval)
+}
+
+/// twemproxy's stats port: whoever connects is sent the line, which is made anew when it is too old.
+#[derive(Debug)]
+struct StatsPort {
+    teller: Arc<Teller>,
+    interval: Mutex<Duration>,
+    line: Mutex<Option<(Instant, Arc<[u8]>)>>,
+}
+
+impl StatsPort {
+    fn new(teller: Arc<Teller>, interval: Duration) -> Self {
+        Self { teller, interval: Mutex::new(interval), line: Mutex::default() }
+    }
+
+    fn set_interval(&self, interval: Duration) {
+        *self.interval.lock().unwrap_or_else(PoisonError::into_inner) = interval;
+    }
+
+    fn tell(&self, now: Instant, tcp: Tcp) {
+        let interval = *self.interval.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked on one thread alone: nobody waits for this.
+        let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = kept.take().filter(|(made, _)| now - *made < interval);
+        let (made, line) = fresh.unwrap_or_else(|| (now, self.teller.line().into_bytes().into()));
+        let len = line.len();
+        tcp.send(Chunk::from_shared(Arc::clone(&line), 0..len));
+        *kept = Some((made, line));
+    }
+}
+
 /// Runs `f` with the calling event thread's worker, if it has one.
 pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
     let worker = WORKER.with(|worker| worker.borrow().clone());
@@ -70,8 +109,9 @@ pub(crate) fn plan(config: &Config) -> Result<Arc<Plan>, Vec<Diagnostic>> {
 #[derive(Debug)]
 pub(crate) struct KvPrepared {
     plan: Arc<Plan>,
-    /// Of each pool's listener: whether the kernel probes its connections.
-    keep_alive: Vec<(String, bool)>,
+    facts: Vec<PoolFacts>,
+    /// How old the numbers on the stats port may be.
+    interval: Duration,
 }
 
 impl KvPrepared {
@@ -80,8 +120,7 @@ impl KvPrepared {
     /// # Errors
     /// As [`plan`].
     pub(crate) fn new(config: &Config) -> Result<Self, Vec<Diagnostic>> {
-        let keep_alive = config.kv.pools.iter().map(|pool| (pool.name.value.clone(), pool.tcpkeepalive)).collect();
-        Ok(Self { plan: plan(config)?, keep_alive })
+        Ok(Self { plan: plan(config)?, facts: PoolFacts::of(config), interval: interval(config) })
     }
 }
 
@@ -108,6 +147,8 @@ pub(crate) struct KvEngine {
     door: RefCell<Option<Arc<Listener>>>,
     /// The pools' listening sockets, by the pools' names, until this server drains.
     sockets: RefCell<Vec<(String, OwnedFd)>>,
+    teller: Arc<Teller>,
+    stats: Arc<StatsPort>,
 }
 
 /// What each event thread's worker is made of.
@@ -116,9 +157,10 @@ pub(crate) struct KvSetup {
     shared: Arc<Shared>,
     names: NamesOptions,
     segment: Segment,
+    ledger: Ledger,
     pools: Vec<Arc<Listener>>,
     /// What the first thread alone accepts from.
-    stores: Vec<Arc<Listener>>,
+    alone: Vec<Arc<Listener>>,
 }
 
 impl KvEngine {
@@ -129,7 +171,7 @@ impl KvEngine {
         listeners: KvListeners,
         shares: Arc<Shares>,
         peers: &Arc<OnceLock<Vec<Handle>>>,
-        setup: (NamesOptions, Segment),
+        setup: (NamesOptions, Segment, Ledger),
     ) -> std::io::Result<(Self, KvSetup)> {
         let (mut accepting, mut sockets) = (Vec::new(), Vec::new());
         for (index, (fd, pool)) in listeners.pools.into_iter().zip(&config.kv.pools).enumerate() {
@@ -145,12 +187,21 @@ impl KvEngine {
         let of_stores = of_stores.map(|(fd, speaks)| {
             Listener::new(fd, Arc::clone(&stores), Arc::default(), move |thread, tcp| shop(speaks).serve(thread, tcp))
         });
-        let of_stores = of_stores.collect::<std::io::Result<_>>()?;
+        let mut alone = of_stores.collect::<std::io::Result<Vec<_>>>()?;
         let door = RefCell::new(accepting.first().cloned());
         let shared = Shared::new(&plan);
-        let (names, segment) = setup;
-        let setup = KvSetup { plan, shared, names, segment, pools: accepting, stores: of_stores };
-        Ok((Self { shares, stores, door, sockets: RefCell::new(sockets) }, setup))
+        let (names, segment, ledger) = setup;
+        let teller = Arc::new(Teller::new(segment.clone(), Arc::clone(&shared), PoolFacts::of(config)));
+        let stats = Arc::new(StatsPort::new(Arc::clone(&teller), interval(config)));
+        if let Some(fd) = listeners.stats {
+            let port = Arc::clone(&stats);
+            // As with the stores: it stops accepting when they do, and nobody waits for it.
+            alone.push(Listener::new(fd, Arc::clone(&stores), Arc::default(), move |thread, tcp| {
+                port.tell(thread.now(), tcp);
+            })?);
+        }
+        let setup = KvSetup { plan, shared, names, segment, ledger, pools: accepting, alone };
+        Ok((Self { shares, stores, door, sockets: RefCell::new(sockets), teller, stats }, setup))
     }
 
     /// Accepts nothing more. The threads' workers are told by [`drain`] or [`hand_over`].
@@ -170,13 +221,15 @@ impl KvEngine {
         threads: &[Handle],
         log: &LogSender,
     ) -> usize {
-        let KvPrepared { plan, keep_alive } = prepared;
+        let KvPrepared { plan, facts, interval } = prepared;
         for (name, socket) in self.sockets.borrow().iter() {
-            let wanted = keep_alive.iter().any(|(pool, wanted)| pool == name && *wanted);
+            let wanted = facts.iter().any(|pool| pool.name == *name && pool.keep_alive);
             if let Err(error) = sys::socket::set_keepalive(socket, wanted) {
                 log.report(Level::Warn, format_args!("pool {name}: tcpkeepalive cannot be changed: {error}"));
             }
         }
+        self.teller.follow(facts);
+        self.stats.set_interval(interval);
         if self.sockets.borrow().is_empty() {
             return 0;
         }
@@ -207,6 +260,43 @@ impl KvEngine {
         late
     }
 
+    /// Answers a question about the pools.
+    pub(crate) fn answer(&self, asked: &KvQuestion, threads: &[Handle]) -> Reply {
+        match asked {
+            KvQuestion::Report => Reply::Kv(Box::new(self.teller.report())),
+            KvQuestion::Hold { pool, server, out } => match self.pool_of(pool.as_deref(), server) {
+                Ok(pool) => {
+                    for thread in threads {
+                        let (pool, server, out) = (pool.clone(), server.clone(), *out);
+                        // A thread that has ended serves nobody.
+                        let _ = thread.run(move |_| {
+                            with_worker(|worker| {
+                                worker.hold(&pool, &server, out);
+                            })
+                        });
+                    }
+                    Reply::Done
+                }
+                Err(why) => Reply::Refused(why),
+            },
+        }
+    }
+
+    /// The pool that is meant: the one that was named, or the only one with such a server.
+    fn pool_of(&self, named: Option<&str>, server: &str) -> Result<String, String> {
+        let pools = self.teller.pools();
+        let has = |pool: &&PoolFacts| {
+            named.is_none_or(|named| named == pool.name) && pool.servers.iter().any(|other| other == server)
+        };
+        let found: Vec<&str> = pools.iter().filter(has).map(|pool| pool.name.as_str()).collect();
+        match (found.as_slice(), named) {
+            ([only], _) => Ok((*only).to_owned()),
+            ([], Some(pool)) => Err(format!("there is no pool \"{pool}\" with a server \"{server}\"")),
+            ([], None) => Err(format!("no pool has a server \"{server}\"")),
+            (several, _) => Err(format!("several pools have a server \"{server}\": {}", several.join(", "))),
+        }
+    }
+
     /// Clients' connections open now.
     pub(crate) fn open(&self) -> usize {
         self.shares.open()
@@ -229,7 +319,7 @@ impl KvSetup {
     /// Makes the worker of an event thread, and accepts on it.
     pub(crate) fn set_up(&self, thread: &Thread) -> std::io::Result<()> {
         if thread.index() == 0 {
-            self.stores.iter().try_for_each(|listener| listener.accept_on(thread))?;
+            self.alone.iter().try_for_each(|listener| listener.accept_on(thread))?;
         }
         if self.pools.is_empty() {
             return Ok(());
@@ -241,8 +331,16 @@ impl KvSetup {
             shared: Arc::clone(&self.shared),
             names: Names::new(self.names),
             cells: self.segment.cells::<Kv>(thread.index()).ok_or_else(missing)?,
+            numbers: self.ledger.numbers(&self.segment, thread.index()).ok_or_else(missing)?,
         });
-        WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
+        WORKER.with(|slot| *slot.borrow_mut() = Some(worker.clone()));
+        let me = thread.clone();
+        thread.spawn("kv house-keeping", async move {
+            loop {
+                me.sleep(TICK).await;
+                worker.tick();
+            }
+        });
         self.pools.iter().try_for_each(|listener| listener.accept_on(thread))
     }
 }

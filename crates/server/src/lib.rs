@@ -9,6 +9,7 @@
 mod control;
 pub mod engine;
 mod kv_engine;
+mod kv_report;
 mod options;
 mod removal;
 mod shell;

@@ -20,6 +20,7 @@ pub mod control;
 pub mod directory;
 pub mod failure;
 pub mod heartbeat;
+pub mod kv;
 pub mod lease;
 pub mod listener;
 pub mod log;

@@ -28,10 +28,11 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
             let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
             thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
             let Some(server) = weak.upgrade() else { return };
-            if server.state.get() == State::Well {
+            if matches!(server.state.get(), State::Well | State::Held) {
                 return;
             }
-            if is_well(&server, &worker).await {
+            // It may have been taken out by hand meanwhile.
+            if is_well(&server, &worker).await && server.state.get() != State::Held {
                 server.restored(&worker);
                 return;
             }

@@ -51,7 +51,7 @@ impl Server {
             State::Ejected if !self.plan.source.auto_eject_hosts => State::Down(Fault::Refused),
             state => state,
         });
-        if self.state.get() != State::Well {
+        if !matches!(self.state.get(), State::Well | State::Held) {
             probe::start(self, worker, probe::FIRST);
         }
         old.move_to(self.pool());
@@ -102,7 +102,7 @@ impl Server {
         cells.set(KvServer::CONNECTIONS, connections);
         let gauges = [KvServer::IN_QUEUE, KvServer::IN_QUEUE_BYTES, KvServer::OUT_QUEUE, KvServer::OUT_QUEUE_BYTES];
         gauges.into_iter().zip(queues).for_each(|(gauge, sum)| cells.set(gauge, sum));
-        cells.set(KvServer::EJECTED, u64::from(self.state.get() == State::Ejected));
+        cells.set(KvServer::EJECTED, u64::from(!self.is_live()));
         cells.set(KvServer::DOWN, u64::from(matches!(self.state.get(), State::Down(_))));
     }
 

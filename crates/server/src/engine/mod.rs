@@ -178,7 +178,8 @@ impl Engine {
                 Some(log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?)
             }
         };
-        let segment = numbers::create(threads, identity, segment_path).map_err(StartError::Numbers)?;
+        let (segment, ledger) =
+            numbers::create(threads, identity, segment_path, &kv_plan).map_err(StartError::Numbers)?;
         let cache = EngineCache::new(&config, threads);
         if let Some(complaint) = cache.complaint() {
             log.report(event::log::Level::Warn, format_args!("{complaint}"));
@@ -202,7 +203,7 @@ impl Engine {
         }
         let http = RefCell::new(accepting.first().cloned());
         let kv_clients = Shares::new(threads, connection_limit(None));
-        let of_kv = (reload::names_options(&config), segment.clone());
+        let of_kv = (reload::names_options(&config), segment.clone(), ledger);
         let (kv, kv_setup) =
             KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
         if let Some(fd) = listeners.server_page {
@@ -324,6 +325,11 @@ impl Engine {
     #[must_use]
     pub fn open_connections(&self) -> u64 {
         (self.clients.open() + self.kv.open()) as u64
+    }
+
+    /// Answers a question about the pools.
+    pub fn kv(&self, asked: &supervise::kv::KvQuestion) -> supervise::control::Reply {
+        self.kv.answer(asked, self.processor.net())
     }
 
     /// Signs of life of the event threads.

@@ -15,26 +15,33 @@ use super::Identity;
 pub(super) const PAGE_CONNECTIONS_MAX: usize = 1_024;
 
 /// Makes the segment: in a file for all to read, or on the heap for a server that runs alone without a directory.
-pub(super) fn create(threads: usize, identity: Identity, path: Option<PathBuf>) -> Result<Segment, String> {
+pub(super) fn create(
+    threads: usize,
+    identity: Identity,
+    path: Option<PathBuf>,
+    pools: &kv::Plan,
+) -> Result<(Segment, kv::numbers::Ledger), String> {
     let mut registry = Registry::new();
     registry.add::<cache::Cache>().map_err(|error| error.to_string())?;
     registry.add::<Http>().map_err(|error| error.to_string())?;
     registry.add::<kv::Kv>().map_err(|error| error.to_string())?;
     registry.add::<Loop>().map_err(|error| error.to_string())?;
+    let ledger = kv::numbers::Ledger::declare(&mut registry, pools).map_err(|error| error.to_string())?;
     let layout = registry.layout(threads).map_err(|error| error.to_string())?;
     let identity = stats::Identity {
         pid: identity.pid,
         generation: identity.generation,
         started_micros: SystemClock.wall().as_micros(),
     };
-    match path {
-        None => layout.create_on_heap(identity).map_err(|error| error.to_string()),
+    let segment = match path {
+        None => layout.create_on_heap(identity).map_err(|error| error.to_string())?,
         Some(path) => {
             let words = sys::shm::SharedWords::create(&path, layout.words())
                 .map_err(|error| format!("{}: {error}", path.display()))?;
-            layout.create(words, identity).map_err(|error| error.to_string())
+            layout.create(words, identity).map_err(|error| error.to_string())?
         }
-    }
+    };
+    Ok((segment, ledger))
 }
 
 /// Writes down what a loop does not write by itself; thread 0 does so for what belongs to the process.

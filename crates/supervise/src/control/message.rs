@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Proposal, Step, Verdict};
+use crate::kv::{KvQuestion, KvReport};
 use crate::listener::ListenerName;
 use crate::log::Level;
 use crate::status::{ServerState, Status, ThreadBeat};
@@ -57,6 +58,8 @@ pub enum Request {
     Retire(u64),
     /// Server: serve these connections, whose descriptors come with this. Answered by [`Reply::Done`].
     TakeOver(Vec<Moved>),
+    /// Server: of its pools. Answered by [`Reply::Kv`], or [`Reply::Done`].
+    Kv(KvQuestion),
     /// Manager: the numbers whose names contain this text. Answered by [`Reply::Numbers`].
     Numbers(String),
     /// Manager and server: readiness fails from now on and everything else goes on, so that balancers send nobody new; or no
@@ -121,6 +124,8 @@ pub enum Reply {
     Verdict(Box<Verdict>),
     /// Names with labels, and values, as Prometheus writes them.
     Numbers(Vec<(String, String)>),
+    /// How the pools are.
+    Kv(Box<KvReport>),
     /// It is done.
     Done,
     /// It is not done, and why.

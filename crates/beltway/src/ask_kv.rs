@@ -1,0 +1,65 @@
+//! `ctl kv`: what the running server says of its pools, and what it is told to do with their servers.
+
+use ctl::CtlError;
+use serde_json::to_value;
+use supervise::directory::RuntimeDir;
+use supervise::kv::{KvQuestion, KvReport};
+
+use crate::ask::{committed, done, printed, with};
+use crate::cli::{Asked, CtlKvCommand, HeldServer};
+use crate::kv;
+
+pub(crate) fn dispatch(command: CtlKvCommand) -> u8 {
+    match command {
+        CtlKvCommand::Pools(asked) => {
+            shown(&asked, |report| to_value(&report.pools), |report| ctl::pools_table(report))
+        }
+        CtlKvCommand::Servers(asked) => shown(
+            &asked,
+            |report| {
+                let servers = report.pools.iter().map(|pool| Ok((pool.name.clone(), to_value(&pool.servers)?)));
+                servers.collect::<serde_json::Result<serde_json::Map<_, _>>>().map(Into::into)
+            },
+            |report| ctl::servers_table(report),
+        ),
+        CtlKvCommand::Top(asked) => {
+            shown(&asked, |report| to_value(&report.commands), |report| ctl::commands_table(report))
+        }
+        CtlKvCommand::Where { pool, keys, asked } => with(&asked, |directory| {
+            let (config, report) = (committed(directory)?, report(directory)?);
+            let told = report.pools.iter().find(|told| told.name == pool);
+            let live = |name: &str| {
+                let server = told.and_then(|pool| pool.servers.iter().find(|server| server.name == name));
+                server.is_none_or(|server| server.ejected_threads < report.threads)
+            };
+            match kv::answer(&config.kv, &pool, &keys, asked.json, &live) {
+                Ok(text) => Ok(printed(&Asked { json: false, ..asked.clone() }, Ok(().into()), || text)),
+                Err(why) => Err(CtlError::Unfinished(why)),
+            }
+        }),
+        CtlKvCommand::Eject(held) => hold(held, true),
+        CtlKvCommand::Restore(held) => hold(held, false),
+    }
+}
+
+fn report(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
+    Ok(ctl::kv(directory, KvQuestion::Report)?.unwrap_or_default())
+}
+
+fn shown(
+    asked: &Asked,
+    json: impl FnOnce(&KvReport) -> serde_json::Result<serde_json::Value>,
+    text: impl FnOnce(&KvReport) -> String,
+) -> u8 {
+    with(asked, |directory| {
+        let report = report(directory)?;
+        Ok(printed(asked, json(&report), || text(&report)))
+    })
+}
+
+fn hold(held: HeldServer, out: bool) -> u8 {
+    let HeldServer { server, pool, asked } = held;
+    done(&asked, if out { "ejected" } else { "restored" }, |directory| {
+        ctl::kv(directory, KvQuestion::Hold { pool, server, out }).map(|_| ())
+    })
+}

@@ -1,0 +1,264 @@
+//! What is told of the pools: to `ctl kv`, and as twemproxy's line of JSON.
+//!
+//! Numbers come from the segment by name, like everybody's; what pools and servers there are, from the configuration.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base::{Clock, SystemClock, WallTime};
+use config::Config;
+use config::kv::KvServer;
+use kv::stats_json::{PoolNumbers, PoolReport, Report, ServerNumbers};
+use stats::{Distribution, Segment, Snapshot, Value};
+use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, Times};
+
+/// The release of twemproxy whose line this is.
+const TWEMPROXY: &str = "0.5.0";
+
+/// What the configuration says of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolFacts {
+    pub(crate) name: String,
+    pub(crate) redis: bool,
+    pub(crate) listen: String,
+    pub(crate) keep_alive: bool,
+    pub(crate) servers: Vec<String>,
+}
+
+impl PoolFacts {
+    /// Of every pool.
+    pub(crate) fn of(config: &Config) -> Vec<Self> {
+        let pools = config.kv.pools.iter().map(|pool| Self {
+            name: pool.name.value.clone(),
+            redis: pool.redis,
+            listen: pool.listen.to_string(),
+            keep_alive: pool.tcpkeepalive,
+            servers: pool.servers.iter().map(|server| KvServer::ring_name(server).into_owned()).collect(),
+        });
+        pools.collect()
+    }
+}
+
+/// Tells of the pools, on whichever thread it is asked.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    segment: Segment,
+    shared: Arc<kv::Shared>,
+    pools: Mutex<Arc<Vec<PoolFacts>>>,
+    source: String,
+}
+
+impl Teller {
+    pub(crate) fn new(segment: Segment, shared: Arc<kv::Shared>, pools: Vec<PoolFacts>) -> Self {
+        // Without /proc it has no name.
+        let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned();
+        Self { segment, shared, pools: Mutex::new(Arc::new(pools)), source }
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn follow(&self, pools: Vec<PoolFacts>) {
+        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(pools);
+    }
+
+    pub(crate) fn pools(&self) -> Arc<Vec<PoolFacts>> {
+        Arc::clone(&self.pools.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everything.
+    pub(crate) fn report(&self) -> KvReport {
+        let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
+        let numbers = Numbers::index(&snapshot);
+        let threads = self.segment.threads() as u64;
+        let pools = self.pools();
+        KvReport {
+            threads,
+            pools: pools.iter().map(|pool| self.pool(pool, &numbers, threads)).collect(),
+            commands: commands(&snapshot),
+        }
+    }
+
+    fn pool(&self, facts: &PoolFacts, numbers: &Numbers<'_>, threads: u64) -> KvPoolReport {
+        let of = |name: &str, more: &str| numbers.number(name, &format!("{}\0{more}", facts.name));
+        KvPoolReport {
+            name: facts.name.clone(),
+            protocol: if facts.redis { "redis" } else { "memcached" }.to_owned(),
+            listen: facts.listen.clone(),
+            clients: of("beltway_kv_pool_clients_open", ""),
+            clients_total: of("beltway_kv_pool_clients_total", ""),
+            client_eof: of("beltway_kv_pool_client_ends_total", "closed\0"),
+            client_err: of("beltway_kv_pool_client_ends_total", "failed\0"),
+            requests: of("beltway_kv_pool_requests_total", ""),
+            received_bytes: of("beltway_kv_pool_received_bytes_total", ""),
+            sent_bytes: of("beltway_kv_pool_sent_bytes_total", ""),
+            hits: of("beltway_kv_pool_reads_total", "something\0"),
+            misses: of("beltway_kv_pool_reads_total", "nothing\0"),
+            fragments: of("beltway_kv_pool_fragments_total", ""),
+            ejections: of("beltway_kv_pool_ejections_total", ""),
+            forward_errors: of("beltway_kv_pool_forward_errors_total", ""),
+            client_time: numbers.times("beltway_kv_pool_client_seconds", &format!("{}\0", facts.name)),
+            servers: facts.servers.iter().map(|name| self.server(&facts.name, name, numbers, threads)).collect(),
+        }
+    }
+
+    fn server(&self, pool: &str, name: &str, numbers: &Numbers<'_>, threads: u64) -> KvServerReport {
+        let labels = format!("{pool}\0{name}\0");
+        let of = |name: &str| numbers.number(name, &labels);
+        let (ejected, down) = (of("beltway_kv_server_ejected_threads"), of("beltway_kv_server_down_threads"));
+        let state = match (ejected, down) {
+            (0, 0) => "live".to_owned(),
+            (0, down) if down == threads => "down".to_owned(),
+            (ejected, _) if ejected == threads => "ejected".to_owned(),
+            (ejected, down) => format!("live on {} of {threads} threads", threads.saturating_sub(ejected + down)),
+        };
+        KvServerReport {
+            name: name.to_owned(),
+            state,
+            ejected_threads: ejected,
+            ejected_at_us: self.shared.ejected_at(pool, name).map_or(0, WallTime::as_micros),
+            connections: of("beltway_kv_server_connections"),
+            connects: of("beltway_kv_server_connects_total"),
+            closed: numbers.number("beltway_kv_server_ends_total", &format!("{labels}closed\0")),
+            failed: numbers.number("beltway_kv_server_ends_total", &format!("{labels}failed\0")),
+            timed_out: of("beltway_kv_server_timeouts_total"),
+            requests: of("beltway_kv_server_sent_requests_total"),
+            request_bytes: of("beltway_kv_server_sent_bytes_total"),
+            responses: of("beltway_kv_server_replies_total"),
+            response_bytes: of("beltway_kv_server_reply_bytes_total"),
+            error_replies: of("beltway_kv_server_error_replies_total"),
+            in_queue: of("beltway_kv_server_in_queue"),
+            in_queue_bytes: of("beltway_kv_server_in_queue_bytes"),
+            out_queue: of("beltway_kv_server_out_queue"),
+            out_queue_bytes: of("beltway_kv_server_out_queue_bytes"),
+            queue_time: numbers.times("beltway_kv_server_queue_seconds", &labels),
+            time: numbers.times("beltway_kv_server_seconds", &labels),
+            uncounted: !numbers.has("beltway_kv_server_connections", &labels),
+        }
+    }
+
+    /// twemproxy's line.
+    pub(crate) fn line(&self) -> String {
+        let report = self.report();
+        let now = SystemClock.wall();
+        let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
+        let since = WallTime::from_micros(snapshot.started_micros);
+        let seconds = |time: WallTime| u64::try_from(time.as_secs()).unwrap_or(0);
+        // twemproxy counts its listeners with the connections.
+        let listeners = report.pools.len() as u64;
+        let connects: u64 = report.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.connects).sum();
+        let open =
+            snapshot.gauge("beltway_kv_client_connections_open") + snapshot.gauge("beltway_kv_server_connections_open");
+        Report {
+            source: self.source.clone(),
+            version: TWEMPROXY.to_owned(),
+            uptime: seconds(now).saturating_sub(seconds(since)),
+            timestamp: seconds(now),
+            total_connections: listeners + connects + snapshot.counter("beltway_kv_client_connections_total"),
+            curr_connections: listeners + u64::try_from(open).unwrap_or(0),
+            pools: report.pools.iter().map(as_twemproxy).collect(),
+        }
+        .line()
+    }
+}
+
+fn as_twemproxy(pool: &KvPoolReport) -> PoolReport {
+    let server = |server: &KvServerReport| {
+        let numbers = ServerNumbers {
+            server_eof: server.closed,
+            server_err: server.failed,
+            server_timedout: server.timed_out,
+            server_connections: server.connections,
+            server_ejected_at: u64::try_from(server.ejected_at_us).unwrap_or(0),
+            requests: server.requests,
+            request_bytes: server.request_bytes,
+            responses: server.responses,
+            response_bytes: server.response_bytes,
+            in_queue: server.in_queue,
+            in_queue_bytes: server.in_queue_bytes,
+            out_queue: server.out_queue,
+            out_queue_bytes: server.out_queue_bytes,
+        };
+        (server.name.clone(), numbers)
+    };
+    PoolReport {
+        name: pool.name.clone(),
+        numbers: PoolNumbers {
+            client_eof: pool.client_eof,
+            client_err: pool.client_err,
+            client_connections: pool.clients,
+            server_ejects: pool.ejections,
+            forward_error: pool.forward_errors,
+            fragments: pool.fragments,
+        },
+        servers: pool.servers.iter().map(server).collect(),
+    }
+}
+
+/// Numbers by name and the values of their labels, each with a zero behind it.
+struct Numbers<'s>(HashMap<(&'s str, String), &'s Value>);
+
+impl<'s> Numbers<'s> {
+    fn index(snapshot: &'s Snapshot) -> Self {
+        let ours = snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_"));
+        let labels =
+            |labels: &[(String, String)]| labels.iter().flat_map(|(_, value)| [value.as_str(), "\0"]).collect();
+        Self(ours.map(|metric| ((metric.name.as_str(), labels(&metric.labels)), &metric.value)).collect())
+    }
+
+    fn find(&self, name: &str, labels: &str) -> Option<&'s Value> {
+        self.0.get(&(name, labels.to_owned())).copied()
+    }
+
+    fn has(&self, name: &str, labels: &str) -> bool {
+        self.find(name, labels).is_some()
+    }
+
+    fn number(&self, name: &str, labels: &str) -> u64 {
+        match self.find(name, labels) {
+            Some(Value::Counter(count)) => *count,
+            // Threads that are read at different moments may make it negative for once.
+            Some(Value::Gauge(value)) => u64::try_from(*value).unwrap_or(0),
+            Some(Value::Histogram(_)) | None => 0,
+        }
+    }
+
+    fn times(&self, name: &str, labels: &str) -> Times {
+        match self.find(name, labels) {
+            Some(Value::Histogram(distribution)) => times(distribution),
+            _ => Times::default(),
+        }
+    }
+}
+
+fn times(of: &Distribution) -> Times {
+    let micros = |nanos: Option<u64>| nanos.unwrap_or(0) / 1_000;
+    Times {
+        count: of.count(),
+        mean_us: micros(of.mean()),
+        p50_us: micros(of.quantile(500)),
+        p99_us: micros(of.quantile(990)),
+        p999_us: micros(of.quantile(999)),
+    }
+}
+
+/// Those that were called, the one that took the most time first.
+fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
+    let mut found: HashMap<(&str, &str), KvCommandReport> = HashMap::new();
+    for metric in snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_command_")) {
+        let label = |wanted: &str| metric.labels.iter().find(|(key, _)| key == wanted).map_or("", |(_, text)| text);
+        let Value::Counter(value) = metric.value else { continue };
+        let (protocol, name) = (label("protocol"), label("command"));
+        let report = found.entry((protocol, name)).or_insert_with(|| KvCommandReport {
+            protocol: protocol.to_owned(),
+            name: name.to_owned(),
+            ..KvCommandReport::default()
+        });
+        match metric.name.as_str() {
+            "beltway_kv_command_calls_total" => report.calls = value,
+            "beltway_kv_command_error_replies_total" => report.error_replies = value,
+            _ => report.total_us = value / 1_000,
+        }
+    }
+    let mut called: Vec<_> = found.into_values().filter(|report| report.calls > 0).collect();
+    called.sort_by(|a, b| b.total_us.cmp(&a.total_us).then_with(|| a.name.cmp(&b.name)));
+    called
+}

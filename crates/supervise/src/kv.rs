@@ -1,0 +1,152 @@
+//! What the server tells of its pools on its control socket, and what it may be told to do with their servers.
+
+use serde::{Deserialize, Serialize};
+
+/// What may be asked of the key-value engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvQuestion {
+    /// How it is, and what was counted. Answered by a [`KvReport`].
+    Report,
+    /// Take a server out of its ring until it is restored by hand, or take it back, on every event thread.
+    Hold {
+        /// The pool; none: the one pool that has such a server.
+        pool: Option<String>,
+        /// The server, by the name that places its keys.
+        server: String,
+        /// Out, or back.
+        out: bool,
+    },
+}
+
+/// All pools.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvReport {
+    /// Event threads.
+    pub threads: u64,
+    /// The pools, in the configuration's order.
+    pub pools: Vec<KvPoolReport>,
+    /// Commands that were sent to servers, the one that took the most time first.
+    pub commands: Vec<KvCommandReport>,
+}
+
+/// One pool, all threads together, since the server started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvPoolReport {
+    /// Its name.
+    pub name: String,
+    /// `redis` or `memcached`.
+    pub protocol: String,
+    /// Where its clients connect.
+    pub listen: String,
+    /// Clients now.
+    pub clients: u64,
+    /// Clients that connected.
+    pub clients_total: u64,
+    /// Clients that closed their connection.
+    pub client_eof: u64,
+    /// Clients whose connection failed.
+    pub client_err: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes from clients.
+    pub received_bytes: u64,
+    /// Bytes to clients.
+    pub sent_bytes: u64,
+    /// Reads that found something.
+    pub hits: u64,
+    /// Reads that found nothing.
+    pub misses: u64,
+    /// Parts of requests that were split.
+    pub fragments: u64,
+    /// Times a server was ejected.
+    pub ejections: u64,
+    /// Requests that no server answered.
+    pub forward_errors: u64,
+    /// From request to reply, as clients see it.
+    pub client_time: Times,
+    /// The servers, in the configuration's order.
+    pub servers: Vec<KvServerReport>,
+}
+
+/// One server of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvServerReport {
+    /// The name that places its keys.
+    pub name: String,
+    /// `live`, `down`, `ejected`, or `live on N of M threads`.
+    pub state: String,
+    /// Event threads on which it is out of its ring.
+    pub ejected_threads: u64,
+    /// When it was last ejected: microseconds since 1970; 0: never.
+    pub ejected_at_us: i64,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections that were begun.
+    pub connects: u64,
+    /// Connections that it closed.
+    pub closed: u64,
+    /// Connections that failed.
+    pub failed: u64,
+    /// Requests whose time was over.
+    pub timed_out: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// Bytes of them.
+    pub request_bytes: u64,
+    /// Replies.
+    pub responses: u64,
+    /// Bytes of them.
+    pub response_bytes: u64,
+    /// Replies that are errors.
+    pub error_replies: u64,
+    /// Requests that wait to be sent.
+    pub in_queue: u64,
+    /// Bytes of them.
+    pub in_queue_bytes: u64,
+    /// Requests that wait for their reply.
+    pub out_queue: u64,
+    /// Bytes of them.
+    pub out_queue_bytes: u64,
+    /// How long the first request of a batch waited to be sent.
+    pub queue_time: Times,
+    /// From arrival to reply.
+    pub time: Times,
+    /// It came by a reload, and counts together with others of that kind: its own numbers begin with the next restart.
+    pub uncounted: bool,
+}
+
+/// How long something took, in microseconds; 0 when it never happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Times {
+    /// How often.
+    pub count: u64,
+    /// On average.
+    pub mean_us: u64,
+    /// Half of all took no longer.
+    pub p50_us: u64,
+    /// 99 of 100 took no longer.
+    pub p99_us: u64,
+    /// 999 of 1000 took no longer.
+    pub p999_us: u64,
+}
+
+/// One command.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvCommandReport {
+    /// `redis` or `memcached`.
+    pub protocol: String,
+    /// Its name.
+    pub name: String,
+    /// How often servers answered it.
+    pub calls: u64,
+    /// Answers that are errors.
+    pub error_replies: u64,
+    /// From arrival to reply, all together.
+    pub total_us: u64,
+}
