@@ -15,6 +15,11 @@ pub const TAGS_MAX: usize = 128;
 /// Bytes of all tags of one alternate together, at most.
 pub const TAGS_BYTES_MAX: usize = 8 << 10;
 
+/// So much of a record is brought closer at a look-up: what most take.
+const RECORD_WARM_MAX: usize = 512;
+/// So much of a body: what a processor can have on its way at once. What is behind follows by itself.
+const BODY_WARM_MAX: usize = 1 << 10;
+
 /// Why tags are refused. Whoever cannot index an object's tags must not store it: a purge would miss it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TagsError {
@@ -106,6 +111,13 @@ pub(crate) struct Alternate {
 impl Alternate {
     pub(crate) fn bytes(&self) -> u64 {
         self.charge.bytes() + self.body.memory()
+    }
+
+    /// Has what is read of it next brought closer, all at once: record and body lie elsewhere.
+    #[inline]
+    pub(crate) fn warm(&self) {
+        buf::prefetch(&self.metadata[..self.metadata.len().min(RECORD_WARM_MAX)]);
+        self.body.warm(BODY_WARM_MAX);
     }
 
     pub(crate) fn marks(&self) -> u32 {

@@ -191,6 +191,14 @@ impl Body {
         Some(fragment.part(usize::try_from(place - start).ok()?..fragment.len()))
     }
 
+    /// Has the first `max` bytes brought closer, as far as they lie in memory of their own: they are sent soon.
+    #[inline]
+    pub(crate) fn warm(&self, max: usize) {
+        if let Held::One(Fragment { memory: Memory::Heap(bytes), .. }) = &self.held {
+            buf::prefetch(&bytes[..bytes.len().min(max)]);
+        }
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory(&self) -> u64 {
         self.charge.bytes() + self.arena_bytes

@@ -21,6 +21,7 @@ use base::Instant;
 use crate::alternate::Tags;
 use crate::body::{Body, Fragment};
 use crate::budget::Charge;
+use crate::describe::FetchDescription;
 use crate::store::Reason;
 use crate::worth::Progress;
 use crate::write::Head;
@@ -166,12 +167,21 @@ impl Flight {
         matches!(self.stage, Stage::Ended(_))
     }
 
-    pub(crate) fn describe(&self) -> (&'static str, u64) {
-        match &self.stage {
-            Stage::AwaitHead => ("awaits the head", 0),
-            Stage::Vacant { .. } => ("changes its writer", 0),
-            Stage::Streaming(stream) => ("streams", stream.total),
-            Stage::Ended(_) => ("over", 0),
+    pub(crate) fn describe(&self, primary: bool, now: Instant) -> FetchDescription {
+        let (state, stream) = match &self.stage {
+            Stage::AwaitHead => ("awaits the head", None),
+            Stage::Vacant { .. } => ("changes its writer", None),
+            Stage::Streaming(stream) => ("streams", Some(stream)),
+            Stage::Ended(_) => ("over", None),
+        };
+        FetchDescription {
+            primary,
+            state,
+            followers: self.seated,
+            length: stream.map_or(0, |stream| stream.total),
+            expected: stream.and_then(|stream| stream.expected),
+            silent: self.progress.map_or(Duration::ZERO, |progress| now.since(progress)),
+            not_kept: stream.and_then(|stream| stream.not_kept),
         }
     }
 

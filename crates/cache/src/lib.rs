@@ -18,6 +18,7 @@
 mod alternate;
 mod body;
 mod budget;
+mod describe;
 mod flight;
 mod follow;
 mod gate;
@@ -32,15 +33,14 @@ mod write;
 
 pub use alternate::{Alternates, Candidate, Choose, Hit, Seen, TAGS_BYTES_MAX, TAGS_MAX, Tags, TagsError};
 pub use body::{Body, Fragment, Fragments};
+pub use describe::{AlternateDescription, DeclinedDescription, Description, FetchDescription};
 pub use follow::{Cut, Follower, FollowerHead, Next};
 pub use gate::{Gate, GateNumbers, Permit, Refused};
 pub use key::{Key, Lane};
 pub use metrics::{Cache, Numbers, Publisher};
 pub use ram::{RamOptions, RamStore};
 pub use ramp::{Ramp, RampOptions};
-pub use store::{
-    AlternateDescription, Description, Entrance, FetchDescription, Found, LookUp, Purge, Reason, Role, Store,
-};
+pub use store::{Entrance, Found, LookUp, Purge, Reason, Role, Store};
 pub use wait::Awaited;
 pub use worth::{ALONE_BYTES_MAX, Progress};
 pub use write::{Head, Kept, Writer};

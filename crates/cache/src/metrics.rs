@@ -12,6 +12,10 @@ stats::metrics! {
     gauge USED = "beltway_cache_used_bytes" in Bytes;
     /// Bytes the cache may use.
     gauge BUDGET = "beltway_cache_budget_bytes" in Bytes;
+    /// Bytes of those in use that are blocks of long bodies.
+    gauge BLOCKS = "beltway_cache_block_bytes" in Bytes;
+    /// Fetches under way that others may follow.
+    gauge FETCHES = "beltway_cache_fetches";
     /// Look-ups by whether the key was there.
     counter FOUND = "beltway_cache_lookups_total" { result = "found" };
     /// Look-ups by whether the key was there.
@@ -22,6 +26,8 @@ stats::metrics! {
     counter REFRESHED = "beltway_cache_refreshed_total";
     /// Fetched wholly and not stored: the budget, a purge, or others were in the way.
     counter NOT_STORED = "beltway_cache_not_stored_total";
+    /// Objects that were used while they were new, and stay in the main queue.
+    counter PROMOTED = "beltway_cache_promoted_total";
     /// Objects evicted, by the queue they were in.
     counter EVICTED_SMALL = "beltway_cache_evicted_total" { queue = "small" };
     /// Objects evicted, by the queue they were in.
@@ -48,7 +54,7 @@ stats::metrics! {
 
 macro_rules! numbers {
     ($($(#[$doc:meta])* $field:ident = $row:ident),+ $(,)?) => {
-        /// What was counted since the start, and three levels of now.
+        /// What was counted since the start, and the levels of now.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         pub struct Numbers {
             /// Keys stored now.
@@ -57,6 +63,10 @@ macro_rules! numbers {
             pub used: u64,
             /// Bytes that may be used.
             pub budget: u64,
+            /// Bytes of those in use that are blocks of long bodies.
+            pub blocks: u64,
+            /// Fetches under way now.
+            pub fetches: u64,
             $($(#[$doc])* pub $field: u64),+
         }
 
@@ -74,6 +84,8 @@ macro_rules! numbers {
                 cells.set(Cache::OBJECTS, now.objects);
                 cells.set(Cache::USED, now.used);
                 cells.set(Cache::BUDGET, now.budget);
+                cells.set(Cache::BLOCKS, now.blocks);
+                cells.set(Cache::FETCHES, now.fetches);
                 self.last = *now;
             }
         }
@@ -91,6 +103,8 @@ numbers! {
     refreshed = REFRESHED,
     /// Fetched wholly and not stored.
     not_stored = NOT_STORED,
+    /// Objects that went from the small queue to the main one.
+    promoted = PROMOTED,
     /// Objects evicted from the small queue.
     evicted_small = EVICTED_SMALL,
     /// Objects evicted from the main queue.

@@ -14,11 +14,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use base::Instant;
 
 use crate::alternate::{Choose, Hit, Seen};
+use crate::describe::Description;
 use crate::follow::Follower;
 use crate::key::{Key, Lane};
 use crate::metrics::Numbers;
@@ -178,47 +178,4 @@ pub enum Reason {
     Incomplete,
     /// Others changed the key's alternates over and over meanwhile.
     Contended,
-}
-
-/// What is known of a key.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Description {
-    /// The stored alternates.
-    pub alternates: Vec<AlternateDescription>,
-    /// In which queue it waits; none when nothing is stored.
-    pub queue: Option<&'static str>,
-    /// Uses that count for keeping it, at most 3.
-    pub uses: u8,
-    /// Fetches under way, one per lane.
-    pub fetches: Vec<FetchDescription>,
-    /// Remembered as not to be waited for, why, and how much longer.
-    pub declined: Option<(Reason, Duration)>,
-}
-
-/// What is known of an alternate.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AlternateDescription {
-    /// The engine's record.
-    pub metadata: Arc<[u8]>,
-    /// Since it was stored.
-    pub age: Duration,
-    /// Bytes of body held.
-    pub length: u64,
-    /// Bytes of memory.
-    pub bytes: u64,
-    /// Whether the body is complete.
-    pub complete: bool,
-    /// Whether it is marked stale.
-    pub stale: bool,
-}
-
-/// What is known of a fetch.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FetchDescription {
-    /// What it waits for.
-    pub state: &'static str,
-    /// Who reads along.
-    pub followers: usize,
-    /// Bytes of body that came.
-    pub length: u64,
 }

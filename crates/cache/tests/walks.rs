@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use base::{ByteCount, Instant};
 use cache::{
-    Alternates, Cut, Entrance, Found, Head, Hit, Kept, Key, Lane, Next, Purge, RamOptions, RamStore, Reason, Role,
-    Seen, Store, Tags, Writer,
+    Alternates, Cut, DeclinedDescription, Entrance, FetchDescription, Found, Head, Hit, Kept, Key, Lane, Next, Purge,
+    RamOptions, RamStore, Reason, Role, Seen, Store, Tags, Writer,
 };
 use cache::{Follower, FollowerHead};
 
@@ -275,7 +275,8 @@ fn requests_for_what_is_not_storable_do_not_wait_for_one_another() {
     let learned = poll(&bell, waiting.head());
     assert!(matches!(learned, Poll::Ready(FollowerHead::Bypass(Reason::Engine(3)))));
     assert!(matches!(store.enter(entrance(key, 59)), Role::Bypass(Reason::Engine(3), _)));
-    assert_eq!(store.describe(key, at(58)).unwrap().declined, Some((Reason::Engine(3), Duration::from_secs(2))));
+    let declined = DeclinedDescription { primary: true, reason: Reason::Engine(3), left: Duration::from_secs(2) };
+    assert_eq!(store.describe(key, at(58)).unwrap().declined, [declined]);
     // It turns out storable after all: the memory ends.
     let Role::Bypass(_, mut alone) = store.enter(entrance(key, 59)) else { panic!("still known") };
     assert_eq!(alone.start(head(b"h", None), at(59)), Kept::Yes);
@@ -508,4 +509,60 @@ fn a_long_body_lies_in_few_fragments_and_followers_read_it_as_it_comes() {
     assert!((6 * MIB..10 * MIB).contains(&(store.used().0 - empty.0)), "{}", store.used().0);
     store.clear();
     assert_eq!(store.used(), empty);
+}
+
+#[test]
+fn a_description_tells_all_there_is_and_changes_nothing() {
+    let (store, key) = (store(), Key::of(b"/a"));
+    assert!(store.describe(key, at(0)).is_none());
+    fill(&store, key, b"one", Tags::new([&b"news"[..]]).unwrap(), &[1; 5_000]);
+    let hit = find(&store, key).unwrap();
+    find(&store, key).unwrap();
+    store.mark_stale(&hit);
+    let seen = find(&store, key).unwrap().seen();
+    let lane = Lane::of(b"gzip");
+    let Role::Writer(mut writer) = store.enter(Entrance { key, lane, seen, now: at(10) }) else { panic!("a writer") };
+    let Role::Follow(_follower) = store.enter(Entrance { key, lane, seen, now: at(11) }) else { panic!("a follower") };
+    writer.start(head(b"two", Some(9)), at(12));
+    writer.append(b"abc", at(13));
+    for _ in 0..2 {
+        let told = store.describe(key, at(20)).unwrap();
+        let one = &told.alternates[0];
+        assert_eq!((told.alternates.len(), told.queue, told.uses, told.hits), (1, Some("small"), 3, 3));
+        assert_eq!(
+            (&*one.metadata, one.stored, one.age, one.length),
+            (&b"one"[..], at(0), Duration::from_secs(20), 5_000)
+        );
+        assert_eq!((one.complete_length, one.complete, one.stale, one.busy), (Some(5_000), true, true, true));
+        assert!(one.tags.contains(b"news") && one.bytes > 5_000);
+        let fetch = FetchDescription {
+            primary: false,
+            state: "streams",
+            followers: 1,
+            length: 3,
+            expected: Some(9),
+            silent: Duration::from_secs(7),
+            not_kept: None,
+        };
+        assert_eq!(told.fetches, [fetch]);
+    }
+    drop(hit);
+    assert!(!store.describe(key, at(20)).unwrap().alternates[0].busy);
+    let numbers = store.numbers();
+    assert_eq!((numbers.objects, numbers.fetches, numbers.found), (1, 1, 3));
+    drop(writer);
+    assert_eq!((store.numbers().fetches, store.describe(key, at(20)).unwrap().fetches), (0, vec![]));
+}
+
+#[test]
+fn a_budget_that_grows_has_huge_pages_for_what_comes_then() {
+    let store = RamStore::new(RamOptions::new(ByteCount(8 * MIB), 1));
+    store.set_budget(ByteCount(256 * MIB));
+    fill(&store, Key::of(b"/a"), b"h", Tags::NONE, &vec![7; 3_000_000]);
+    assert_eq!(store.numbers().blocks, 4 * MIB, "{:?}", store.arena_error());
+    let hit = find(&store, Key::of(b"/a")).unwrap();
+    assert!(hit.body().fragments(0..u64::MAX).all(|fragment| fragment.chunk().lendable().is_some()));
+    drop(hit);
+    store.clear();
+    assert_eq!(store.numbers().blocks, 0);
 }

@@ -61,6 +61,12 @@ impl Declined {
         self.places[self.set(key)].iter().find(known).map(|place| (place.reason, place.until - now))
     }
 
+    /// Each lane of a key that need not be waited for.
+    pub(crate) fn lanes(&self, key: Key, now: Instant) -> impl Iterator<Item = (Lane, Reason, Duration)> {
+        let known = self.places[self.set(key)].iter().filter(move |place| place.key == key && place.until > now);
+        known.map(move |place| (place.lane, place.reason, place.until - now))
+    }
+
     /// Forgets it: something was stored, or it was purged.
     pub(crate) fn forget(&mut self, key: Key, lane: Option<Lane>) {
         let set = self.set(key);
@@ -94,6 +100,10 @@ mod tests {
         assert_eq!(declined.recall(key, Lane::PRIMARY, at(9)), Some((Reason::Engine(7), Duration::from_secs(1))));
         assert_eq!(declined.recall(key, Lane::PRIMARY, at(10)), None);
         assert_eq!(declined.recall(key, Lane::of(b"x"), at(9)), None);
+        declined.remember(key, Lane::of(b"x"), Reason::TooLarge, at(12));
+        assert_eq!(declined.lanes(key, at(9)).count(), 2);
+        let later: Vec<_> = declined.lanes(key, at(10)).collect();
+        assert_eq!(later, [(Lane::of(b"x"), Reason::TooLarge, Duration::from_secs(2))]);
         declined.forget(key, None);
         assert_eq!(declined.recall(key, Lane::PRIMARY, at(9)), None);
     }

@@ -87,14 +87,16 @@ impl Inside {
 
     /// Room for `bytes` of a long body, evicting for it if need be; none when there are no huge pages to be had.
     pub(crate) fn large_piece(&self, bytes: usize) -> Option<Appender> {
-        let arena = self.arena.as_ref()?;
+        if self.arenas.is_empty() {
+            return None;
+        }
         let mut spare = BUSY_SPARED_MAX;
         for _ in 0..STEPS_MAX {
-            if let Some(piece) = arena.allocate(bytes) {
+            if let Some(piece) = self.arenas.allocate(bytes) {
                 return Some(piece);
             }
             if self.budget.take(BLOCK as u64) {
-                let piece = arena.allocate_in_new_block(bytes);
+                let piece = self.arenas.allocate_in_new_block(bytes);
                 if piece.is_none() {
                     self.budget.give(BLOCK as u64);
                 }
@@ -140,7 +142,10 @@ impl Inside {
             });
             match step {
                 Step::Empty => None,
-                Step::Spared => Some(None),
+                Step::Spared { promoted } => {
+                    shard.counts.promoted += u64::from(promoted);
+                    Some(None)
+                }
                 Step::Evicted { value, bytes } => {
                     match queue {
                         Queue::Small => shard.counts.evicted_small += 1,

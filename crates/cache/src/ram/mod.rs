@@ -10,6 +10,7 @@
 //! A shard's lock is held for a probe and a reference count, or for relinking: nothing is woken, freed or read under
 //! it. It holds complete bodies and beginnings of bodies; a piece from the middle of one is refused.
 
+mod arenas;
 mod declined;
 mod enter;
 mod evict;
@@ -29,19 +30,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{ByteCount, Instant};
-use sys::arena::{Arena, BLOCK};
 
 use crate::alternate::{Alternates, Choose, Entry, Hit, Seen};
 use crate::budget::{Budget, Charge};
+use crate::describe::{AlternateDescription, DeclinedDescription, Description, FETCHES_DESCRIBED_MAX};
 use crate::key::{Key, Lane};
 use crate::metrics::Numbers;
+use crate::ram::arenas::Arenas;
 use crate::ram::declined::Declined;
 use crate::ram::evict::SmallShare;
 use crate::ram::purges::Purges;
 use crate::ram::shard::{ShardCell, Tide, Totals};
-use crate::store::{
-    AlternateDescription, Description, Entrance, FetchDescription, Found, LookUp, Purge, Reason, Role, Store,
-};
+use crate::store::{Entrance, Found, LookUp, Purge, Reason, Role, Store};
 
 pub(crate) use land::Landing;
 
@@ -53,8 +53,6 @@ const SHARDS_MAX: usize = 1 << 12;
 const DECLINED_SHARE: u64 = 64;
 /// Declined keys remembered per shard, at most.
 const DECLINED_MAX: u64 = 4_096;
-/// A smaller budget is not given out in blocks of 2 MiB.
-const ARENA_BUDGET_MIN: u64 = 32 * BLOCK as u64;
 /// Without a setting, one object takes at most one part in this many of the budget: as much as the small queue.
 const OBJECT_SHARE: u64 = 10;
 
@@ -110,8 +108,7 @@ pub(crate) struct Inside {
     shard_mask: usize,
     budget: Arc<Budget>,
     /// Memory of long bodies, charged by the block.
-    arena: Option<Arena>,
-    arena_error: Option<io::Error>,
+    arenas: Arenas,
     options: RamOptions,
     totals: Totals,
     pub(crate) purges: Purges,
@@ -141,10 +138,8 @@ impl RamStore {
         let fixed = (shards * (size_of::<ShardCell>() + Declined::bytes(declined))) as u64;
         // A budget too small for an empty store holds nothing at all.
         let fixed = if budget.take(fixed) { fixed } else { 0 };
-        let (arena, arena_error) = match arena(&budget) {
-            Ok(arena) => (arena, None),
-            Err(error) => (None, Some(error)),
-        };
+        let arenas = Arenas::new(&budget);
+        arenas.reserve(budget.limit());
         Self(Arc::new(Inside {
             shards: (0..shards).map(|_| ShardCell::new(&budget, declined)).collect(),
             shard_mask: shards - 1,
@@ -156,8 +151,7 @@ impl RamStore {
             handed_over: AtomicU64::new(0),
             lagged: AtomicU64::new(0),
             _fixed: Charge::of_taken(&budget, fixed),
-            arena,
-            arena_error,
+            arenas,
             budget,
             options,
         }))
@@ -166,6 +160,7 @@ impl RamStore {
     /// Changes the budget. What is above a smaller one is evicted before this returns, as far as nobody reads it.
     pub fn set_budget(&self, budget: ByteCount) {
         self.0.budget.set_limit(budget.0);
+        self.0.arenas.reserve(budget.0);
         self.0.evict_to_fit();
     }
 
@@ -179,7 +174,7 @@ impl RamStore {
     /// in the log; all else works the same.
     #[must_use]
     pub fn arena_error(&self) -> Option<&io::Error> {
-        self.0.arena_error.as_ref()
+        self.0.arenas.error()
     }
 
     /// Longest body that is kept.
@@ -187,14 +182,6 @@ impl RamStore {
     pub fn object_max(&self) -> ByteCount {
         ByteCount(self.0.object_max())
     }
-}
-
-/// Huge pages for long bodies, when the budget is worth it.
-fn arena(budget: &Arc<Budget>) -> io::Result<Option<Arena>> {
-    let bytes = budget.limit();
-    let charged = Arc::clone(budget);
-    let on_release = Box::new(move || charged.give(BLOCK as u64));
-    if bytes < ARENA_BUDGET_MIN { Ok(None) } else { Arena::reserve(bytes, on_release).map(Some) }
 }
 
 impl Store for RamStore {
@@ -254,6 +241,9 @@ impl Inside {
         let (entry, seen) = (stored.entry.clone(), Seen(stored.version));
         shard.counts.found += 1;
         drop(guard);
+        if let Entry::One(one) = &entry {
+            one.warm();
+        }
         let Some(chosen) = choose.choose(Alternates::new(&entry)) else { return Found::Miss(seen) };
         let alternate = match entry {
             Entry::One(one) if chosen == 0 => one,
@@ -304,39 +294,53 @@ impl Inside {
         let guard = self.cell(key).lock();
         let entry = guard.table.peek(key).map(|stored| stored.entry.clone());
         let standing = guard.table.standing(key);
-        let declined = guard.declined.recall(key, Lane::PRIMARY, now);
-        let fills: Vec<_> = guard.flights.values().filter(|fill| fill.key == key).map(Arc::clone).collect();
+        let declined: Vec<_> = guard.declined.lanes(key, now).collect();
+        let of_key = guard.flights.values().filter(|fill| fill.key == key);
+        let fills: Vec<_> = of_key.take(FETCHES_DESCRIBED_MAX).map(Arc::clone).collect();
         drop(guard);
-        if entry.is_none() && fills.is_empty() && declined.is_none() {
+        if entry.is_none() && fills.is_empty() && declined.is_empty() {
             return None;
         }
+        // Its own hold on a shared list is no use of what is in it.
         let alternates = entry.iter().flat_map(|entry| entry.alternates()).map(|one| AlternateDescription {
             metadata: Arc::clone(&one.metadata),
-            age: now - one.stored,
+            stored: one.stored,
+            age: now.since(one.stored),
             length: one.body.held().end,
+            complete_length: one.body.complete_length(),
             bytes: one.bytes(),
             complete: one.body.is_complete(),
             stale: one.marks() > 0,
+            tags: one.tags.clone(),
+            busy: Arc::strong_count(one) > 1 + usize::from(matches!(entry, Some(Entry::One(_)))),
         });
-        let fetches = fills.iter().map(|fill| {
-            let flight = fill.lock();
-            let (state, length) = flight.describe();
-            FetchDescription { state, followers: flight.followers(), length }
+        let fetches = fills.iter().map(|fill| fill.lock().describe(fill.lane == Lane::PRIMARY, now));
+        let declined = declined.into_iter().map(|(lane, reason, left)| DeclinedDescription {
+            primary: lane == Lane::PRIMARY,
+            reason,
+            left,
         });
         Some(Description {
             alternates: alternates.collect(),
-            queue: standing.map(|(queue, _)| queue.name()),
-            uses: standing.map_or(0, |(_, uses)| uses),
+            queue: standing.map(|standing| standing.queue.name()),
+            uses: standing.map_or(0, |standing| standing.uses),
+            hits: standing.map_or(0, |standing| standing.hits),
             fetches: fetches.collect(),
-            declined,
+            declined: declined.collect(),
         })
     }
 
     fn numbers(&self) -> Numbers {
-        let mut numbers = Numbers { used: self.budget.used(), budget: self.budget.limit(), ..Numbers::default() };
+        let mut numbers = Numbers {
+            used: self.budget.used(),
+            budget: self.budget.limit(),
+            blocks: self.arenas.bytes(),
+            ..Numbers::default()
+        };
         for cell in &self.shards {
             let shard = cell.lock();
             numbers.objects += shard.table.len() as u64;
+            numbers.fetches += shard.flights.len() as u64;
             numbers.add_counts(&shard.counts);
         }
         numbers.handed_over += self.handed_over.load(Ordering::Relaxed);

@@ -51,6 +51,18 @@ struct Slot<T> {
     older: SlotNumber,
     queue: Queue,
     uses: u8,
+    /// Since it was put in.
+    hits: u32,
+}
+
+/// Where an object stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Standing {
+    pub(crate) queue: Queue,
+    /// Uses that count for keeping it.
+    pub(crate) uses: u8,
+    /// Uses in all since it was put in.
+    pub(crate) hits: u32,
 }
 
 #[derive(Debug)]
@@ -88,8 +100,8 @@ pub(crate) type Known = Option<(Queue, u64)>;
 pub(crate) enum Step<T> {
     /// The queue is empty.
     Empty,
-    /// The oldest stays, by its uses, and is no longer the oldest.
-    Spared,
+    /// The oldest stays, by its uses, and is no longer the oldest. `promoted`: it left the small queue for the main one.
+    Spared { promoted: bool },
     /// The oldest goes.
     Evicted { value: T, bytes: u64 },
 }
@@ -175,6 +187,7 @@ impl<T> Queues<T> {
         if slot.uses < USES_MAX {
             slot.uses += 1;
         }
+        slot.hits = slot.hits.saturating_add(1);
         slot.value.as_ref()
     }
 
@@ -184,8 +197,9 @@ impl<T> Queues<T> {
     }
 
     /// Its place in the order of things.
-    pub(crate) fn standing(&self, key: Key) -> Option<(Queue, u8)> {
-        self.find(key).map(|slot| (self.slots[slot as usize].queue, self.slots[slot as usize].uses))
+    pub(crate) fn standing(&self, key: Key) -> Option<Standing> {
+        let slot = &self.slots[self.find(key)? as usize];
+        Some(Standing { queue: slot.queue, uses: slot.uses, hits: slot.hits })
     }
 
     /// What is under `key`, to be changed; then say by [`Queues::resize`] what it weighs.
@@ -215,7 +229,7 @@ impl<T> Queues<T> {
             Some((Queue::Small, age)) if age <= reach => Queue::Main,
             _ => Queue::Small,
         };
-        let slot = Slot { key, value: Some(value), bytes, stamp, newer: NONE, older: NONE, queue, uses: 0 };
+        let slot = Slot { key, value: Some(value), bytes, stamp, newer: NONE, older: NONE, queue, uses: 0, hits: 0 };
         let number = if self.free == NONE {
             self.slots.push(slot);
             SlotNumber::try_from(self.slots.len() - 1).unwrap_or(NONE)
@@ -298,7 +312,7 @@ impl<T> Queues<T> {
             self.unlink(number);
             self.slots[number as usize].stamp = stamp;
             self.link(number, Queue::Main);
-            return Step::Spared;
+            return Step::Spared { promoted: queue == Queue::Small };
         }
         let fingerprint = slot.key.fingerprint();
         self.ghost.remember(fingerprint, queue, evicted);
