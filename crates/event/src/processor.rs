@@ -46,7 +46,9 @@ pub struct ProcessorOptions {
     pub net: usize,
     /// Threads of ET_TASK; at least one is started.
     pub task: usize,
-    /// Ties each ET_NET thread to a core of its own, when there are at least as many cores as threads.
+    /// Ties each ET_NET thread to a core of its own, in the order of the affinity mask. Not when the mask has fewer
+    /// cores than there are threads, or a cgroup's quota is worth less than the mask: then the cores belong to others
+    /// too, and two processes that are tied to the same ones would share them while others idle.
     pub pin: bool,
     /// From which each thread's seed is drawn.
     pub seed: u64,
@@ -59,6 +61,11 @@ pub fn cores_usable() -> usize {
     let mask = sys::thread::cores().len().max(1);
     // The standard library reads the quotas of both cgroup versions, up to the root.
     std::thread::available_parallelism().map_or(mask, |quota| quota.get().min(mask))
+}
+
+/// The cores to tie so many threads to, one each; none when they are not to be tied.
+fn cores_to_pin(count: usize, mask: Vec<usize>, usable: usize) -> Vec<usize> {
+    if mask.len() < count || usable < mask.len() { Vec::new() } else { mask }
 }
 
 struct GroupThreads {
@@ -285,11 +292,11 @@ impl Processor {
         setup: impl Fn(&Thread) -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (background, background_threads) = Background::start(options.task)?;
-        let mut cores = sys::thread::cores();
         let count = options.net.max(1);
-        if !options.pin || cores.len() < count {
-            cores.clear();
-        }
+        let cores = match options.pin {
+            true => cores_to_pin(count, sys::thread::cores(), cores_usable()),
+            false => Vec::new(),
+        };
         let theirs = background.clone();
         let prepare = move |thread: &Thread| {
             background::set_for_this_thread(&theirs);
@@ -388,5 +395,56 @@ mod tests {
     fn threads_are_counted_by_mask_and_quota() {
         let cores = cores_usable();
         assert!(cores >= 1 && cores <= sys::thread::cores().len(), "{cores}");
+        let last = sys::thread::cores().pop().unwrap();
+        let narrow = move || {
+            sys::thread::pin_to(last).unwrap();
+            (cores_usable(), sys::thread::cores())
+        };
+        let narrowed = std::thread::Builder::new().spawn(narrow).unwrap().join().unwrap();
+        assert_eq!(narrowed, (1, vec![last]));
+    }
+
+    /// The mask of each ET_NET thread, of each ET_TASK thread and of a dedicated one, of a processor that is started
+    /// where only `mask` may be used.
+    fn masks(mask: &[usize], net: usize, pin: bool) -> [Vec<Vec<usize>>; 3] {
+        let mask = mask.to_vec();
+        let start = move || {
+            sys::thread::pin_to_any(&mask).unwrap();
+            let mut processor = Processor::start(&ProcessorOptions { net, task: 1, pin, seed: 1 }, |_| Ok(())).unwrap();
+            let dedicated = processor.spawn_event_threads("ET_TEST", 1, |_| Ok(())).unwrap();
+            let ask = |handle: &Handle| {
+                let (send, answer) = mpsc::channel();
+                handle.run(move |_| send.send(sys::thread::cores()).unwrap()).unwrap();
+                answer.recv_timeout(START_MAX).unwrap()
+            };
+            let groups = processor.groups().clone();
+            let masks = [ET_NET, ET_TASK, dedicated].map(|group| groups.threads(group).iter().map(ask).collect());
+            assert!(processor.stop(START_MAX));
+            masks
+        };
+        std::thread::Builder::new().spawn(start).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn each_thread_has_a_core_of_its_own_within_the_affinity_mask() {
+        let cores = sys::thread::cores();
+        let last = *cores.last().unwrap();
+        // Narrowed to one core that is not the first, if there are several.
+        assert_eq!(masks(&[last], 1, true), [vec![vec![last]], vec![vec![last]], vec![vec![last]]]);
+        let own: Vec<Vec<usize>> = cores.iter().map(|&core| vec![core]).collect();
+        let all = vec![cores.clone()];
+        if cores_usable() == cores.len() {
+            assert_eq!(masks(&cores, cores.len(), true), [own, all.clone(), all.clone()], "only ET_NET is tied");
+        }
+        assert_eq!(masks(&cores, 1, false), [all.clone(), all.clone(), all.clone()]);
+        let too_many = vec![cores.clone(); cores.len() + 1];
+        assert_eq!(masks(&cores, cores.len() + 1, true), [too_many, all.clone(), all]);
+    }
+
+    #[test]
+    fn nothing_is_tied_to_cores_that_a_quota_makes_others_use_too() {
+        assert_eq!(cores_to_pin(2, vec![4, 5, 6], 3), [4, 5, 6]);
+        assert!(cores_to_pin(2, vec![4, 5, 6], 2).is_empty());
+        assert!(cores_to_pin(4, vec![4, 5, 6], 3).is_empty());
     }
 }

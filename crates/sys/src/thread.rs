@@ -17,8 +17,18 @@ pub fn cores() -> Vec<usize> {
 /// # Errors
 /// What `sched_setaffinity(2)` says: the core does not exist or is not ours.
 pub fn pin_to(core: usize) -> io::Result<()> {
+    pin_to_any(&[core])
+}
+
+/// Lets the calling thread, and those it starts, run on these cores alone.
+///
+/// # Errors
+/// What `sched_setaffinity(2)` says: none of them exists and is ours.
+pub fn pin_to_any(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
+    for &core in cores.iter().filter(|&&core| core < CpuSet::MAX_CPU) {
+        set.set(core);
+    }
     Ok(sched_setaffinity(None, &set)?)
 }
 
