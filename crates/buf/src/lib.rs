@@ -17,7 +17,9 @@
 mod block;
 mod chain;
 mod pool;
+mod prefetch;
 
 pub use block::{Block, Chunk, LEND_MIN};
 pub use chain::{Chain, SLICES_MAX};
 pub use pool::{PoolUse, SizeClass, pool_use, trim};
+pub use prefetch::{prefetch, prefetch_value};
