@@ -13,9 +13,9 @@ use supervise::failure::{COULD_NOT, DONE, NOT_RUNNING, WRONG_CONFIGURATION, WRON
 use supervise::log::{Level, timestamp};
 use supervise::{obituary, wait};
 
-use crate::ask_kv;
 use crate::cli::{Asked, ConfigCommand, CtlCommand, LogCommand, MetricCommand, ServerCommand};
 use crate::commands::directory;
+use crate::{ask_cache, ask_kv};
 
 /// What a change may take beyond the start of a server.
 const CHANGE_MARGIN: Duration = Duration::from_secs(15);
@@ -68,6 +68,7 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
                 }
             },
         },
+        CtlCommand::Cache { command } => ask_cache::dispatch(command),
         CtlCommand::Kv { command } => ask_kv::dispatch(command),
         CtlCommand::Memory { exact, asked } => with(&asked, |directory| {
             let memory = ctl::memory(directory, exact)?;

@@ -165,6 +165,11 @@ pub(crate) enum CtlCommand {
         #[command(subcommand)]
         command: ServerCommand,
     },
+    /// The cache of HTTP responses
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Pools of Redis and memcached, and their servers
     Kv {
         #[command(subcommand)]
@@ -254,6 +259,31 @@ pub(crate) enum ServerCommand {
     Drain(Asked),
     /// Tells of what processes died, and what they were doing
     Obituaries(Asked),
+}
+
+/// What may be asked of the cache.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Shows how much there is
+    Status(Asked),
+    /// Shows what is stored for a URL, and whether it would be served
+    Lookup {
+        /// As clients write it: http://www.example.com/page
+        url: String,
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Removes what is stored for a URL
+    Purge {
+        /// As clients write it: http://www.example.com/page
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        url: Option<String>,
+        /// Removes everything
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
 }
 
 /// What may be asked of the running pools.

@@ -5,6 +5,7 @@
 //! is twemproxy's program, `kv` what can be said of keys from a file.
 
 mod ask;
+mod ask_cache;
 mod ask_kv;
 mod banner;
 mod cli;

@@ -370,6 +370,7 @@ impl Patrol {
                 | Request::Retire(_)
                 | Request::TakeOver(_)
                 | Request::Kv(_)
+                | Request::Cache(_)
                 | Request::Numbers(_)
                 | Request::Drain(_)
                 | Request::Serve(_) => {

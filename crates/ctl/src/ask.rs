@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base::{Clock, SystemClock};
 use serde::Serialize;
+use supervise::cache::{CacheQuestion, CacheReply};
 use supervise::change::{Proposal, Step, Verdict};
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
@@ -182,11 +183,32 @@ pub fn drain(directory: &RuntimeDir, wanted: bool) -> Result<(), CtlError> {
     ask_running(directory, &Request::Drain(wanted), ANSWER_WITHIN).map(|_| ())
 }
 
+/// Asks the server that serves of its cache.
+///
+/// # Errors
+/// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
+pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheReply, CtlError> {
+    match ask_server(directory, Request::Cache(question))? {
+        Reply::Cache(reply) => Ok(*reply),
+        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
+        _ => Err(CtlError::Unfinished("the server does not know that question".to_owned())),
+    }
+}
+
 /// Asks the server that serves of its pools.
 ///
 /// # Errors
 /// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
 pub fn kv(directory: &RuntimeDir, question: KvQuestion) -> Result<Option<KvReport>, CtlError> {
+    match ask_server(directory, Request::Kv(question))? {
+        Reply::Kv(report) => Ok(Some(*report)),
+        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
+        _ => Ok(None),
+    }
+}
+
+/// Asks the server that serves, past manager.
+fn ask_server(directory: &RuntimeDir, request: Request) -> Result<Reply, CtlError> {
     let generation = match ask_running(directory, &Request::Status, ANSWER_WITHIN) {
         Ok(Reply::Status(status)) => {
             status.servers.iter().rev().find(|s| s.state == ServerState::Ready).map(|server| server.generation)
@@ -200,11 +222,7 @@ pub fn kv(directory: &RuntimeDir, question: KvQuestion) -> Result<Option<KvRepor
         return Err(CtlError::NotRunning(directory.path().display().to_string()));
     };
     let server = Connection::open(&directory.server_socket(generation))?;
-    match server.ask(Request::Kv(question), ANSWER_WITHIN)?.0 {
-        Reply::Kv(report) => Ok(Some(*report)),
-        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
-        _ => Ok(None),
-    }
+    Ok(server.ask(request, ANSWER_WITHIN)?.0)
 }
 
 /// Says whether a server is to run, and waits until one serves, or none lives, at most `bound`.

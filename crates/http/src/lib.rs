@@ -22,6 +22,7 @@ mod forward;
 #[doc(hidden)]
 pub mod fuzz;
 mod inbox;
+pub mod inspect;
 pub mod local;
 mod metrics;
 mod origin;

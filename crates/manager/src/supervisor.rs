@@ -496,6 +496,7 @@ impl Supervisor {
                 | Request::Retire(_)
                 | Request::TakeOver(_)
                 | Request::Kv(_)
+                | Request::Cache(_)
                 | Request::Become => {
                     let why = "that is not manager's business".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);

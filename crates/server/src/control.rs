@@ -93,6 +93,10 @@ pub(crate) fn answer(
                 engine.set_leaving(wanted);
                 endpoint.answer(&question, Reply::Done, &[]);
             }
+            Request::Cache(asked) => {
+                let reply = engine.cache(asked);
+                endpoint.answer(&question, reply, &[]);
+            }
             Request::Kv(asked) => {
                 let reply = engine.kv(asked);
                 endpoint.answer(&question, reply, &[]);

@@ -14,6 +14,7 @@
 //! [`control`] for what processes say to each other, [`role`] for how one starts the next.
 
 pub mod backoff;
+pub mod cache;
 pub mod change;
 pub mod configuration;
 pub mod control;

@@ -227,7 +227,7 @@ impl Engine {
             kv: kv_setup,
         };
         let seed = SystemClock.wall().as_micros().cast_unsigned() ^ (u64::from(identity.pid) << 40);
-        let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: false, seed };
+        let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: config.pin_threads, seed };
         let processor =
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
         // Set here alone, once.
@@ -325,6 +325,11 @@ impl Engine {
     #[must_use]
     pub fn open_connections(&self) -> u64 {
         (self.clients.open() + self.kv.open()) as u64
+    }
+
+    /// Answers a question about the cache.
+    pub fn cache(&self, asked: &supervise::cache::CacheQuestion) -> supervise::control::Reply {
+        self.cache.answer(asked)
     }
 
     /// Answers a question about the pools.

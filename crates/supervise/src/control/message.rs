@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{CacheQuestion, CacheReply};
 use crate::change::{Proposal, Step, Verdict};
 use crate::kv::{KvQuestion, KvReport};
 use crate::listener::ListenerName;
@@ -60,6 +61,8 @@ pub enum Request {
     TakeOver(Vec<Moved>),
     /// Server: of its pools. Answered by [`Reply::Kv`], or [`Reply::Done`].
     Kv(KvQuestion),
+    /// Server: of its cache. Answered by [`Reply::Cache`].
+    Cache(CacheQuestion),
     /// Manager: the numbers whose names contain this text. Answered by [`Reply::Numbers`].
     Numbers(String),
     /// Manager and server: readiness fails from now on and everything else goes on, so that balancers send nobody new; or no
@@ -126,6 +129,8 @@ pub enum Reply {
     Numbers(Vec<(String, String)>),
     /// How the pools are.
     Kv(Box<KvReport>),
+    /// What the cache has.
+    Cache(Box<CacheReply>),
     /// It is done.
     Done,
     /// It is not done, and why.
