@@ -161,3 +161,6 @@ pub(super) fn access_log(log: &LogSender, config: &Config) -> Result<Option<Sink
 fn open(log: &LogSender, path: &std::path::Path) -> Result<Sink, Unprepared> {
     log.open(path).map_err(|error| Unprepared::Log(format!("{}: {error}", path.display())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Every key that a reload applies makes a difference in what the engine puts in force; there is none that is accepted and
+//! ignored.
+
+use config::{Applied, Kind, table};
+
+use super::super::{EngineListeners, Identity};
+use super::*;
+use crate::kv_engine::KvListeners;
+
+/// One pool, one rule, an access log: so that every key has something it is for.
+const BASE: &str = "
+threads: 1
+cache: {ram: 2MiB}
+http:
+  access_log: {file: FILE}
+  remap: [{from: /, to: \"http://127.0.0.1:1/\"}]
+kv:
+  stats: {listen: 127.0.0.1:4}
+  pools:
+    alpha: {listen: \"127.0.0.1:1\", redis: true, servers: [\"127.0.0.1:2:1\"]}
+";
+
+/// Values of every kind. The first that the table takes for a key, and that is another than before, is tried.
+const CANDIDATES: [&str; 23] = [
+    "7s",
+    "11s",
+    "4KiB",
+    "1MiB",
+    "17",
+    "9",
+    "2",
+    "1",
+    "true",
+    "false",
+    "other",
+    "[10.0.0.0/8]",
+    "[{from: /, to: \"http://127.0.0.1:9/\"}]",
+    "[\"127.0.0.1:3:1\"]",
+    "\"<>\"",
+    "off",
+    "modula",
+    "md5",
+    "error",
+    "json",
+    "none",
+    "debug",
+    "x_forwarded_for",
+];
+
+/// What others than the engine take over: manager (its token), the main thread (how long it drains), and all of them (their
+/// logs). Tests with real processes see to these.
+const NOT_THE_ENGINES: [&str; 2] = ["admin.token_file", "server.drain_timeout"];
+
+#[test]
+fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
+    let home = std::env::temp_dir().join(format!("beltway-reload-{}", std::process::id()));
+    std::fs::create_dir_all(&home).unwrap();
+    let name = home.join("beltway.yaml").display().to_string();
+    let base = BASE.replace("FILE", &home.join("access.log").display().to_string());
+    let old = config::parse(&name, &base).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let identity = Identity { pid: std::process::id(), generation: 1 };
+    let listeners = EngineListeners { http: Vec::new(), server_page: None, demo: None, kv: KvListeners::default() };
+    let engine = Engine::start(Arc::new(old.clone()), listeners, identity, None).unwrap();
+    let prepared = |new: &Config| format!("{:?}", engine.prepare(&old, new).unwrap());
+    let before = prepared(&old);
+    let (mut tried, mut untried) = (0, Vec::new());
+    for row in table() {
+        let section = matches!(row.kind, Kind::Unavailable | Kind::Section { .. } | Kind::Map { .. });
+        if section || row.applied != Applied::Reload || row.path.contains("[]") || NOT_THE_ENGINES.contains(&row.path) {
+            continue;
+        }
+        let key = row.path.replace("NAME", "alpha");
+        let paths = [home.join("other.log").display().to_string()];
+        let candidates = CANDIDATES.iter().copied().chain(paths.iter().map(String::as_str));
+        let changed = candidates
+            .filter_map(|value| config::set(&name, &base, &key, value).ok())
+            .find(|new| old.changed(new).any(|(path, _)| path == row.path));
+        let Some(new) = changed else {
+            untried.push(row.path);
+            continue;
+        };
+        assert_ne!(prepared(&new), before, "{key} is accepted and changes nothing");
+        tried += 1;
+    }
+    println!("{tried} keys; no other value for {untried:?}");
+    assert_eq!(untried, ["http.forward_proxy"], "give them a candidate");
+    assert!(tried > 40, "{tried}");
+    engine.stop();
+    std::fs::remove_dir_all(home).unwrap();
+}
