@@ -116,7 +116,9 @@ impl Tree {
         eventually(role, || self.pid_now(role))
     }
 
-    fn pid_now(&self, role: &str) -> Option<u32> {
+    /// As [`Tree::pid`], `None` when nobody has the role at the moment.
+    #[must_use]
+    pub fn pid_now(&self, role: &str) -> Option<u32> {
         let run = self.home.file("run");
         let lease = match role {
             "server" => {

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use walks::{Kind, Nginx, Peer, Tree, now};
+use rustix::process::Signal;
+use walks::process::send;
+use walks::{Kind, Nginx, Peer, Tree, eventually, now, pause};
 
 /// The hang timeout of these trees is two seconds; a busy machine may take five times what is promised.
 const SERVING_WITHIN: Duration = Duration::from_millis(5 * 3_500);
@@ -73,7 +75,7 @@ fn a_server_that_overflows_its_stack_leaves_where_and_in_which_continuation() {
 fn a_server_that_aborts_leaves_who_called_for_it_and_dies_of_the_signal() {
     let death = dead_of("abort");
     let cause = death["cause"].as_str().unwrap();
-    assert!(cause.contains("it aborted itself") && cause.contains("ended by SIGABRT (6)"), "{cause}");
+    assert!(cause.contains("SIGABRT (6) by its own doing") && cause.contains("ended by SIGABRT (6)"), "{cause}");
     assert!(has_frame(&death, "faults::commit") || has_frame(&death, "Pages"), "{death:#}");
 }
 
@@ -92,4 +94,114 @@ fn one_event_thread_that_is_blocked_is_named_and_its_server_replaced() {
     let cause = death["cause"].as_str().unwrap();
     assert!(cause.starts_with("hang: [ET_NET ") && cause.contains("for something in one turn"), "{death}");
     assert!(has_frame(&death, "faults::block"), "{death:#}");
+}
+
+#[test]
+fn a_server_that_turns_and_no_longer_answers_its_page_is_replaced() {
+    let (_nginx, tree) = start();
+    let deaf = tree.pid("server");
+    // Whoever never answered is starting: cop must have had an answer.
+    pause(Duration::from_millis(500));
+    let begin = now();
+    let _kept = tree.break_by("deaf");
+    let _ = tree.await_back(&[deaf]);
+    assert!(is_served(&tree));
+    assert!(begin.elapsed() < SERVING_WITHIN, "{:?}", begin.elapsed());
+    let deaths = tree.obituaries();
+    let death = deaths.iter().find(|death| death["pid"] == deaf).unwrap();
+    let cause = death["cause"].as_str().unwrap();
+    assert!(cause.starts_with("hang: its threads turned, and its page was not answered"), "{cause}");
+}
+
+/// Stops a process for good, and waits until another has its place; every request meanwhile is answered.
+fn stopped(role: &str) -> serde_json::Value {
+    let (_nginx, tree) = start();
+    let server = tree.pid("server");
+    pause(Duration::from_millis(500));
+    let hung = tree.pid(role);
+    let begin = now();
+    assert!(send(hung, Signal::STOP));
+    eventually("another takes its place", || {
+        assert!(is_served(&tree), "after {:?}", begin.elapsed());
+        (tree.pid_now(role).is_some_and(|pid| pid != hung)).then_some(())
+    });
+    let _ = tree.await_back(&[hung]);
+    println!("stopped {role}: all back after {:?}", begin.elapsed());
+    assert!(begin.elapsed() < SERVING_WITHIN, "{:?}", begin.elapsed());
+    assert_eq!(tree.pid("server"), server, "the server serves on");
+    tree.obituaries().into_iter().find(|death| death["pid"] == hung).unwrap()
+}
+
+#[test]
+fn a_stopped_manager_is_replaced_by_cop_and_costs_nobody_anything() {
+    let death = stopped("manager");
+    assert!(death["cause"].as_str().unwrap().contains("it was stopped by a signal"), "{death:#}");
+}
+
+#[test]
+fn a_stopped_cop_is_replaced_by_manager_and_costs_nobody_anything() {
+    let death = stopped("cop");
+    assert!(death["cause"].as_str().unwrap().contains("it was stopped by a signal"), "{death:#}");
+}
+
+#[test]
+fn a_manager_that_dies_of_a_fault_leaves_where() {
+    let (_nginx, tree) = start();
+    let dying = tree.pid("manager");
+    assert!(send(dying, Signal::ABORT));
+    let _ = tree.await_back(&[dying]);
+    let death = eventually("its obituary", || tree.obituaries().into_iter().find(|death| death["pid"] == dying));
+    let cause = death["cause"].as_str().unwrap();
+    let sender = format!("SIGABRT (6) sent by process {}", std::process::id());
+    assert!(cause.contains(&sender) && cause.contains("ended by SIGABRT (6)"), "{cause}");
+    assert!(has_frame(&death, "manager::supervisor"), "{death:#}");
+}
+
+/// Processes that burn what processor they get, until this is dropped.
+struct Busy(Vec<walks::process::Guard>);
+
+impl Busy {
+    fn begin(count: usize) -> Self {
+        let burn = |_| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", "while :; do :; done"]);
+            walks::process::Guard::start(command)
+        };
+        Self((0..count).map(burn).collect())
+    }
+}
+
+/// The long form, by `BELTWAY_FULL=1`, takes a minute and half.
+fn is_full() -> bool {
+    std::env::var_os("BELTWAY_FULL").is_some_and(|value| value == "1")
+}
+
+#[test]
+fn a_busy_machine_and_a_supervisor_that_was_stopped_for_a_while_are_no_reason_to_kill_anybody() {
+    let (_nginx, tree) = start();
+    let pids = ["cop", "manager", "server"].map(|role| tree.pid(role));
+    let (busy_for, stopped_for) = if is_full() { (60, 10) } else { (6, 4) };
+    let busy = Busy::begin(8);
+    let begin = now();
+    while begin.elapsed() < Duration::from_secs(busy_for) {
+        assert!(is_served(&tree));
+        pause(Duration::from_millis(50));
+    }
+    drop(busy);
+    assert_eq!(["cop", "manager", "server"].map(|role| tree.pid(role)), pids, "beside eight busy processes");
+    // All of them, as when a machine is suspended: nobody was there to be heard, and nobody to hear.
+    for pid in pids {
+        assert!(send(pid, Signal::STOP));
+    }
+    pause(Duration::from_secs(stopped_for));
+    for pid in pids {
+        assert!(send(pid, Signal::CONT));
+    }
+    let begin = now();
+    while begin.elapsed() < Duration::from_secs(4) {
+        assert!(is_served(&tree));
+        pause(Duration::from_millis(50));
+    }
+    assert_eq!(["cop", "manager", "server"].map(|role| tree.pid(role)), pids, "after they were stopped");
+    assert!(tree.obituaries().is_empty(), "{:#?}", tree.obituaries());
 }

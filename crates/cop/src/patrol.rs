@@ -9,21 +9,24 @@ use config::{Config, Supervise};
 use supervise::configuration::Follower;
 use supervise::control::{Connection, ControlError, Endpoint, Pong, Question, Reply, Request};
 use supervise::directory::RuntimeDir;
-use supervise::failure::{DONE, Failure};
+use supervise::failure::{COULD_NOT, DONE, Failure};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Lease};
-use supervise::listener::{self, Listener};
+use supervise::listener::{self, Listener, ListenerKind};
 use supervise::obituary::{self, Obituary};
+use supervise::page::Page;
 use supervise::role::{self, Family, Role};
+use supervise::sign::{self, Proof, Sign};
 use supervise::stop::{self, Stopped};
 use supervise::succession::{self, Legacy};
 use supervise::watch::{self, Reaped, Sight, Watch};
-use supervise::{error, info, wait, warn};
+use supervise::witness::OwnPage;
+use supervise::{error, info, wait, warn, witness};
 use sys::process::{Exit, Pidfd, Signal};
 use sys::signal::{Signals, Taken};
 
 use crate::Options;
-use crate::verdict::{Observations, Proof, Sign, Verdict, Who, verdict};
+use crate::verdict::{Observations, PageSign, Verdict, Who, verdict};
 
 /// How long manager may take to hand over copies of its listeners.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
@@ -31,6 +34,8 @@ const HAND_OVER_WITHIN: Duration = Duration::from_millis(200);
 const GAP_MIN: Duration = Duration::from_secs(1);
 /// More than manager has for its servers, so that it is not killed while it waits for them.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
+/// Turns of a loop in which it has come to a question, if it ever will.
+const TURNS_MIN: u64 = 4;
 /// Between two reports of the same thing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -50,6 +55,7 @@ struct Patrol {
     /// Tells when another configuration is in force.
     follower: Follower,
     lease: Lease,
+    _witness: OwnPage,
     signals: Signals,
     endpoint: Endpoint,
     manager: Watch,
@@ -57,7 +63,6 @@ struct Patrol {
     /// Copies of manager's listeners, and whose they are: its pid and the epoch of the set.
     listeners: Vec<Listener>,
     listeners_of: (u32, u64),
-    manager_ticks: Ticks,
     judge_at: Instant,
     report_at: Instant,
     /// When this turn should have begun at the latest.
@@ -69,12 +74,13 @@ struct WatchedServer {
     generation: u64,
     process: Pidfd,
     link: Link,
-    ticks: Ticks,
+    /// Processor time it had used at its last answer.
+    ticks: u64,
+    /// Its own page, when there is one.
+    page: Option<Page>,
+    /// How often each of its event threads had turned when the page was last answered.
+    turns: Vec<u64>,
 }
-
-/// Processor time of a process at its last answer.
-#[derive(Clone, Copy, Default)]
-struct Ticks(u64);
 
 impl Patrol {
     fn start(options: &Options) -> Result<Self, Failure> {
@@ -91,6 +97,7 @@ impl Patrol {
             Some(number) => Lease::resume(number, &directory.cop_lease())?,
             None => Lease::take(&directory.cop_lease())?,
         };
+        let witness = witness::begin(&directory.cop_witness());
         if let Err(error) = sys::process::become_subreaper() {
             warn!("orphans go elsewhere, and how they die with them: {error}");
         }
@@ -122,13 +129,13 @@ impl Patrol {
             in_tree: options.role.in_tree,
             first: options.first,
             lease,
+            _witness: witness,
             signals,
             endpoint,
             manager,
             server: None,
             listeners: listeners.unwrap_or_default(),
             listeners_of: legacy.map_or((0, 0), |legacy| (legacy.listeners_of, legacy.listeners_epoch)),
-            manager_ticks: Ticks::default(),
             judge_at: started_at,
             report_at: Instant::ORIGIN,
             expected_by: started_at + GAP_MIN,
@@ -144,16 +151,17 @@ impl Patrol {
             if self.take_signals()? {
                 return self.stop();
             }
-            if let Some(code) = self.mind_manager(now, &reaped) {
-                return Ok(code);
-            }
+            let lease = match self.mind_manager(now, &reaped) {
+                Ok(sight) => sight,
+                Err(code) => return Ok(code),
+            };
             self.mind_server(now, &reaped);
+            self.judge(now, own_gap, lease);
             self.tell_of_orphans(&reaped);
             self.hold_listeners();
             self.answer(now);
-            if own_gap || now >= self.judge_at {
+            if now >= self.judge_at {
                 self.judge_at = now + self.bounds.heartbeat_interval;
-                self.judge(now, own_gap);
                 if let Some(config) = self.follower.look() {
                     self.family.follow(&config);
                     self.bounds = config.supervise;
@@ -170,47 +178,49 @@ impl Patrol {
         descriptors.extend(self.endpoint.descriptors());
         descriptors.extend(self.manager.descriptors());
         let server = self.server.iter();
-        descriptors.extend(server.flat_map(|s| std::iter::once(s.process.as_fd()).chain(s.link.descriptor())));
+        descriptors.extend(server.flat_map(|s| std::iter::once(s.process.as_fd()).chain(s.descriptors())));
         let moments = [
             Some(self.judge_at),
             Some(self.manager.next_at()),
             self.server.as_ref().map(|server| server.link.next_at()),
+            self.server.as_ref().and_then(|server| server.page.as_ref()).map(|page| page.next_at(now)),
         ];
         let timeout = wait::until_earliest(now, moments);
         self.expected_by = now + timeout;
         wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
-    /// Respawns manager. An exit code ends cop, too: at the first start manager's failure is everybody's.
-    fn mind_manager(&mut self, now: Instant, reaped: &Reaped) -> Option<u8> {
+    /// Looks after manager.
+    ///
+    /// # Errors
+    /// An exit code, which ends cop, too: at the first start manager's failure is everybody's.
+    fn mind_manager(&mut self, now: Instant, reaped: &Reaped) -> Result<Sight, u8> {
         let before = self.manager.pid();
         let sight = self.manager.look(now, reaped);
-        if self.manager.pid() != before {
-            self.manager_ticks = Ticks::default();
-            if let Some(pid) = before {
-                self.tell_of_death(Role::Manager, pid, 0, reaped);
-            }
+        if let Some(pid) = before.filter(|_| self.manager.pid() != before) {
+            self.tell_of_death(Role::Manager, pid, 0, reaped);
         }
         if self.manager.link().is_some_and(|link| link.pong().is_some()) {
             self.first = false;
         }
         if let (true, Some(Exit::Code(code @ 1..))) = (self.first, self.manager.last_exit()) {
-            return u8::try_from(code).ok();
+            return Err(u8::try_from(code).unwrap_or(COULD_NOT));
         }
-        if sight == Sight::Gone {
-            let arguments: &[OsString] = if self.in_tree { &["--in-tree".into()] } else { &[] };
-            match role::start(Role::Manager, &self.family, arguments, Vec::new()) {
-                Ok(child) => {
-                    info!("{}[{}] started", Role::Manager.name(), child.pid());
-                    self.manager.started(child, now);
-                }
-                Err(error) => {
-                    error!("{} cannot be started: {error}", Role::Manager.name());
-                    self.manager.not_started(now);
-                }
+        Ok(sight)
+    }
+
+    fn start_manager(&mut self, now: Instant) {
+        let arguments: &[OsString] = if self.in_tree { &["--in-tree".into()] } else { &[] };
+        match role::start(Role::Manager, &self.family, arguments, Vec::new()) {
+            Ok(child) => {
+                info!("{}[{}] started", Role::Manager.name(), child.pid());
+                self.manager.started(child, now);
+            }
+            Err(error) => {
+                error!("{} cannot be started: {error}", Role::Manager.name());
+                self.manager.not_started(now);
             }
         }
-        None
     }
 
     /// Follows the server that manager names; while there is no manager, the last one it named.
@@ -230,16 +240,24 @@ impl Patrol {
                 Ok(Some(process)) => {
                     let socket = self.family.directory.server_socket(named);
                     let link = Link::new(&socket, self.bounds.heartbeat_interval);
-                    self.server = Some(WatchedServer { generation: named, process, link, ticks: Ticks::default() });
+                    self.server =
+                        Some(WatchedServer { generation: named, process, link, ticks: 0, page: None, turns: vec![] });
                 }
                 Ok(None) => {}
                 Err(error) => warn!("generation {named} cannot be watched: {error}"),
             }
         }
-        if let Some(server) = &mut self.server
-            && server.link.turn(now)
-        {
-            server.ticks = ticks(server.process.pid());
+        let Some(server) = &mut self.server else { return };
+        if server.link.turn(now) {
+            server.ticks = sign::ticks(server.process.pid());
+        }
+        if server.page.is_none() {
+            let page = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Server);
+            let address = page.and_then(|listener| listener.address().ip());
+            server.page = address.map(|address| Page::new(address, self.bounds.heartbeat_interval));
+        }
+        if server.page.as_mut().is_some_and(|page| page.turn(now)) {
+            server.turns = server.link.pong().map(turns).unwrap_or_default();
         }
     }
 
@@ -250,12 +268,16 @@ impl Patrol {
         let (directory, who) = (&self.family.directory, role.name());
         if !obituary::is_told(directory, "cop", who, pid) {
             let (who, cause) = (who.to_owned(), exit.to_string());
-            obituary::write(directory, "cop", Obituary { who, pid, generation, cause, ..Obituary::default() });
+            let mut account = Obituary { who, pid, generation, cause, ..Obituary::default() };
+            if role == Role::Manager {
+                witness::add_fault(&directory.manager_witness(), &mut account);
+            }
+            obituary::write(directory, "cop", account);
         }
     }
 
-    /// Writes down what a process that hangs was doing, before it is killed.
-    fn tell_of_hang(&self, who: Who, proof: Proof, sign: Sign) {
+    /// Ends a process that hangs, and writes down what it was doing.
+    fn end(&self, who: Who, proof: Proof, sign: Sign) {
         let (role, pid, generation) = match (who, &self.server) {
             (Who::Manager, _) => (Role::Manager, self.manager.pid(), 0),
             (Who::Server, Some(server)) => (Role::Server, Some(server.process.pid()), server.generation),
@@ -263,13 +285,27 @@ impl Patrol {
         };
         let Some(pid) = pid else { return };
         let silent_ms = sign.silent_for.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX));
+        let directory = &self.family.directory;
+        let mut threads = obituary::threads_of(pid);
+        let evidence = match (who, &self.server) {
+            (Who::Manager, _) => {
+                self.manager.process().map(|process| witness::hear(&directory.manager_witness(), process, &threads))
+            }
+            (Who::Server, server) => server
+                .as_ref()
+                .map(|server| witness::hear(&directory.server_witness(server.generation), &server.process, &threads)),
+        };
+        self.kill(who);
+        if let Some(evidence) = evidence {
+            evidence.tell(&mut threads);
+        }
         let account = Obituary {
             who: role.name().to_owned(),
             pid,
             generation,
             cause: format!("hang: {}", proof.as_str()),
             last_answer_age_ms: silent_ms,
-            threads: obituary::threads_of(pid),
+            threads,
             ..Obituary::default()
         };
         obituary::write(&self.family.directory, "cop", account);
@@ -381,19 +417,17 @@ impl Patrol {
         }
     }
 
-    fn judge(&mut self, now: Instant, own_gap: bool) {
-        let manager = match (self.manager.pid(), self.manager.link()) {
-            (Some(pid), Some(link)) => {
-                if link.missed_in_a_row() == 0 {
-                    self.manager_ticks = ticks(pid);
-                }
-                sign(pid, link, self.manager_ticks, now)
-            }
-            _ => NOT_THERE,
+    fn judge(&mut self, now: Instant, own_gap: bool, lease: Sight) {
+        let server = self.server.as_ref();
+        let seen = Observations {
+            own_gap,
+            stopping: self.manager.link().and_then(Link::pong).is_some_and(|pong| pong.stopping),
+            lease,
+            manager: self.manager.sign(now),
+            server: server.map_or(Sign::NOT_THERE, |s| Sign::of(s.process.pid(), &s.link, s.ticks, now)),
+            page: server.map_or(PageSign::NOT_THERE, |server| server.page_sign(&self.listeners, now)),
+            hang_timeout: self.bounds.hang_timeout,
         };
-        let server = self.server.as_ref().map_or(NOT_THERE, |s| sign(s.process.pid(), &s.link, s.ticks, now));
-        let stopping = self.manager.link().and_then(Link::pong).is_some_and(|pong| pong.stopping);
-        let seen = Observations { own_gap, stopping, manager, server, hang_timeout: self.bounds.hang_timeout };
         match verdict(&seen) {
             Verdict::Fine => {}
             Verdict::Forgive => {
@@ -403,6 +437,17 @@ impl Patrol {
                 }
                 if let Some(server) = &mut self.server {
                     server.link.forgive(now);
+                    if let Some(page) = &mut server.page {
+                        page.forgive(now);
+                    }
+                }
+            }
+            Verdict::Start => self.start_manager(now),
+            Verdict::Wait => {
+                if now >= self.report_at {
+                    self.report_at = now + REPORT_INTERVAL;
+                    let deaths = self.manager.failures();
+                    warn!("manager has died {deaths} times in a row before it was ready; the next one has to wait");
                 }
             }
             Verdict::Report(who, excuse) => {
@@ -413,8 +458,7 @@ impl Patrol {
             }
             Verdict::Kill(who, proof) => {
                 error!("{who:?} hangs ({proof:?}): {:?}; it is killed", self.sign_of(who, &seen));
-                self.tell_of_hang(who, proof, self.sign_of(who, &seen));
-                self.kill(who);
+                self.end(who, proof, self.sign_of(who, &seen));
             }
         }
     }
@@ -495,22 +539,27 @@ impl Patrol {
     }
 }
 
-const NOT_THERE: Sign = Sign { silent_for: None, missed_in_a_row: 0, state: None, had_processor: false };
+impl WatchedServer {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.link.descriptor().into_iter().chain(self.page.as_ref().and_then(Page::descriptor))
+    }
 
-fn ticks(pid: u32) -> Ticks {
-    Ticks(sys::process::stat(pid).map_or(0, |stat| stat.cpu_ticks))
+    fn page_sign(&self, listeners: &[Listener], now: Instant) -> PageSign {
+        let (Some(page), Some(pong)) = (&self.page, self.link.pong()) else { return PageSign::NOT_THERE };
+        // Each connection in the queue takes a turn of some thread.
+        let listener = listeners.iter().find(|listener| listener.name.kind == ListenerKind::Server);
+        let waiting = listener.and_then(|listener| sys::queue::of(&listener.fd).ok()).unwrap_or_default().waiting;
+        let enough = TURNS_MIN + 2 * u64::from(waiting);
+        let now_turned = turns(pong);
+        let turned = !now_turned.is_empty()
+            && now_turned.len() == self.turns.len()
+            && now_turned.iter().zip(&self.turns).all(|(now, then)| now.saturating_sub(*then) >= enough);
+        PageSign { silent_for: page.silent_for(now), unanswered: page.unanswered(), turned, full: pong.pages_full }
+    }
 }
 
-fn sign(pid: u32, link: &Link, at_last_answer: Ticks, now: Instant) -> Sign {
-    let missed_in_a_row = link.missed_in_a_row();
-    // /proc is read only when there is something to explain.
-    let stat = (missed_in_a_row > 0).then(|| sys::process::stat(pid)).flatten();
-    Sign {
-        silent_for: link.silent_for(now),
-        missed_in_a_row,
-        state: stat.map(|stat| stat.state),
-        had_processor: stat.is_some_and(|stat| stat.cpu_ticks > at_last_answer.0),
-    }
+fn turns(pong: &Pong) -> Vec<u64> {
+    pong.threads.iter().map(|thread| thread.turns).collect()
 }
 
 /// Cop has little to configure, and is needed most when things are not well: what is wrong is said, and no reason to end.

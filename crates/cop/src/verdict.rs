@@ -1,20 +1,27 @@
 //! From what cop observed to what it does about it. Pure: no clock, no process, no file.
 //!
-//! | manager            | server                         | verdict                                         |
-//! | ---                | ---                            | ---                                             |
-//! | anything           | anything, own clock stood still| forgive: nobody could be heard                  |
-//! | stopping           | anything                       | nothing: deaths are no accident now             |
-//! | silent, proven     | anything                       | kill manager; the server goes on without it     |
-//! | silent, not proven | anything                       | report                                          |
-//! | fine               | silent, proven                 | kill server; manager replaces it                |
-//! | fine               | silent, not proven             | report                                          |
+//! | manager              | server                            | verdict                                        |
+//! | ---                  | ---                               | ---                                            |
+//! | gone                 | anything                          | start manager; the server goes on without it   |
+//! | flapping             | anything                          | report; it is not yet time for another         |
+//! | anything that lives  | anything, own clock stood still   | forgive: nobody could be heard                 |
+//! | stopping             | anything                          | nothing: deaths are no accident now            |
+//! | silent, proven       | anything                          | kill manager; the server goes on without it    |
+//! | silent, not proven   | anything                          | report                                         |
+//! | not heard of lately  | anything                          | nothing: it may be the machine                 |
+//! | fine                 | silent, proven                    | kill server; manager replaces it               |
+//! | fine                 | silent, not proven                | report                                         |
+//! | fine                 | fine, its page silent, proven     | kill server                                    |
+//! | fine                 | fine, its page silent, not proven | report                                         |
 //!
-//! *Silent* is without an answer for the hang timeout after having answered before: who never answered is starting, and
-//! has manager's (or its watcher's) start timeout. *Proven* is silent although it had the processor, or sleeping or
-//! stopped; a process that is ready to run and is given no processor time is *slow*, one held by a debugger is
-//! *traced*: both are reported and never killed.
+//! What *silent* and *proven* mean is said in `supervise::sign`. A *page* is silent when questions got a connection and no
+//! answer; that is proof when every event thread has turned often enough meanwhile to have taken it. *Flapping* is who died
+//! before it was ready again and again: those deaths alone count, and make the pause before the next start grow.
 
 use std::time::Duration;
+
+use supervise::sign::{Excuse, MISSED_MIN, Proof, Sign};
+use supervise::watch::Sight;
 
 /// Whom it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +30,17 @@ pub(crate) enum Who {
     Server,
 }
 
-/// What was observed of one process.
+/// What was observed of the server's own page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sign {
-    /// Since its last answer; `None`: it never answered, or is not there.
+pub(crate) struct PageSign {
+    /// Since its last answer; `None`: it never answered, or there is none.
     pub(crate) silent_for: Option<Duration>,
-    /// Questions unanswered since then.
-    pub(crate) missed_in_a_row: u32,
-    /// The letter of its state; `None`: unknown.
-    pub(crate) state: Option<char>,
-    /// It was given processor time since its last answer.
-    pub(crate) had_processor: bool,
+    /// Questions that had a connection and got no answer since then.
+    pub(crate) unanswered: u32,
+    /// Every event thread has turned often enough since then to have come to them.
+    pub(crate) turned: bool,
+    /// It has as many connections as it may.
+    pub(crate) full: bool,
 }
 
 /// All that a verdict is made of.
@@ -43,8 +50,11 @@ pub(crate) struct Observations {
     pub(crate) own_gap: bool,
     /// Manager said that an orderly stop has begun.
     pub(crate) stopping: bool,
+    /// What manager's lease says.
+    pub(crate) lease: Sight,
     pub(crate) manager: Sign,
     pub(crate) server: Sign,
+    pub(crate) page: PageSign,
     /// Silence that counts.
     pub(crate) hang_timeout: Duration,
 }
@@ -56,82 +66,55 @@ pub(crate) enum Verdict {
     Fine,
     /// Begin counting anew.
     Forgive,
+    /// Start manager.
+    Start,
+    /// Manager dies before it is ready, again and again: say so, and wait.
+    Wait,
     /// Say so, and leave it alone.
     Report(Who, Excuse),
     /// It hangs, and this is the proof.
     Kill(Who, Proof),
 }
 
-/// Why a silent process is left alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Excuse {
-    /// Ready to run and not run.
-    Slow,
-    /// Held by a debugger.
-    Traced,
-    /// Nothing is known of it.
-    Unknown,
-}
-
-/// Why a silent process is known to hang.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// It had the processor and did not answer.
-    Busy,
-    /// It sleeps, or waits for the kernel.
-    Blocked,
-    /// It was stopped by a signal.
-    Stopped,
-}
-
-impl Proof {
-    /// As an obituary says it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Busy => "it had the processor and did not answer",
-            Self::Blocked => "it slept or waited for the kernel and did not answer",
-            Self::Stopped => "it was stopped by a signal",
-        }
-    }
-}
-
-/// Questions that must be unanswered, however short the hang timeout is.
-const MISSED_MIN: u32 = 2;
-
 /// Decides.
 pub(crate) fn verdict(seen: &Observations) -> Verdict {
-    if seen.own_gap {
-        return Verdict::Forgive;
+    match seen.lease {
+        Sight::Gone => return Verdict::Start,
+        Sight::Flapping => return Verdict::Wait,
+        Sight::Coming | Sight::Lives if seen.own_gap => return Verdict::Forgive,
+        Sight::Coming => return Verdict::Fine,
+        Sight::Lives => {}
     }
     if seen.stopping {
         return Verdict::Fine;
     }
-    let silent = |sign: &Sign| {
-        sign.missed_in_a_row >= MISSED_MIN && sign.silent_for.is_some_and(|silence| silence >= seen.hang_timeout)
-    };
-    let judge = |who, sign: &Sign| match examine(sign) {
+    let judge = |who, sign: &Sign| match sign.examine() {
         Ok(proof) => Verdict::Kill(who, proof),
         Err(excuse) => Verdict::Report(who, excuse),
     };
-    if silent(&seen.manager) {
+    if seen.manager.is_silent(seen.hang_timeout) {
         return judge(Who::Manager, &seen.manager);
     }
     // What fails while manager fails, too, may be the machine's fault: the server is judged only beside a good manager.
-    let manager_is_fine = seen.manager.silent_for.is_some() && seen.manager.missed_in_a_row == 0;
-    if manager_is_fine && silent(&seen.server) {
+    if !seen.manager.is_good() {
+        return Verdict::Fine;
+    }
+    if seen.server.is_silent(seen.hang_timeout) {
         return judge(Who::Server, &seen.server);
+    }
+    if seen.server.is_good() && seen.page.is_silent(seen.hang_timeout) {
+        let deaf = seen.page.turned && !seen.page.full;
+        return if deaf { Verdict::Kill(Who::Server, Proof::Deaf) } else { Verdict::Report(Who::Server, Excuse::Slow) };
     }
     Verdict::Fine
 }
 
-fn examine(sign: &Sign) -> Result<Proof, Excuse> {
-    match sign.state {
-        Some('t') => Err(Excuse::Traced),
-        Some('T') => Ok(Proof::Stopped),
-        Some('R') if sign.had_processor => Ok(Proof::Busy),
-        Some('R') => Err(Excuse::Slow),
-        Some('S' | 'D' | 'I') => Ok(Proof::Blocked),
-        _ => Err(Excuse::Unknown),
+impl PageSign {
+    /// Nobody is asked.
+    pub(crate) const NOT_THERE: Self = Self { silent_for: None, unanswered: 0, turned: false, full: false };
+
+    fn is_silent(&self, hang_timeout: Duration) -> bool {
+        self.unanswered >= MISSED_MIN && self.silent_for.is_some_and(|silence| silence >= hang_timeout)
     }
 }
 
@@ -152,38 +135,8 @@ mod tests {
     }
 
     fn seen(manager: Sign, server: Sign) -> Observations {
-        Observations { own_gap: false, stopping: false, manager, server, hang_timeout: HANG }
-    }
-
-    #[test]
-    fn each_state_of_a_silent_process_has_its_verdict() {
-        let table = [
-            ('R', true, Ok(Proof::Busy)),
-            ('R', false, Err(Excuse::Slow)),
-            ('S', true, Ok(Proof::Blocked)),
-            ('S', false, Ok(Proof::Blocked)),
-            ('D', false, Ok(Proof::Blocked)),
-            ('T', false, Ok(Proof::Stopped)),
-            ('T', true, Ok(Proof::Stopped)),
-            ('t', false, Err(Excuse::Traced)),
-            ('t', true, Err(Excuse::Traced)),
-            ('Z', false, Err(Excuse::Unknown)),
-        ];
-        for (state, had_processor, expected) in table {
-            for who in [Who::Manager, Who::Server] {
-                let sign = silent(state, had_processor);
-                let seen = if who == Who::Manager { seen(sign, GOOD) } else { seen(GOOD, sign) };
-                let expected = match expected {
-                    Ok(proof) => Verdict::Kill(who, proof),
-                    Err(excuse) => Verdict::Report(who, excuse),
-                };
-                assert_eq!(verdict(&seen), expected, "{state} {had_processor} {who:?}");
-            }
-        }
-        assert_eq!(
-            verdict(&seen(GOOD, Sign { state: None, ..silent('S', true) })),
-            Verdict::Report(Who::Server, Excuse::Unknown)
-        );
+        let (lease, page) = (Sight::Lives, PageSign::NOT_THERE);
+        Observations { own_gap: false, stopping: false, lease, manager, server, page, hang_timeout: HANG }
     }
 
     #[test]
@@ -199,16 +152,19 @@ mod tests {
         }
         assert_eq!(verdict(&seen(hung, hung)), Verdict::Kill(Who::Manager, Proof::Blocked), "manager first");
         assert_eq!(verdict(&seen(GOOD, hung)), Verdict::Kill(Who::Server, Proof::Blocked));
+        assert_eq!(verdict(&seen(GOOD, silent('R', false))), Verdict::Report(Who::Server, Excuse::Slow));
+        assert_eq!(verdict(&seen(GOOD, silent('t', true))), Verdict::Report(Who::Server, Excuse::Traced));
     }
 
     #[test]
-    fn silence_counts_only_from_the_timeout_and_with_two_questions_unanswered() {
-        let hung = silent('S', false);
-        let barely = Sign { silent_for: Some(HANG - Duration::from_nanos(1)), ..hung };
-        assert_eq!(verdict(&seen(GOOD, barely)), Verdict::Fine);
-        assert_eq!(verdict(&seen(GOOD, Sign { missed_in_a_row: MISSED_MIN - 1, ..hung })), Verdict::Fine);
-        assert_eq!(verdict(&seen(GOOD, Sign { silent_for: None, ..hung })), Verdict::Fine, "it is starting");
-        assert_eq!(verdict(&seen(GOOD, GOOD)), Verdict::Fine);
+    fn whoever_is_gone_is_started_whatever_else_is_seen_and_who_flaps_is_waited_for() {
+        for own_gap in [false, true] {
+            for stopping in [false, true] {
+                let with = |lease| Observations { own_gap, stopping, lease, ..seen(Sign::NOT_THERE, GOOD) };
+                assert_eq!(verdict(&with(Sight::Gone)), Verdict::Start);
+                assert_eq!(verdict(&with(Sight::Flapping)), Verdict::Wait);
+            }
+        }
     }
 
     #[test]
@@ -226,13 +182,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_page_that_nobody_answers_is_proof_only_when_the_threads_turned_and_there_was_room() {
+        let page = PageSign { silent_for: Some(HANG), unanswered: 3, turned: true, full: false };
+        let with = |page| verdict(&Observations { page, ..seen(GOOD, GOOD) });
+        assert_eq!(with(page), Verdict::Kill(Who::Server, Proof::Deaf));
+        for excused in [PageSign { turned: false, ..page }, PageSign { full: true, ..page }] {
+            assert_eq!(with(excused), Verdict::Report(Who::Server, Excuse::Slow), "{excused:?}");
+        }
+        for early in [
+            PageSign { unanswered: 1, ..page },
+            PageSign { silent_for: None, ..page },
+            PageSign { silent_for: Some(HANG / 2), ..page },
+        ] {
+            assert_eq!(with(early), Verdict::Fine, "{early:?}");
+        }
+    }
+
     /// Every combination of what can be seen of one process.
     fn signs() -> Vec<Sign> {
         let mut signs = Vec::new();
-        let silences = [None, Some(Duration::ZERO), Some(HANG - Duration::from_nanos(1)), Some(HANG), Some(HANG * 100)];
-        for silent_for in silences {
+        for silent_for in
+            [None, Some(Duration::ZERO), Some(HANG - Duration::from_nanos(1)), Some(HANG), Some(HANG * 100)]
+        {
             for missed_in_a_row in [0, 1, MISSED_MIN, u32::MAX] {
-                for state in [None, Some('R'), Some('S'), Some('D'), Some('T'), Some('t'), Some('Z'), Some('X')] {
+                for state in [None, Some('R'), Some('S'), Some('D'), Some('T'), Some('t'), Some('Z')] {
                     for had_processor in [false, true] {
                         signs.push(Sign { silent_for, missed_in_a_row, state, had_processor });
                     }
@@ -242,38 +216,66 @@ mod tests {
         signs
     }
 
-    #[test]
-    fn in_all_that_can_be_seen_only_the_proven_are_killed_and_the_server_only_beside_a_good_manager() {
-        let proven = |sign: &Sign| {
-            sign.silent_for.is_some_and(|silence| silence >= HANG)
-                && sign.missed_in_a_row >= MISSED_MIN
-                && (matches!(sign.state, Some('S' | 'D' | 'T')) || (sign.state == Some('R') && sign.had_processor))
-        };
-        let good = |sign: &Sign| sign.silent_for.is_some() && sign.missed_in_a_row == 0;
-        let (signs, mut kills, mut seen_of_all) = (signs(), 0, 0_u32);
-        for manager in &signs {
-            for server in &signs {
-                for (own_gap, stopping) in [(false, false), (false, true), (true, false), (true, true)] {
-                    seen_of_all += 1;
-                    let verdict = verdict(&Observations { own_gap, stopping, ..seen(*manager, *server) });
-                    match verdict {
-                        Verdict::Forgive => assert!(own_gap),
-                        Verdict::Fine => assert!(!own_gap),
-                        Verdict::Report(..) => assert!(!own_gap && !stopping),
-                        Verdict::Kill(who, _) => {
-                            kills += 1;
-                            assert!(!own_gap && !stopping);
-                            let (killed, beside) =
-                                if who == Who::Manager { (manager, true) } else { (server, good(manager)) };
-                            assert!(proven(killed) && beside, "{who:?}: {manager:?} {server:?}");
-                        }
-                    }
-                    let must_die = !own_gap && !stopping && (proven(manager) || (good(manager) && proven(server)));
-                    assert_eq!(must_die, matches!(verdict, Verdict::Kill(..)), "{manager:?} {server:?}");
+    /// And of its page.
+    fn pages() -> Vec<PageSign> {
+        let mut pages = vec![PageSign::NOT_THERE];
+        for silent_for in [Some(Duration::ZERO), Some(HANG)] {
+            for unanswered in [0, 1, MISSED_MIN] {
+                for (turned, full) in [(false, false), (false, true), (true, false), (true, true)] {
+                    pages.push(PageSign { silent_for, unanswered, turned, full });
                 }
             }
         }
-        assert_eq!(seen_of_all, 4 * u32::try_from(signs.len() * signs.len()).unwrap());
-        assert!(kills > 0);
+        pages
+    }
+
+    fn proven(sign: &Sign) -> bool {
+        sign.silent_for.is_some_and(|silence| silence >= HANG)
+            && sign.missed_in_a_row >= MISSED_MIN
+            && (matches!(sign.state, Some('S' | 'D' | 'T')) || (sign.state == Some('R') && sign.had_processor))
+    }
+
+    fn is_deaf(page: &PageSign) -> bool {
+        page.silent_for == Some(HANG) && page.unanswered >= MISSED_MIN && page.turned && !page.full
+    }
+
+    #[test]
+    fn in_all_that_can_be_seen_only_the_proven_are_killed_and_the_server_only_beside_a_good_manager() {
+        let good = |sign: &Sign| sign.silent_for.is_some() && sign.missed_in_a_row == 0;
+        let (signs, pages) = (signs(), pages());
+        let leases = [Sight::Lives, Sight::Coming, Sight::Flapping, Sight::Gone];
+        let (mut kills, mut seen_of_all) = (0_u64, 0_u64);
+        for (manager, server) in signs.iter().flat_map(|manager| signs.iter().map(move |server| (manager, server))) {
+            // Each page beside the pairs for which it can matter, and one of them beside all.
+            let pages = if good(manager) && good(server) { &pages[..] } else { &pages[pages.len() - 2..] };
+            for (page, lease) in pages.iter().flat_map(|page| leases.map(|lease| (page, lease))) {
+                for (own_gap, stopping) in [(false, false), (false, true), (true, false), (true, true)] {
+                    seen_of_all += 1;
+                    let all = Observations { own_gap, stopping, lease, page: *page, ..seen(*manager, *server) };
+                    let verdict = verdict(&all);
+                    let judged = lease == Sight::Lives && !own_gap && !stopping;
+                    match verdict {
+                        Verdict::Start => assert_eq!(lease, Sight::Gone),
+                        Verdict::Wait => assert_eq!(lease, Sight::Flapping),
+                        Verdict::Forgive => assert!(own_gap && matches!(lease, Sight::Lives | Sight::Coming)),
+                        Verdict::Fine => assert!(!own_gap),
+                        Verdict::Report(..) => assert!(judged, "{all:?}"),
+                        Verdict::Kill(who, proof) => {
+                            kills += 1;
+                            let right = match (who, proof) {
+                                (Who::Manager, _) => proven(manager),
+                                (Who::Server, Proof::Deaf) => good(manager) && good(server) && is_deaf(page),
+                                (Who::Server, _) => good(manager) && proven(server),
+                            };
+                            assert!(judged && right, "{who:?}: {all:?}");
+                        }
+                    }
+                    let of_server = proven(server) || (good(server) && is_deaf(page));
+                    let must_die = judged && (proven(manager) || (good(manager) && of_server));
+                    assert_eq!(must_die, matches!(verdict, Verdict::Kill(..)), "{all:?}");
+                }
+            }
+        }
+        assert!(seen_of_all > 2_000_000 && kills > 1_000, "{seen_of_all} {kills}");
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::time::Duration;
 
 use base::Instant;
@@ -12,7 +11,7 @@ use supervise::directory::{self, RuntimeDir};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{self, Listener};
-use supervise::obituary::{self, Obituary, ThreadAccount};
+use supervise::obituary::{self, Obituary};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::status::ServerState;
 use supervise::witness;
@@ -227,39 +226,20 @@ pub(crate) fn mourn(directory: &RuntimeDir, server: &Server, cause: String, now:
     let numbers = crate::admin::last_numbers(&directory.server_numbers(server.generation));
     let (threads, numbers) = numbers.unwrap_or_default();
     let heartbeats = server.link.status(now);
-    let (threads, cause) = with_fault(&directory.server_witness(server.generation), threads, cause);
     let lived = server.pong().map_or_else(|| millis(now - server.since), |pong| pong.age_ms);
-    obituary::write(
-        directory,
-        "manager",
-        Obituary {
-            who: Role::Server.name().to_owned(),
-            pid: server.process.pid(),
-            generation: server.generation,
-            cause,
-            lived_ms: lived,
-            last_answer_age_ms: heartbeats.last_answer_age_ms,
-            threads,
-            numbers,
-            ..Obituary::default()
-        },
-    );
-}
-
-/// Adds what the process itself said of its death.
-fn with_fault(page: &Path, mut threads: Vec<ThreadAccount>, cause: String) -> (Vec<ThreadAccount>, String) {
-    let Some((fault, told)) = witness::fault(page) else { return (threads, cause) };
-    let place = threads.iter().position(|thread| thread.id == told.id).unwrap_or_else(|| {
-        threads.push(ThreadAccount { id: told.id, ..ThreadAccount::default() });
-        threads.len() - 1
-    });
-    let (name, running) = (&threads[place].name, &threads[place].running);
-    let whose = if name.is_empty() { format!("thread {}", told.id) } else { name.clone() };
-    let within = if running.is_empty() { String::new() } else { format!(", in \"{running}\"") };
-    let cause = format!("{fault}, {whose}{within}{}{cause}", if cause.is_empty() { "" } else { "; " });
-    threads[place].frames = told.frames;
-    threads.swap(0, place);
-    (threads, cause)
+    let mut account = Obituary {
+        who: Role::Server.name().to_owned(),
+        pid: server.process.pid(),
+        generation: server.generation,
+        cause,
+        lived_ms: lived,
+        last_answer_age_ms: heartbeats.last_answer_age_ms,
+        threads,
+        numbers,
+        ..Obituary::default()
+    };
+    witness::add_fault(&directory.server_witness(server.generation), &mut account);
+    obituary::write(directory, "manager", account);
 }
 
 fn millis(duration: Duration) -> u64 {

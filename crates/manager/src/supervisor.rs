@@ -52,6 +52,7 @@ pub(crate) struct Supervisor {
     pub(crate) config: Arc<Config>,
     configuration: ConfigurationStatus,
     pub(crate) lease: Lease,
+    _witness: supervise::witness::OwnPage,
     signals: Signals,
     pub(crate) endpoint: Endpoint,
     pub(crate) listeners: Vec<Listener>,
@@ -103,6 +104,7 @@ impl Supervisor {
             None => Lease::take(&directory.manager_lease())?,
         };
 
+        let witness = supervise::witness::begin(&directory.manager_witness());
         let interval = config.supervise.heartbeat_interval;
         let mut servers = Server::adopt_all(&directory, interval, started_at);
         let generations: Vec<_> = servers.iter().map(|server| server.generation).collect();
@@ -138,6 +140,7 @@ impl Supervisor {
             config,
             configuration,
             lease,
+            _witness: witness,
             signals,
             endpoint,
             listeners,
@@ -305,9 +308,12 @@ impl Supervisor {
 
     fn mind_cop(&mut self, now: Instant, reaped: &Reaped) {
         let Some(cop) = &mut self.cop else { return };
+        let before = cop.pid();
         if self.stopping || cop.look(now, reaped) != Sight::Gone {
             return;
         }
+        self.mourn_cop(before);
+        let Some(cop) = &mut self.cop else { return };
         match role::start(Role::Cop, &self.family, &[OsString::from("--in-tree")], Vec::new()) {
             Ok(child) => {
                 info!("{}[{}] started", Role::Cop.name(), child.pid());

@@ -1,7 +1,8 @@
-//! Manager at the side of the server that serves: feels its threads' pulse, and ends it when one hangs.
+//! Manager at the side of the others: feels the pulse of the serving server's threads, listens to cop, and ends who hangs.
 //!
-//! What hangs cannot be mended from outside, and its connections wait for nothing; the next server is there within a
-//! blink. What is merely slow is told of, and left alone. The findings are `pulse`'s; here is what follows from them.
+//! What hangs cannot be mended from outside, and its connections wait for nothing; the next one is there within a blink.
+//! What is merely slow is told of, and left alone. The findings are `pulse`'s and `supervise::sign`'s; here is what follows
+//! from them. When manager itself was not run, everybody is forgiven: nobody could be heard.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use supervise::directory::RuntimeDir;
 use supervise::obituary::{self, Obituary};
 use supervise::role::Role;
 use supervise::status::ServerState;
+use supervise::watch::Watch;
 use supervise::witness;
 use supervise::{error, warn};
 use sys::process::Signal;
@@ -21,11 +23,16 @@ use crate::supervisor::Supervisor;
 /// Between two reports of the same thing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Later than this for a look: manager was not run.
+const OWN_GAP: Duration = Duration::from_secs(1);
+
 /// The pulses of each server that serves, and when to feel them next.
 #[derive(Debug, Default)]
 pub(crate) struct Vigil {
     feel_at: Instant,
     report_at: Instant,
+    /// Cop was told to die for this silence.
+    cop_condemned: Option<u32>,
     /// By generation; one whose server was told to die has none any more.
     pulses: Vec<(u64, Option<Pulses>)>,
 }
@@ -46,12 +53,20 @@ impl Vigil {
 }
 
 impl Supervisor {
-    /// Looks after the threads of the servers that serve.
+    /// Looks after cop, and after the threads of the servers that serve.
     pub(crate) fn keep_vigil(&mut self, now: Instant) {
         if now < self.vigil.feel_at {
             return;
         }
+        let own_gap = self.vigil.feel_at != Instant::ORIGIN && now > self.vigil.feel_at + OWN_GAP;
         self.vigil.feel_at = now + INTERVAL;
+        if own_gap {
+            warn!("manager itself was not run for a while: what was missed meanwhile is forgiven");
+            if let Some(link) = self.cop.as_mut().and_then(Watch::link_mut) {
+                link.forgive(now);
+            }
+        }
+        self.listen_to_cop(now);
         let (servers, vigil, directory) = (&self.servers, &mut self.vigil, &self.family.directory);
         vigil.pulses.retain(|(known, _)| servers.iter().any(|server| server.generation == *known));
         for server in servers.iter().filter(|server| server.state == ServerState::Ready) {
@@ -70,6 +85,48 @@ impl Supervisor {
                 let still = patient.still_for;
                 warn!("{complaint} and has not turned for {still:.1?}; it is left alone");
             }
+        }
+    }
+}
+
+impl Supervisor {
+    /// Ends a cop that hangs: the next one adopts everybody.
+    fn listen_to_cop(&mut self, now: Instant) {
+        let (Some(cop), false) = (&self.cop, self.stopping) else { return };
+        let (Some(pid), sign) = (cop.pid(), cop.sign(now)) else { return };
+        if !sign.is_silent(self.config.supervise.hang_timeout) || self.vigil.cop_condemned == Some(pid) {
+            return;
+        }
+        let directory = &self.family.directory;
+        match sign.examine() {
+            Ok(proof) => {
+                error!("{}[{pid}] hangs ({proof:?}): {sign:?}; it is killed", Role::Cop.name());
+                self.vigil.cop_condemned = Some(pid);
+                let mut threads = obituary::threads_of(pid);
+                let evidence = cop.process().map(|process| witness::hear(&directory.cop_witness(), process, &threads));
+                cop.signal(Signal::KILL);
+                if let Some(evidence) = evidence {
+                    evidence.tell(&mut threads);
+                }
+                let (who, cause) = (Role::Cop.name().to_owned(), format!("hang: {}", proof.as_str()));
+                obituary::write(directory, "vigil", Obituary { who, pid, cause, threads, ..Obituary::default() });
+            }
+            Err(excuse) if now >= self.vigil.report_at => {
+                self.vigil.report_at = now + REPORT_INTERVAL;
+                warn!("{} does not answer ({excuse:?}): {sign:?}; it is left alone", Role::Cop.name());
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Writes down what cop itself said of its death, before another takes its page.
+    pub(crate) fn mourn_cop(&self, pid: Option<u32>) {
+        let directory = &self.family.directory;
+        let (Some(pid), who) = (pid, Role::Cop.name().to_owned()) else { return };
+        let mut death = Obituary { who, pid, ..Obituary::default() };
+        witness::add_fault(&directory.cop_witness(), &mut death);
+        if !death.cause.is_empty() {
+            obituary::write(directory, "manager", death);
         }
     }
 }

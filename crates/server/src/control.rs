@@ -124,5 +124,6 @@ fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Durat
         leaving: engine.is_leaving(),
         open_connections: engine.open_connections(),
         threads: engine.beats(),
+        pages_full: engine.pages_are_full(),
     }
 }

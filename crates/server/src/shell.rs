@@ -49,6 +49,7 @@ struct Shell {
     config: Arc<Config>,
     identity: Identity,
     lease: Lease,
+    _witness: supervise::witness::OwnPage,
     endpoint: Endpoint,
     signals: Signals,
     listeners: Vec<Listener>,
@@ -78,7 +79,7 @@ impl Shell {
             Some(generation) => (generation, inherit_lease(options, &directory, generation)?),
             None => lease_alone(&directory)?,
         };
-        supervise::witness::begin(&directory.server_witness(generation));
+        let witness = supervise::witness::begin(&directory.server_witness(generation));
         let listeners = match options.generation {
             Some(_) => options::inherit(options, &config),
             None => options::bind(&config),
@@ -108,6 +109,7 @@ impl Shell {
             config,
             identity,
             lease,
+            _witness: witness,
             endpoint,
             signals,
             listeners,
@@ -200,9 +202,6 @@ impl Shell {
         }
         self.engine.stop();
         drop(self.endpoint);
-        if let Err(error) = directory::remove(&self.family.directory.server_witness(self.identity.generation)) {
-            warn!("a page is left behind: {error}");
-        }
         if self.alone {
             // In a tree manager adds its numbers up; alone nobody asks for them any more.
             directory::remove(&self.family.directory.server_numbers(self.identity.generation))

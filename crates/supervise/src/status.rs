@@ -149,6 +149,8 @@ pub struct ThreadBeat {
     pub name: String,
     /// How long ago its loop last turned.
     pub age_ms: u64,
+    /// How often its loop has turned.
+    pub turns: u64,
 }
 
 /// A server that is to come.

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::heartbeat::Link;
 use crate::lease::{self, Holder};
 use crate::role::Role;
+use crate::sign::{self, Sign};
 
 /// Between two looks at a lease whose holder is coming.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -30,8 +31,10 @@ const LIVED_WELL: Duration = Duration::from_millis(250);
 pub enum Sight {
     /// It lives.
     Lives,
-    /// It was started and has no lease yet, or died so often that it is not yet time for another.
+    /// It was started and has no lease yet.
     Coming,
+    /// It died before it was ready, and that so often that it is not yet time for another.
+    Flapping,
     /// It is not there, and it is time to start it.
     Gone,
 }
@@ -85,6 +88,8 @@ struct Seen {
     process: Pidfd,
     since: Instant,
     link: Option<Link>,
+    /// Processor time it had used at its last answer.
+    ticks: u64,
     /// We started it.
     ours: bool,
 }
@@ -124,7 +129,9 @@ impl Watch {
         }
         if let Some(seen) = &mut self.seen {
             if let Some(link) = &mut seen.link {
-                link.turn(now);
+                if link.turn(now) {
+                    seen.ticks = sign::ticks(seen.process.pid());
+                }
                 self.next_at = link.next_at();
             } else {
                 self.next_at = Instant::FAR_FUTURE;
@@ -175,6 +182,25 @@ impl Watch {
     /// As [`Watch::link`], to forgive or to hurry.
     pub fn link_mut(&mut self) -> Option<&mut Link> {
         self.seen.as_mut().and_then(|seen| seen.link.as_mut())
+    }
+
+    /// What is seen of it.
+    #[must_use]
+    pub fn sign(&self, now: Instant) -> Sign {
+        let seen = self.seen.as_ref().and_then(|seen| Some((seen, seen.link.as_ref()?)));
+        seen.map_or(Sign::NOT_THERE, |(seen, link)| Sign::of(seen.process.pid(), link, seen.ticks, now))
+    }
+
+    /// The process, to ask its threads.
+    #[must_use]
+    pub fn process(&self) -> Option<&Pidfd> {
+        self.seen.as_ref().map(|seen| &seen.process)
+    }
+
+    /// Deaths before it was ready, in a row.
+    #[must_use]
+    pub const fn failures(&self) -> u32 {
+        self.backoff.failures()
     }
 
     /// How often we started it.
@@ -272,7 +298,7 @@ impl Watch {
             Holder::Nobody if self.child.is_some() => {}
             Holder::Nobody if now < self.not_before => {
                 self.next_at = self.not_before;
-                return Some(Sight::Coming);
+                return Some(Sight::Flapping);
             }
             Holder::Nobody => {
                 self.next_at = now + LOOK_INTERVAL;
@@ -300,7 +326,7 @@ impl Watch {
             crate::info!("{}[{}] lives: adopted", self.role.name(), process.pid());
         }
         let link = self.heartbeat_interval.map(|interval| Link::new(&self.socket, interval));
-        self.seen = Some(Seen { process, since: now, link, ours });
+        self.seen = Some(Seen { process, since: now, link, ticks: 0, ours });
     }
 }
 
@@ -386,7 +412,7 @@ mod tests {
         assert!(other.is_dead(), "who has no lease yet is not forgotten");
 
         watch.not_started(now);
-        assert_eq!(watch.look(now, &[]), Sight::Coming, "the second does");
+        assert_eq!(watch.look(now, &[]), Sight::Flapping, "the second does");
         assert!(watch.next_at() > now);
         assert_eq!(watch.look(watch.next_at(), &[]), Sight::Gone);
         let _ = reap();

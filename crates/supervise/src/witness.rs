@@ -5,14 +5,15 @@
 //! nobody is served meanwhile. Who finds a process dead reads what it died of ([`fault`]).
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::{Clock, SystemClock};
 use sys::process::{Exit, Pidfd};
 use sys::witness::{self, FileIdentity, Module, Testimony};
 
-use crate::obituary::ThreadAccount;
+use crate::directory;
+use crate::obituary::{Obituary, ThreadAccount};
 use crate::symbols;
 
 /// How long one thread may take to say where it is.
@@ -20,10 +21,24 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(50);
 /// How long all may take together.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(200);
 
+/// The page of this process: removed with this, so that it stays behind only when the process dies.
+#[derive(Debug)]
+pub struct OwnPage(PathBuf);
+
 /// Makes this process a witness of itself. Without that it runs as well.
-pub fn begin(page: &Path) {
+#[must_use]
+pub fn begin(page: &Path) -> OwnPage {
     if let Err(error) = witness::install(page) {
         crate::warn!("{}: {error}: where this process dies of a fault will not be known", page.display());
+    }
+    OwnPage(page.to_owned())
+}
+
+impl Drop for OwnPage {
+    fn drop(&mut self) {
+        if let Err(error) = directory::remove(&self.0) {
+            crate::warn!("{} is left behind: {error}", self.0.display());
+        }
     }
 }
 
@@ -83,7 +98,7 @@ pub fn fault(page: &Path) -> Option<(String, ThreadAccount)> {
     let signal = signal.trim_start_matches("ended by ");
     let cause = match fault.code {
         1.. => format!("fault: {signal} at address {:#x}", fault.address),
-        _ if fault.signal == SIGABRT => "fault: it aborted itself".to_owned(),
+        _ if testimony.pid() == Some(fault.address) => format!("fault: {signal} by its own doing"),
         _ => format!("{signal} sent by process {}", fault.address),
     };
     let thread = ThreadAccount {
@@ -94,7 +109,21 @@ pub fn fault(page: &Path) -> Option<(String, ThreadAccount)> {
     Some((cause, thread))
 }
 
-const SIGABRT: i32 = sys::process::Signal::ABORT.as_raw();
+/// Adds to an account of a death what the dead itself said of it.
+pub fn add_fault(page: &Path, death: &mut Obituary) {
+    let Some((fault, told)) = fault(page) else { return };
+    let place = death.threads.iter().position(|thread| thread.id == told.id).unwrap_or_else(|| {
+        death.threads.push(ThreadAccount { id: told.id, ..ThreadAccount::default() });
+        death.threads.len() - 1
+    });
+    let ThreadAccount { name, running, .. } = &death.threads[place];
+    let whose = if name.is_empty() { format!("thread {}", told.id) } else { name.clone() };
+    let within = if running.is_empty() { String::new() } else { format!(", in \"{running}\"") };
+    let known = if death.cause.is_empty() { String::new() } else { format!("; {}", death.cause) };
+    death.cause = format!("{fault}, {whose}{within}{known}");
+    death.threads[place].frames = told.frames;
+    death.threads.swap(0, place);
+}
 
 /// The names of addresses: of functions in the program, and of files elsewhere.
 fn name(frames: &[u64], modules: &[Module], program: Option<&File>) -> Vec<String> {
@@ -138,7 +167,7 @@ mod tests {
     fn a_thread_that_is_asked_is_told_of_by_the_names_of_its_functions() {
         let page = std::env::temp_dir().join(format!("beltway-evidence-{}", std::process::id()));
         assert!(fault(&page).is_none());
-        begin(&page);
+        let begun = begin(&page);
         let own = Pidfd::open(std::process::id()).unwrap();
         let account = |id: u64, state: &str| ThreadAccount { id, state: state.to_owned(), ..ThreadAccount::default() };
         let mut threads = [account(sys::thread::id(), "R"), account(sys::thread::id(), "D")];
@@ -148,7 +177,8 @@ mod tests {
         let own = "a_thread_that_is_asked_is_told_of_by_the_names_of_its_functions";
         assert!(threads[0].frames.iter().any(|frame| frame.contains(own)), "{:#?}", threads[0].frames);
         assert!(fault(&page).is_none(), "nobody died");
-        std::fs::remove_file(page).unwrap();
+        drop(begun);
+        assert!(!page.exists());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod lock;
 pub mod memory;
 pub mod output;
 pub mod process;
+pub mod queue;
 pub mod shm;
 pub mod signal;
 pub mod socket;

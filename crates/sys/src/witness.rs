@@ -142,6 +142,12 @@ impl Testimony {
         identity
     }
 
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> Option<u64> {
+        self.word(at::PID)
+    }
+
     /// How it died of a fault; `None` when it did not.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

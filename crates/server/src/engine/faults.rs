@@ -3,9 +3,12 @@
 //! They exist only in a server in whose environment somebody wrote [`CONSENT`], word for word, before it was started; it
 //! says so in its log. No option, no configuration and no request brings them into being.
 
+use std::borrow::Cow;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::local::{Piece, Pieces, Whole};
 use supervise::warn;
 
 /// The variable, and what it must say.
@@ -20,13 +23,30 @@ pub(super) fn are_wanted() -> bool {
     wanted
 }
 
-/// Has the calling event thread do what is asked; returns only when there is no such fault.
+/// Whether pages are to be left without an answer from now on.
+static DEAF: AtomicBool = AtomicBool::new(false);
+
+/// The content of an answer; it waits for an hour when answers are to fail.
+pub(super) fn held_back(content: Option<Cow<'static, [u8]>>) -> Box<dyn Pieces> {
+    if DEAF.load(Ordering::Relaxed) { Box::new(HeldBack(content)) } else { Box::new(Whole(content)) }
+}
+
+struct HeldBack(Option<Cow<'static, [u8]>>);
+
+impl Pieces for HeldBack {
+    fn next_piece(&mut self) -> Option<Piece> {
+        self.0.take().map(|bytes| Piece { delay: Duration::from_secs(3600), bytes })
+    }
+}
+
+/// Has the calling event thread do what is asked; returns only when it goes on after that.
 pub(super) fn commit(path: &[u8]) {
     match path {
         b"/fault/spin" => spin(),
         b"/fault/block" => block(),
         b"/fault/abort" => std::process::abort(),
         b"/fault/overflow" => drop(black_box(overflow(0))),
+        b"/fault/deaf" => DEAF.store(true, Ordering::Relaxed),
         b"/fault/panic" => panic!("a request asked for it"),
         _ => {}
     }

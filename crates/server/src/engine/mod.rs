@@ -348,9 +348,19 @@ impl Engine {
                 // A thread that waits for events is well however long it waits.
                 let asleep = beat.state == stats::BeatState::Polling;
                 let age = if asleep { Duration::ZERO } else { now - Instant::from_nanos(beat.at_nanos) };
-                ThreadBeat { name: beat.thread, age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX) }
+                ThreadBeat {
+                    name: beat.thread,
+                    age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                    turns: beat.turns,
+                }
             })
             .collect()
+    }
+
+    /// Whether the server's own pages have as many connections as they may.
+    #[must_use]
+    pub fn pages_are_full(&self) -> bool {
+        self.own_pages.open() >= numbers::PAGE_CONNECTIONS_MAX
     }
 
     /// Whether all event threads still run.

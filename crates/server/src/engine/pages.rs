@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use event::Shares;
-use http::local::{Request, Response, Service, Whole};
+use http::local::{Request, Response, Service};
 use http::rules::date;
 use stats::{Segment, Snapshot, prometheus};
 
@@ -75,6 +75,11 @@ impl Service for Pages {
             text.len()
         );
         let body = (request.method != b"HEAD").then(|| Cow::Owned(text.into_bytes()));
-        Response { head: head.into_bytes(), keep: request.keep_alive, chunked: false, body: Box::new(Whole(body)) }
+        Response {
+            head: head.into_bytes(),
+            keep: request.keep_alive,
+            chunked: false,
+            body: super::faults::held_back(body),
+        }
     }
 }

@@ -165,4 +165,6 @@ pub struct Pong {
     pub open_connections: u64,
     /// Server: its event threads.
     pub threads: Vec<ThreadBeat>,
+    /// Server: its own pages have as many connections as they may.
+    pub pages_full: bool,
 }

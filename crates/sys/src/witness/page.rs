@@ -26,6 +26,7 @@ pub const MODULES_MAX: usize = 16;
 pub(super) mod at {
     pub(in super::super) const MAGIC: usize = 0;
     pub(in super::super) const MODULES_COUNT: usize = 1;
+    pub(in super::super) const PID: usize = 2;
     /// Four words.
     pub(in super::super) const EXECUTABLE: usize = 4;
     pub(in super::super) const MODULES: usize = 16;
@@ -69,6 +70,7 @@ pub(super) fn describe(words: &[AtomicU64], modules: &[Module], executable: File
             put(place + 3 + offset, u64::from_ne_bytes(bytes));
         }
     }
+    put(at::PID, u64::from(std::process::id()));
     put(at::MODULES_COUNT, modules.len().min(MODULES_MAX) as u64);
     words[at::MAGIC].store(MAGIC, Ordering::Release);
 }
