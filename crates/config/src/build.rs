@@ -31,6 +31,7 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
             Some(count) => Threads::Count(count),
             None => Threads::Auto,
         },
+        pin_threads: s.switch("pin_threads"),
         io: s.choice("io", Io::from_word),
         log: Log { level: s.choice("log.level", Level::from_word), file: s.log_file("log.file") },
         admin: Admin { listen: s.address("admin.listen"), token_file: s.path("admin.token_file") },

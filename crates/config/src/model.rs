@@ -25,6 +25,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Event threads of the server.
     pub threads: Threads,
+    /// Whether each of them is tied to a core of its own.
+    pub pin_threads: bool,
     /// How event threads do their I/O.
     pub io: Io,
     /// The log of what the processes do.

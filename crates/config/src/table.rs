@@ -163,6 +163,13 @@ const ROWS: &[Key] = &[
         Restart,
         "How many event threads the server runs. `auto` is one for each core available to the process.",
     ),
+    key(
+        "pin_threads",
+        Kind::Switch { available: true },
+        "false",
+        Restart,
+        "Ties each of them to a core of its own. For machines that do nothing else; without effect when there are fewer cores than threads, or a quota makes others use them too.",
+    ),
     later("memory", "The whole memory budget."),
     key(
         "io",
