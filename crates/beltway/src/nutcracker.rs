@@ -5,25 +5,37 @@
 
 mod options;
 
-use std::io;
+use std::io::{self, BufRead as _};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::time::Duration;
 
+use base::{Clock, SystemClock};
 use config::kv::KvStats;
-use config::kv::nutcracker::{Nutcracker, load};
+use config::kv::nutcracker::load;
 use config::{Config, Level, Log, LogFile, Place, Spanned};
-use supervise::failure::WRONG_USAGE;
+use server::nutcracker::Nutcracker;
+use supervise::role::{self, FIRST_DESCRIPTOR};
+use supervise::wait;
 
 pub(crate) use options::{MBUF_SIZE, Options};
 
 /// What twemproxy ends with when anything is wrong, usage included.
 const FAILED: u8 = 1;
 
+/// What the daemon is told first: the descriptor to say on how its start went.
+const AS_DAEMON: &str = "--as-daemon=fd=";
+/// How long the daemon's start is waited for.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
 /// The release whose flags, file and numbers these are.
 const TWEMPROXY: &str = "0.5.0";
 
 /// Runs as `nutcracker ARGUMENTS`. Answers with the exit code.
 pub(crate) fn run(arguments: &[String]) -> u8 {
+    let daemon = arguments.first().and_then(|word| word.strip_prefix(AS_DAEMON)).and_then(|n| n.parse().ok());
+    let arguments = if daemon.is_some() { &arguments[1..] } else { arguments };
     let options = match Options::parse(arguments) {
         Ok(options) => options,
         Err(wrong) => {
@@ -37,7 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
             eprintln!("{}", options::usage());
         }
         if options.describe_stats {
-            eprint!("{STATS}");
+            eprint!("{}", server::nutcracker::describe_stats());
         }
         return 0;
     }
@@ -51,14 +63,45 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
             FAILED
         };
     }
-    let Some(_config) = read(&options, &file).and_then(|read| configuration(&options, read)) else { return FAILED };
-    // Here the engine is called, with the configuration and `options.daemonize`, `options.pid_file`.
-    eprintln!("nutcracker: this version of Beltway has no key-value engine yet; nothing was started");
-    WRONG_USAGE
+    let Some(config) = read(&options, &file).and_then(|read| configuration(&options, read)) else { return FAILED };
+    if options.daemonize && daemon.is_none() {
+        return daemonize(arguments);
+    }
+    let pid_file = options.pid_file.as_deref().map(crate::commands::absolute);
+    server::nutcracker::run(Nutcracker { config, level: options.log_level, pid_file, daemon })
+}
+
+/// Starts this program once more in a session of its own, and waits until it serves or says why not.
+fn daemonize(arguments: &[String]) -> u8 {
+    let started = std::io::pipe().and_then(|(told, tell)| {
+        let mut words = vec!["nutcracker".into(), format!("{AS_DAEMON}{FIRST_DESCRIPTOR}").into()];
+        words.extend(arguments.iter().map(Into::into));
+        role::start_apart(&words, vec![(tell.as_fd(), FIRST_DESCRIPTOR)])?;
+        drop(tell);
+        let deadline = SystemClock.now() + READY_WITHIN;
+        wait::readable(&[told.as_fd()], READY_WITHIN)?;
+        let mut line = String::new();
+        if SystemClock.now() >= deadline {
+            return Ok(line);
+        }
+        // Written whole, or never: then it died.
+        std::io::BufReader::new(told).read_line(&mut line).map(|_| line)
+    });
+    match started.as_deref() {
+        Ok("ready\n") => 0,
+        Ok("") => failed("the daemon ended, or is not ready yet; its log says why"),
+        Ok(why) => failed(why.trim_end()),
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+fn failed(why: &str) -> u8 {
+    eprintln!("nutcracker: {why}");
+    FAILED
 }
 
 /// Reads the file. What is wrong, and what is different here, is said.
-fn read(options: &Options, file: &Path) -> Option<Nutcracker> {
+fn read(options: &Options, file: &Path) -> Option<config::kv::nutcracker::Nutcracker> {
     if options.mbuf_size != MBUF_SIZE {
         eprintln!("nutcracker: warning: -m {} has no effect: buffers find their size themselves", options.mbuf_size);
     }
@@ -77,7 +120,7 @@ fn read(options: &Options, file: &Path) -> Option<Nutcracker> {
 }
 
 /// What the server is to do: the pools of the file, the stats port and the log of the command line.
-fn configuration(options: &Options, read: Nutcracker) -> Option<Config> {
+fn configuration(options: &Options, read: config::kv::nutcracker::Nutcracker) -> Option<Config> {
     let listen = resolve(&options.stats_addr, options.stats_port).inspect_err(|error| {
         eprintln!("nutcracker: stats address '{}' cannot be resolved: {error}", options.stats_addr);
     });
@@ -88,7 +131,7 @@ fn configuration(options: &Options, read: Nutcracker) -> Option<Config> {
         5..=6 => Level::Info,
         _ => Level::Debug,
     };
-    let file = options.output.clone().map_or(LogFile::Stderr, LogFile::Path);
+    let file = options.output.clone().map_or(LogFile::Stderr, |path| LogFile::Path(crate::commands::absolute(&path)));
     Some(read.into_config(stats, Log { level, file }))
 }
 
@@ -96,31 +139,6 @@ fn configuration(options: &Options, read: Nutcracker) -> Option<Config> {
 fn resolve(host: &str, port: u16) -> io::Result<SocketAddr> {
     (host, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::other("the name has no address"))
 }
-
-/// What `-D` says of the numbers on the stats port, in their order there.
-const STATS: &str = r#"pool stats:
-  client_eof          "clients that closed their connection"
-  client_err          "client connections that failed"
-  client_connections  "client connections now"
-  server_ejects       "times a server was ejected"
-  forward_error       "requests that could not be passed on"
-  fragments           "parts that requests for several servers were split into"
-
-server stats:
-  server_eof          "times the server closed a connection"
-  server_err          "server connections that failed"
-  server_timedout     "requests that the server did not answer in time"
-  server_connections  "server connections now"
-  server_ejected_at   "when the server was last ejected, in microseconds since 1970"
-  requests            "requests sent"
-  request_bytes       "bytes of the requests sent"
-  responses           "responses received"
-  response_bytes      "bytes of the responses received"
-  in_queue            "requests that wait to be sent"
-  in_queue_bytes      "bytes of the requests that wait to be sent"
-  out_queue           "requests that wait for their response"
-  out_queue_bytes     "bytes of the requests that wait for their response"
-"#;
 
 #[cfg(test)]
 mod tests {

@@ -284,7 +284,7 @@ impl Stub {
             // Manager says it when it has become another program and all others have.
             Taken::User2 if self.manager.pid() == Some(arrived.sender) => self.follow_manager(arrived.sender),
             Taken::User2 => self.send_errand(Step::Upgrade, now),
-            Taken::Child => {}
+            Taken::Child | Taken::LevelUp | Taken::LevelDown => {}
         }
         false
     }

@@ -507,7 +507,7 @@ impl Patrol {
                 Taken::User2 => {
                     self.manager.signal(Signal::USR2);
                 }
-                Taken::Child => {}
+                Taken::Child | Taken::LevelUp | Taken::LevelDown => {}
             }
         }
     }

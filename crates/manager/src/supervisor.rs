@@ -335,7 +335,7 @@ impl Supervisor {
                 Taken::HangUp => self.begin_change(now, Proposal::File, Step::Reload, Asker::Log),
                 Taken::User1 => self.reopen_logs(),
                 Taken::User2 => self.begin_upgrade(now, Asker::Log),
-                Taken::Child => {}
+                Taken::Child | Taken::LevelUp | Taken::LevelDown => {}
             }
         }
     }

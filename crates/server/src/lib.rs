@@ -10,6 +10,7 @@ mod control;
 pub mod engine;
 mod kv_engine;
 mod kv_report;
+pub mod nutcracker;
 mod options;
 mod removal;
 mod shell;

@@ -229,7 +229,7 @@ impl Shell {
                 Taken::HangUp if self.alone => self.reload_alone(),
                 Taken::HangUp => warn!("the configuration is manager's: reload there"),
                 Taken::User2 => warn!("this version cannot restart in place"),
-                Taken::Child => {}
+                Taken::Child | Taken::LevelUp | Taken::LevelDown => {}
             }
         }
         Ok(stop)
@@ -365,7 +365,7 @@ fn lease_alone(directory: &RuntimeDir) -> Result<(u64, Lease), Failure> {
     Ok((generation, Lease::take(&directory.server_lease(generation))?))
 }
 
-fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {
+pub(crate) fn duplicates(listeners: &[Listener]) -> std::io::Result<EngineListeners> {
     let of_kind = |kind: ListenerKind| -> std::io::Result<Vec<OwnedFd>> {
         listeners.iter().filter(|l| l.name.kind == kind).map(|l| l.fd.try_clone()).collect()
     };

@@ -19,17 +19,26 @@ pub enum Taken {
     User2,
     /// SIGCHLD: a child has ended.
     Child,
+    /// SIGTTIN: log more. Taken by [`Signals::take_with_levels`] alone.
+    LevelUp,
+    /// SIGTTOU: log less. As [`Taken::LevelUp`].
+    LevelDown,
 }
 
-/// All of them, with their numbers.
-const TAKEN: [(Taken, i32); 6] = [
+/// All of them, with their numbers; the last [`LEVELS`] are taken when asked for.
+const TAKEN: [(Taken, i32); 8] = [
     (Taken::Terminate, libc::SIGTERM),
     (Taken::Interrupt, libc::SIGINT),
     (Taken::HangUp, libc::SIGHUP),
     (Taken::User1, libc::SIGUSR1),
     (Taken::User2, libc::SIGUSR2),
     (Taken::Child, libc::SIGCHLD),
+    (Taken::LevelUp, libc::SIGTTIN),
+    (Taken::LevelDown, libc::SIGTTOU),
 ];
+
+/// How many of them say how much is to be logged.
+const LEVELS: usize = 2;
 
 /// A signal that has arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,12 +62,24 @@ impl Signals {
     /// # Errors
     /// What `signalfd(2)` says: no descriptors left.
     pub fn take() -> io::Result<Self> {
+        Self::take_these(&TAKEN[..TAKEN.len() - LEVELS])
+    }
+
+    /// As [`Signals::take`], with those by which twemproxy is told to log more or less.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_with_levels() -> io::Result<Self> {
+        Self::take_these(&TAKEN)
+    }
+
+    fn take_these(taken: &[(Taken, i32)]) -> io::Result<Self> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: `set` is writable memory of the right type, which the call initialises; it cannot fail.
         let _ = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        for (_, number) in TAKEN {
+        for (_, number) in taken {
             // SAFETY: the set was initialised above, and every number in TAKEN is a valid signal.
-            let _ = unsafe { libc::sigaddset(set.as_mut_ptr(), number) };
+            let _ = unsafe { libc::sigaddset(set.as_mut_ptr(), *number) };
         }
         // SAFETY: the set is initialised and readable; no old mask is asked for.
         let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
