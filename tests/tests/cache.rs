@@ -1,11 +1,13 @@
 //! The walks *hit*, *miss* and *stale*: what is stored is served, what many want is fetched once, and what is old is
 //! validated, or stands in for an origin that fails.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
-use walks::{Accepted, End, Kind, Message, Origin, PATIENCE, Peer, Server, eventually, now, pause, thread};
+use walks::{Accepted, End, Kind, Message, Nginx, Origin, PATIENCE, Peer, Server, eventually, now, pause, thread};
 
 /// A response with this body, and these lines.
 fn says(lines: &str, body: &str) -> Vec<u8> {
@@ -429,4 +431,49 @@ fn what_is_not_cached_by_the_rule_passes_as_if_there_were_no_cache() {
         let response = client.ask(get("/x", ""));
         assert_eq!((response.text(), response.field("Cache-Status")), (format!("version {round}"), None));
     }
+}
+
+/// What curl says, with its arguments split at spaces.
+fn curl(server: &Server, arguments: &str, path: &str) -> String {
+    let mut command = std::process::Command::new("curl");
+    command.args(["-s", "-i", "--max-time", "10"]).args(arguments.split_whitespace());
+    command.arg(format!("http://{}{path}", server.address()));
+    String::from_utf8(walks::process::bounded(command).stdout).unwrap()
+}
+
+/// As a new user would try it: a site of a hundred files on a server nobody of us wrote, and a client likewise.
+#[test]
+fn a_site_of_a_hundred_files_is_served_when_its_server_is_gone() {
+    let nginx = Nginx::start(|files| {
+        for n in 0..100_u32 {
+            let path = files.join(format!("{n}.txt"));
+            std::fs::write(&path, format!("file {n}\n").repeat(1 + n as usize)).unwrap();
+            // Old enough for a lifetime that nobody named: a tenth of the time since.
+            let changed = std::time::SystemTime::now() - Duration::from_secs(100_000);
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+        }
+    });
+    let server = Server::with(&format!("remap: [{{from: \"/\", to: \"{}\"}}]", nginx.url()));
+    let mut tags = Vec::new();
+    for round in 0..2 {
+        for n in 0..100 {
+            let said = curl(&server, "", &format!("/{n}.txt"));
+            assert!(said.ends_with(&format!("file {n}\n")), "{said}");
+            let expected = if round == 0 { "fwd=uri-miss; stored" } else { "hit; ttl=" };
+            assert!(said.contains(&format!("Cache-Status: beltway; {expected}")), "{said}");
+            let tag = said.lines().find_map(|line| line.strip_prefix("ETag: ")).unwrap().trim().to_owned();
+            tags.push(tag);
+        }
+    }
+    let unchanged = curl(&server, &format!("-H If-None-Match:{}", tags[7]), "/7.txt");
+    assert!(unchanged.starts_with("HTTP/1.1 304 Not Modified\r\n"), "{unchanged}");
+    let head = curl(&server, "-I", "/7.txt");
+    assert!(head.contains("Content-Length: 56\r\n") && head.contains("hit; ttl="), "{head}");
+    assert!(curl(&server, "-X PURGE", "/9.txt").starts_with("HTTP/1.1 200 OK\r\n"));
+
+    drop(nginx);
+    assert!(curl(&server, "", "/8.txt").ends_with("file 8\n"));
+    let stale = curl(&server, "-H Cache-Control:max-age=0", "/8.txt");
+    assert!(stale.ends_with("file 8\n") && stale.contains("; fwd=request; ttl="), "{stale}");
+    assert!(curl(&server, "", "/9.txt").starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "what was purged is gone");
 }
