@@ -10,7 +10,7 @@
 //! the owner's thread; what comes too late is refused.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
@@ -24,8 +24,8 @@ use crate::ring::{Apart, Ring, Taken};
 use crate::task::TaskId;
 use crate::thread::Thread;
 
-/// Messages that may wait for one thread; more are refused. Wakes are not counted against it: there is at most one for
-/// each waker that was given away, and losing one would lose its task.
+/// Messages that may wait for one thread; more are refused. A wake must not be refused, for that would lose its task:
+/// beyond the limit none is noted by itself, and the thread polls all its tasks instead.
 pub const MESSAGES_MAX: usize = 1 << 20;
 
 /// Messages that lie in a thread's ring: two turns' worth.
@@ -89,6 +89,8 @@ pub(crate) struct External {
     /// Messages taken since the start; written by the owner alone, once a turn.
     taken: Apart<AtomicU64>,
     owner: Apart<Owner>,
+    /// A wake did not fit: all tasks are to be polled.
+    wake_all: AtomicBool,
     wake: Wake,
 }
 
@@ -123,6 +125,7 @@ impl External {
             parking: Apart(Parking::new()),
             taken: Apart(AtomicU64::new(0)),
             owner: Apart(Owner::default()),
+            wake_all: AtomicBool::new(false),
             wake,
         })
     }
@@ -169,12 +172,32 @@ impl External {
         }
     }
 
-    /// Puts a message in that must not get lost.
+    /// Puts a message in that must not get lost. There are few of them, but for wakes.
     #[inline]
     pub(crate) fn push(&self, message: Message) {
         if let Put::NoRoom(message) = self.put(message) {
-            self.push_over(message);
+            if matches!(message, Message::Wake(_)) && self.len() >= MESSAGES_MAX {
+                self.wake_them_all();
+            } else {
+                self.push_over(message);
+            }
         }
+    }
+
+    #[cold]
+    fn wake_them_all(&self) {
+        self.wake_all.store(true, Ordering::Release);
+        // The owner may have taken everything meanwhile, and sleep: it looks at this after parking.
+        if self.parking.0.nudge() {
+            // As above.
+            let _ = self.wake.wake();
+        }
+    }
+
+    /// Owner only: whether to poll all tasks, for wakes did not fit.
+    #[inline]
+    pub(crate) fn take_wake_all(&self) -> bool {
+        self.wake_all.load(Ordering::Relaxed) && self.wake_all.swap(false, Ordering::AcqRel)
     }
 
     #[cold]
@@ -257,7 +280,12 @@ impl External {
 
     /// Owner only, before it sleeps. False: a message is there, do not sleep.
     pub(crate) fn park(&self) -> bool {
-        self.parking.0.park(self.taken.0.load(Ordering::Relaxed))
+        let parked = self.parking.0.park(self.taken.0.load(Ordering::Relaxed));
+        if parked && self.wake_all.load(Ordering::Acquire) {
+            self.parking.0.unpark();
+            return false;
+        }
+        parked
     }
 
     /// Owner only, after it slept.

@@ -266,6 +266,17 @@ impl Tasks {
         }
     }
 
+    /// Wakes every task that waits; `queue` gets each to put into the local queue.
+    pub(crate) fn wake_all(&self, thread: u16, mut queue: impl FnMut(TaskId)) {
+        let mut slots = self.slots.borrow_mut();
+        let end = u32::try_from(slots.pages.len() << PAGE_BITS).unwrap_or(u32::MAX);
+        for index in 0..end {
+            let Some(slot) = slots.get(index).filter(|slot| slot.state() == State::Idle) else { continue };
+            slot.set_state(State::Queued);
+            queue(TaskId { thread, slot: index, generation: slot.generation() });
+        }
+    }
+
     /// Polls one task; `enter` is told its name before. True when it was woken meanwhile and is to be queued again.
     /// Panics go through, after the task is gone.
     pub(crate) fn poll(&self, id: TaskId, enter: impl FnOnce(&'static str)) -> bool {

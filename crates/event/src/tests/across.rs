@@ -304,6 +304,32 @@ fn a_full_queue_refuses_and_the_thread_takes_it_in_parts() {
 }
 
 #[test]
+fn wakes_to_a_full_queue_take_no_memory_and_lose_no_task() {
+    let thread = thread();
+    let handle = thread.handle();
+    let (waker, polls) = (Rc::new(RefCell::new(None)), Rc::new(Cell::new(0)));
+    thread.spawn("waits", {
+        let (waker, polls) = (Rc::clone(&waker), Rc::clone(&polls));
+        std::future::poll_fn(move |context| {
+            *waker.borrow_mut() = Some(context.waker().clone());
+            polls.set(polls.get() + 1);
+            std::task::Poll::<()>::Pending
+        })
+    });
+    thread.turn(false).unwrap();
+    assert_eq!(polls.get(), 1);
+    for _ in 0..MESSAGES_MAX {
+        handle.run(|_| ()).unwrap();
+    }
+    let waker = waker.borrow_mut().take().unwrap();
+    let wakes = move || (0..1_000).for_each(|_| waker.wake_by_ref());
+    std::thread::Builder::new().spawn(wakes).unwrap().join().unwrap();
+    assert_eq!(handle.queued(), MESSAGES_MAX, "bounded");
+    thread.turn(false).unwrap();
+    assert_eq!(polls.get(), 2, "woken, and once");
+}
+
+#[test]
 fn a_channel_keeps_order_gives_back_what_does_not_fit_and_ends_with_its_senders() {
     let processor = processor(1);
     let (sender, receiver) = channel::channel::<u32>(64);

@@ -89,6 +89,9 @@ impl Thread {
             taken += 1;
             self.open(message, Fate::Deliver);
         }
+        if core.external.take_wake_all() {
+            core.tasks.wake_all(core.id, |id| core.local.borrow_mut().push_back(Local::Task(id)));
+        }
         if taken > 0 {
             core.external.took(taken);
             core.stats.messages_taken(taken);
