@@ -449,7 +449,7 @@ fn a_site_of_a_hundred_files_is_served_when_its_server_is_gone() {
             let path = files.join(format!("{n}.txt"));
             std::fs::write(&path, format!("file {n}\n").repeat(1 + n as usize)).unwrap();
             // Old enough for a lifetime that nobody named: a tenth of the time since.
-            let changed = std::time::SystemTime::now() - Duration::from_secs(100_000);
+            let changed = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
             std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
         }
     });
