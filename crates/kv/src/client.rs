@@ -14,6 +14,7 @@ mod leave;
 mod local;
 mod memcached;
 mod requests;
+mod stream;
 
 pub use leave::{HandOver, Moving};
 pub use local::Identity;
@@ -82,6 +83,8 @@ pub(crate) struct Client {
     request: Request,
     /// A request too large for a block.
     gathered: Option<Box<gather::Gathered>>,
+    /// A request that passes through while it comes.
+    streamed: Option<Box<stream::Streamed>>,
     slots: Slots,
     /// The number of the request at the front of the slots.
     base: u64,
@@ -130,6 +133,7 @@ impl Client {
                 parsed: 0,
                 request: Request::default(),
                 gathered: None,
+                streamed: None,
                 slots: VecDeque::new(),
                 base: 0,
                 run: 0..0,
@@ -390,6 +394,9 @@ impl Client {
         self.pool.cells().sub(KvPool::CLIENTS_OPEN, 1);
         self.input = None;
         self.gathered = None;
+        if let Some(lane) = self.streamed.take().and_then(|streamed| streamed.into_lane()) {
+            self.worker.lane_has_failed(lane, Fault::Closed);
+        }
         self.slots = VecDeque::new();
         self.count_waiting();
         self.run = 0..0;
@@ -422,8 +429,9 @@ impl Continuation for Client {
                 }
             }
             Event::Drain => self.drain(),
-            // The deadline is the waiting task's.
-            Event::Interval | Event::Message => {}
+            // The connection's own deadline is the waiting task's.
+            Event::Interval => self.look_at_stream(),
+            Event::Message => {}
             Event::Cancelled => self.close(),
         }
     }

@@ -10,6 +10,7 @@
 //! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
 //! a read can be repeated when the connection fails. `receive` holds what becomes of replies.
 
+mod alone;
 mod receive;
 
 use std::cell::RefCell;
@@ -91,6 +92,10 @@ pub(crate) struct Lane {
     paused: bool,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
+    /// It is there for one request, see `alone`.
+    alone: bool,
+    /// Itself, while it connects and nobody else may hold it.
+    own: Option<Rc<LaneCell>>,
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
     heard: Instant,
@@ -158,6 +163,8 @@ impl Lane {
                 passing: false,
                 paused: false,
                 retired: false,
+                alone: false,
+                own: None,
                 plenty: false,
                 heard: worker.now(),
             })
@@ -203,6 +210,10 @@ impl Lane {
         self.link = Link::Up(tcp);
         self.heard = self.worker.now();
         self.mark();
+        if self.alone {
+            self.own = None;
+            self.wake_waiting();
+        }
     }
 
     /// It is that server's from now on, which is the same as its own was.
@@ -281,6 +292,9 @@ impl Lane {
     /// The turn's end: hands over what is held, unless it should wait for company.
     pub(crate) fn flush(&mut self) {
         self.dirty = false;
+        if self.alone {
+            return self.flush_alone();
+        }
         let held = self.queue.len() - self.handed;
         if held == 0 || self.out.is_empty() {
             self.watch_time();
@@ -445,6 +459,7 @@ impl Lane {
             self.worker.cells().sub(Kv::SERVER_OPEN, 1);
         }
         self.link = Link::Down;
+        self.own = None;
         self.timer = None;
         self.relief = None;
         self.input = None;
@@ -522,7 +537,7 @@ impl Continuation for Lane {
                     self.relieve();
                 }
                 let late = self.expire(self.worker.now());
-                if late && self.is_silent(self.worker.now()) { Some(Fault::TimedOut) } else { None }
+                if late && (self.alone || self.is_silent(self.worker.now())) { Some(Fault::TimedOut) } else { None }
             }
             Event::Drain | Event::Message => None,
             Event::Cancelled => Some(Fault::Closed),

@@ -24,6 +24,8 @@ stats::metrics! {
     counter SPLITS = "beltway_kv_split_commands_total";
     /// Parts that split requests became.
     counter FRAGMENTS = "beltway_kv_fragments_total";
+    /// Requests that passed through while they came, on a connection of their own.
+    counter STREAMED = "beltway_kv_streamed_commands_total";
     /// Requests sent to servers.
     counter REQUESTS = "beltway_kv_server_requests_total";
     /// Batches they were sent in.

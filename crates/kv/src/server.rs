@@ -122,14 +122,20 @@ impl Server {
         }
     }
 
+    /// Why it takes no requests, if it does not.
+    #[inline]
+    pub(crate) fn admits(&self) -> Result<(), Fault> {
+        match self.state.get() {
+            State::Well => Ok(()),
+            State::Ejected | State::Held => Err(Fault::Refused),
+            State::Down(fault) => Err(fault),
+        }
+    }
+
     /// The connection for this client's requests, opened when there is none.
     #[inline]
     pub(crate) fn lane(self: &Rc<Self>, worker: &Worker, client: u64) -> Result<Rc<LaneCell>, Fault> {
-        match self.state.get() {
-            State::Well => {}
-            State::Ejected | State::Held => return Err(Fault::Refused),
-            State::Down(fault) => return Err(fault),
-        }
+        self.admits()?;
         let mut lanes = self.lanes.borrow_mut();
         let count = lanes.len() as u64;
         let at = if count == 1 { 0 } else { usize::try_from(client % count).unwrap_or(0) };

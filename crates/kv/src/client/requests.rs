@@ -9,6 +9,7 @@ use base::Instant;
 use buf::{Block, Chunk, SizeClass};
 
 use super::local;
+use super::stream::Begun;
 use super::{Client, PIPELINE_MAX, Phase, Slot};
 use crate::commands::{self, Access, Command, Find, Join, Keys, Refusal, Treat};
 use crate::fault::Fault;
@@ -84,6 +85,10 @@ impl Client {
         }
         if self.gathered.is_some() {
             self.read_gathered();
+            return;
+        }
+        if self.streamed.is_some() {
+            self.read_stream();
             return;
         }
         // What was left because there was no room for it.
@@ -162,7 +167,14 @@ impl Client {
             self.parsed = 0;
             return Some(next);
         }
-        self.gather(&block);
+        match self.stream(&block) {
+            Begun::Streams => {}
+            Begun::Waits => {
+                self.input = Some(block);
+                self.held = true;
+            }
+            Begun::MustBeWhole => self.gather(&block),
+        }
         None
     }
 

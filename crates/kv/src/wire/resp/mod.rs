@@ -5,9 +5,11 @@
 
 pub mod reply;
 pub mod request;
+mod tail;
 
 pub use reply::{Reply, Scanned};
 pub use request::{Malformed, Request, Scan};
+pub use tail::Tail;
 
 /// The longest line with a number in it: `$536870912\r\n` and room to spare.
 const NUMBER_LINE_MAX: usize = 32;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Number, number};
+use super::{Number, Tail, number};
 
 /// The most arguments of one request, as Redis has it.
 pub const ARGUMENTS_MAX: usize = 1 << 20;
@@ -100,6 +100,18 @@ impl Request {
     #[must_use]
     pub fn promised(&self) -> Option<usize> {
         self.left.map(|left| left as usize + self.arguments.len())
+    }
+
+    /// How many of the request's bytes were looked at for good.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What is still to come behind [`Request::position`], once the header was read.
+    #[must_use]
+    pub fn tail(&self) -> Option<Tail> {
+        self.left.map(Tail::new)
     }
 
     /// Looks at `bytes`, which begin with the request and hold at least what they held last time. Goes on where it
