@@ -118,6 +118,9 @@ pub(crate) struct Run {
     /// As the daemon that `start` left behind: tells on this descriptor how the start went
     #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
     pub(crate) daemon: Option<RawFd>,
+    /// As what `start` started, which starts the daemon and ends: so that the daemon leads no session
+    #[arg(long, hide = true, requires = "daemon")]
+    pub(crate) leads_session: bool,
     /// What the top process left when it was another program
     #[arg(long, hide = true, value_name = "fd=N", value_parser = descriptor)]
     pub(crate) legacy: Option<RawFd>,

@@ -109,17 +109,15 @@ fn start(place: &Place) -> u8 {
         }
     };
     let mut arguments: Vec<OsString> = vec!["run".into(), "--daemon".into(), format!("fd={FIRST_DESCRIPTOR}").into()];
+    arguments.push("--leads-session".into());
     arguments.extend(source.arguments());
     if let Some(path) = &place.runtime_dir {
         arguments.extend(["--runtime-dir".into(), absolute(path).into()]);
     }
-    let daemon = match role::start_apart(&arguments, vec![(tell.as_fd(), FIRST_DESCRIPTOR)]) {
-        Ok(daemon) => daemon,
-        Err(error) => {
-            eprintln!("beltway: the daemon cannot be started: {error}");
-            return COULD_NOT;
-        }
-    };
+    if let Err(error) = role::start_apart(&arguments, vec![(tell.as_fd(), FIRST_DESCRIPTOR)]) {
+        eprintln!("beltway: the daemon cannot be started: {error}");
+        return COULD_NOT;
+    }
     drop(tell);
     let bound = config.supervise.start_timeout.saturating_add(START_MARGIN);
     let deadline = SystemClock.now() + bound;
@@ -127,14 +125,15 @@ fn start(place: &Place) -> u8 {
     if wait::readable(&[told.get_ref().as_fd()], deadline.since(SystemClock.now())).is_err()
         || SystemClock.now() >= deadline
     {
-        eprintln!("beltway: process {} is not ready after {bound:?}; it goes on trying", daemon.pid());
+        let pid = lease::process(&directory.stub_lease()).ok().flatten().map(|stub| format!(" {}", stub.pid()));
+        eprintln!("beltway: process{} is not ready after {bound:?}; it goes on trying", pid.unwrap_or_default());
         return COULD_NOT;
     }
     // One line, written whole; the end without one is the death of the daemon.
     let mut line = String::new();
     match told.read_line(&mut line) {
-        Ok(_) if line == "ready\n" => {
-            println!("beltway: started, process {}", daemon.pid());
+        Ok(_) if line.starts_with("ready ") => {
+            println!("beltway: started, process {}", line.trim_start_matches("ready ").trim_end());
             DONE
         }
         Ok(_) => {
@@ -144,7 +143,7 @@ fn start(place: &Place) -> u8 {
             code
         }
         Err(error) => {
-            eprintln!("beltway: nothing is heard of process {}: {error}", daemon.pid());
+            eprintln!("beltway: nothing is heard of the daemon: {error}");
             COULD_NOT
         }
     }

@@ -15,6 +15,7 @@ mod fitness;
 mod kv;
 mod names;
 mod nutcracker;
+mod service;
 mod stub;
 
 use std::process::ExitCode;

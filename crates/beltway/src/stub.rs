@@ -17,18 +17,21 @@ use supervise::directory::RuntimeDir;
 use supervise::failure::{COULD_NOT, DONE, Failure, WRONG_USAGE};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Lease};
-use supervise::role::{self, Family, Role};
+use supervise::listener::Listener;
+use supervise::privilege;
+use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::stop::{self, Stopped};
 use supervise::succession::{self, Legacy};
 use supervise::watch::{self, Reaped, Sight, Watch};
 use supervise::{debug, error, info, log, wait, warn};
-use sys::process::{Exit, Signal};
+use sys::process::{Exit, Pidfd, Signal};
 use sys::signal::{Arrived, Signals, Taken};
 
 use crate::banner;
 use crate::cli::Run;
 use crate::commands;
 use crate::errand::{Ended, Errand};
+use crate::service::{self, Service};
 
 /// How often manager is asked, before the first server is ready.
 const READY_LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -48,6 +51,9 @@ pub(crate) fn run(run: &Run) -> u8 {
             return WRONG_USAGE;
         }
     };
+    if run.leads_session {
+        return report.leave_to_daemon(run);
+    }
     let code = match Stub::start(run) {
         Ok(mut stub) => stub.stand(&mut report),
         Err(code) => code,
@@ -67,6 +73,28 @@ impl Report {
             let _ = pipe.write_all(line.as_bytes());
         }
     }
+
+    /// Starts the daemon, which tells the rest. Who leads a session can get a terminal by opening one; the daemon does not.
+    fn leave_to_daemon(&self, run: &Run) -> u8 {
+        let source = match commands::source(&run.place) {
+            Ok(source) => source,
+            Err(code) => return code,
+        };
+        let mut arguments: Vec<OsString> =
+            vec!["run".into(), "--daemon".into(), format!("fd={FIRST_DESCRIPTOR}").into()];
+        arguments.extend(source.arguments());
+        if let Some(path) = &run.place.runtime_dir {
+            arguments.extend(["--runtime-dir".into(), path.into()]);
+        }
+        let descriptors = self.0.iter().map(|pipe| (pipe.as_fd(), FIRST_DESCRIPTOR)).collect();
+        match role::start_below(&arguments, descriptors) {
+            Ok(_) => DONE,
+            Err(error) => {
+                eprintln!("beltway: the daemon cannot be started: {error}");
+                COULD_NOT
+            }
+        }
+    }
 }
 
 struct Stub {
@@ -83,6 +111,10 @@ struct Stub {
     follower: Follower,
     /// What manager was told to do because a signal said so.
     errand: Option<Errand>,
+    /// The service manager above.
+    service: Service,
+    /// What it opened or kept for us, until cop has it.
+    passed: Vec<Listener>,
 }
 
 impl Stub {
@@ -93,6 +125,11 @@ impl Stub {
             eprintln!("beltway: {why}");
             COULD_NOT
         };
+        let log_file = commands::log_file(&config, &directory, run.daemon.is_some());
+        privilege::become_configured_user(&config, &directory, log_file.as_deref()).map_err(|failure| {
+            eprintln!("beltway: {}", failure.why);
+            failure.code
+        })?;
         directory.create().map_err(|error| failed(format!("{}: {error}", directory.path().display())))?;
         let legacy = run.legacy.map(Legacy::take).transpose();
         let legacy = legacy.map_err(|error| failed(format!("what the former program left: {error}")))?;
@@ -113,6 +150,7 @@ impl Stub {
             // The directory that `start` was typed in may be unmounted some day.
             sys::daemon::silence_input_and_output().map_err(|error| failed(error.to_string()))?;
             std::env::set_current_dir("/").map_err(|error| failed(error.to_string()))?;
+            sys::privilege::keep_files_from_others();
         }
         log::begin("beltway");
         family.reopen_log();
@@ -138,7 +176,28 @@ impl Stub {
         }
         family.follow(&config);
         let follower = Follower::new(&directory);
-        Ok(Self { family, config, lease: Some(lease), signals, cop, manager, first, daemon, follower, errand: None })
+        let mut service = Service::from_environment(SystemClock.now());
+        let mut passed = Vec::new();
+        if legacy.is_some() {
+            service.serves("serves");
+            service.keep_listeners(&directory);
+        } else {
+            passed = service::passed_listeners(&config);
+        }
+        Ok(Self {
+            family,
+            config,
+            lease: Some(lease),
+            signals,
+            cop,
+            manager,
+            first,
+            daemon,
+            follower,
+            errand: None,
+            service,
+            passed,
+        })
     }
 
     fn stand(&mut self, report: &mut Report) -> u8 {
@@ -153,6 +212,7 @@ impl Stub {
             }
             self.bring_back(now, &reaped);
             self.turn_errand(now);
+            self.service.turn(now);
             if let Some(code) = self.await_ready(now, report) {
                 return code;
             }
@@ -162,6 +222,7 @@ impl Stub {
                     role::restore(&self.family.directory, lease, None);
                 }
                 if let Some(config) = self.follower.look() {
+                    self.service.keep_listeners(&self.family.directory);
                     self.family.follow(&config);
                     self.config = config;
                 }
@@ -190,13 +251,30 @@ impl Stub {
         if self.first.is_some() {
             arguments.push("--first".into());
         }
-        match role::start(Role::Cop, &self.family, &arguments, Vec::new()) {
-            Ok(child) => self.cop.started(child, now),
+        match self.start_cop(&mut arguments) {
+            Ok(child) => {
+                self.cop.started(child, now);
+                self.passed.clear();
+            }
             Err(error) => {
                 error!("{} cannot be started: {error}", Role::Cop.name());
                 self.cop.not_started(now);
             }
         }
+    }
+
+    /// Starts cop, with the listeners that the service manager passed.
+    fn start_cop(&self, arguments: &mut Vec<OsString>) -> std::io::Result<Pidfd> {
+        if self.passed.is_empty() {
+            return role::start(Role::Cop, &self.family, arguments, Vec::new());
+        }
+        let numbers = FIRST_DESCRIPTOR + 1..;
+        let listeners: Vec<_> = self.passed.iter().map(|listener| listener.name.clone()).zip(numbers.clone()).collect();
+        let note = Legacy { version: base::VERSION.to_owned(), listeners, ..Legacy::default() }.note()?;
+        let mut descriptors = vec![(note.as_fd(), FIRST_DESCRIPTOR)];
+        descriptors.extend(self.passed.iter().map(|listener| listener.fd.as_fd()).zip(numbers));
+        arguments.extend([succession::OPTION.into(), format!("fd={FIRST_DESCRIPTOR}").into()]);
+        role::start(Role::Cop, &self.family, arguments, descriptors)
     }
 
     /// Until the first server is ready. An exit code: it will never be.
@@ -205,7 +283,9 @@ impl Stub {
         link.turn(now);
         if link.pong().is_some_and(|pong| pong.generation != 0) {
             self.first = None;
-            report.tell("ready\n");
+            report.tell(&format!("ready {}\n", std::process::id()));
+            self.service.serves("serves");
+            self.service.keep_listeners(&self.family.directory);
             self.show();
             return None;
         }
@@ -251,6 +331,7 @@ impl Stub {
             absent.then(|| now + ABSENCE_LOOK_INTERVAL),
             self.first.as_ref().map(Link::next_at),
             self.errand.as_ref().map(Errand::next_at),
+            self.service.next_at(),
             Some(housekeeping_at),
         ];
         wait::readable(&descriptors, wait::until_earliest(now, moments))
@@ -292,7 +373,11 @@ impl Stub {
     fn send_errand(&mut self, step: Step, now: Instant) {
         match &self.errand {
             Some(errand) => warn!("a {} is under way: say it again when that has ended", errand.what()),
-            None => self.errand = Some(Errand::begin(step, now, self.config.supervise.start_timeout)),
+            None => {
+                let errand = Errand::begin(step, now, self.config.supervise.start_timeout);
+                self.service.changes(errand.what());
+                self.errand = Some(errand);
+            }
         }
     }
 
@@ -301,8 +386,14 @@ impl Stub {
         let Some(ended) = errand.turn(&self.family.directory, now) else { return };
         match ended {
             // Why, manager has told the log.
-            Ended::Decided(outcome) => debug!("the {} ended: {outcome:?}", errand.what()),
-            Ended::Unknown(why) => warn!("how the {} went is not known: {why}", errand.what()),
+            Ended::Decided(outcome) => {
+                debug!("the {} ended: {outcome:?}", errand.what());
+                self.service.serves(&format!("serves; the last {}: {}", errand.what(), outcome.as_str()));
+            }
+            Ended::Unknown(why) => {
+                warn!("how the {} went is not known: {why}", errand.what());
+                self.service.serves(&format!("how the last {} went is not known", errand.what()));
+            }
         }
         self.errand = None;
     }
@@ -328,6 +419,7 @@ impl Stub {
     }
 
     fn stop(&mut self) -> u8 {
+        self.service.stops();
         self.cop.dismiss();
         let deadline = SystemClock.now() + self.config.supervise.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;

@@ -35,7 +35,12 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
         io: s.choice("io", Io::from_word),
         log: Log { level: s.choice("log.level", Level::from_word), file: s.log_file("log.file") },
         admin: Admin { listen: s.address("admin.listen"), token_file: s.path("admin.token_file") },
-        server: Server { listen: s.address("server.listen"), drain_timeout: s.duration("server.drain_timeout") },
+        user: Some(s.text("user")).filter(|user| user != "stay"),
+        server: Server {
+            listen: s.address("server.listen"),
+            drain_timeout: s.duration("server.drain_timeout"),
+            drain_delay: s.duration("server.drain_delay"),
+        },
         demo: Demo {
             origin: s.address("demo.origin"),
             redis: s.address("demo.redis"),

@@ -152,15 +152,18 @@ fn wider_paths(path: &str) -> impl Iterator<Item = &str> {
 
 /// A server that drains must not be killed for it.
 fn stop_before_drained(config: &Config, findings: &mut Findings<'_>) {
-    let (stop, drain) = (config.supervise.stop_timeout, config.server.drain_timeout);
+    let drain = config.server.drain_delay.saturating_add(config.server.drain_timeout);
+    let stop = config.supervise.stop_timeout;
     if stop > drain {
         return;
     }
-    let places = ["supervise.stop_timeout", "server.drain_timeout"].map(|path| config.settings.place(path));
-    let place = if places[0].is_written() { places[0] } else { places[1] };
+    let paths = ["supervise.stop_timeout", "server.drain_timeout", "server.drain_delay"];
+    let places = paths.map(|path| config.settings.place(path));
+    let place = places.into_iter().find(|place| place.is_written()).unwrap_or(places[0]);
     findings.error(place, || {
+        let than = if config.server.drain_delay.is_zero() { "" } else { "`server.drain_delay` and " };
         let message = format!(
-            "`supervise.stop_timeout` ({}) must be longer than `server.drain_timeout` ({})",
+            "`supervise.stop_timeout` ({}) must be longer than {than}`server.drain_timeout` ({})",
             show_duration(stop),
             show_duration(drain)
         );

@@ -23,6 +23,8 @@ use crate::table::{Applied, TABLE};
 pub struct Config {
     /// Lock files, control socket, shared numbers.
     pub runtime_dir: PathBuf,
+    /// Whom to become at the start; none: whoever started it.
+    pub user: Option<String>,
     /// Event threads of the server.
     pub threads: Threads,
     /// Whether each of them is tied to a core of its own.
@@ -95,6 +97,8 @@ pub struct Server {
     pub listen: Option<Spanned<SocketAddr>>,
     /// How long open requests may take when it stops.
     pub drain_timeout: Duration,
+    /// How long readiness fails before it stops accepting.
+    pub drain_delay: Duration,
 }
 
 /// `demo`: the embedded origin and stores.
@@ -255,7 +259,7 @@ pub struct Supervise {
     pub hang_timeout: Duration,
     /// A new process must be ready within this.
     pub start_timeout: Duration,
-    /// A process told to stop is killed after this. Longer than `server.drain_timeout`.
+    /// A process told to stop is killed after this. Longer than `server.drain_delay` and `server.drain_timeout` together.
     pub stop_timeout: Duration,
     /// The longest pause before a dying process is started again.
     pub respawn_backoff_max: Duration,

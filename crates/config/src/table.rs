@@ -155,7 +155,13 @@ const ROWS: &[Key] = &[
         Restart,
         "The directory of lock files, the control socket and shared numbers. `auto` is /run/beltway for root, else $XDG_RUNTIME_DIR/beltway, else /tmp/beltway-UID.",
     ),
-    later("user", "The user to become after the listeners are bound."),
+    key(
+        "user",
+        Kind::Token,
+        "stay",
+        Restart,
+        "The user to become at the start, by root alone: of root's power only the binding of ports below 1024 is kept, and the server keeps none. `stay`: whoever started it.",
+    ),
     key(
         "threads",
         count_or_auto(1, 256),
@@ -210,6 +216,13 @@ const ROWS: &[Key] = &[
         "30s",
         Reload,
         "How long a stopping server lets open requests finish before it closes them.",
+    ),
+    key(
+        "server.drain_delay",
+        duration_ms(0, 3_600_000),
+        "0s",
+        Reload,
+        "How long a server that is told to stop goes on as before while /healthz says `draining`, so that balancers take their clients elsewhere. Not when another server takes over.",
     ),
     section("demo", "The embedded origin and stores, for demonstration."),
     key(
@@ -451,7 +464,7 @@ const ROWS: &[Key] = &[
         duration_ms(100, 7_200_000),
         "35s",
         Restart,
-        "How long a process that was told to stop may take before it is killed. Longer than `server.drain_timeout`.",
+        "How long a process that was told to stop may take before it is killed. Longer than `server.drain_delay` and `server.drain_timeout` together.",
     ),
     key(
         "supervise.respawn_backoff_max",

@@ -15,6 +15,7 @@ use supervise::lease::{self, Lease};
 use supervise::listener::{self, Listener, ListenerKind};
 use supervise::obituary::{self, Obituary};
 use supervise::page::Page;
+use supervise::privilege;
 use supervise::role::{self, Family, Role};
 use supervise::sign::{self, Proof, Sign};
 use supervise::stop::{self, Stopped};
@@ -87,6 +88,7 @@ impl Patrol {
         let started_at = SystemClock.now();
         let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
         let (config, mut family) = read_configuration(&options.role);
+        privilege::become_configured_user(&config, &family.directory, family.log_file.as_deref())?;
         role::settle(Role::Cop, &family)?;
         family.follow(&config);
         let bounds = config.supervise;

@@ -15,6 +15,7 @@ use supervise::control::{Connection, Endpoint, Pong, Reply, Request};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
+use supervise::privilege;
 use supervise::role::{self, Family, Options, Role};
 use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
 use supervise::succession::Legacy;
@@ -94,6 +95,7 @@ impl Supervisor {
         // Before any thread starts: all inherit the mask.
         let signals = Signals::take().map_err(|error| Failure::could_not("signals", error))?;
         let (config, mut family) = options.read_configuration()?;
+        privilege::become_configured_user(&config, &family.directory, family.log_file.as_deref())?;
         role::settle(Role::Manager, &family)?;
         family.follow(&config);
         let directory = family.directory.clone();

@@ -14,6 +14,7 @@ use supervise::directory::{self, RuntimeDir};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::{self, Holder, Lease, LeaseError};
 use supervise::listener::{Listener, ListenerKind};
+use supervise::privilege;
 use supervise::role::{self, Family, Role};
 use supervise::status::ServerState;
 use supervise::{debug, error, info, wait, warn};
@@ -71,6 +72,7 @@ impl Shell {
         // Before any thread starts: all inherit the mask.
         let signals = Signals::take().map_err(|error| Failure::could_not("no signals", error))?;
         let (config, mut family) = options.role.read_configuration()?;
+        privilege::become_configured_user(&config, &family.directory, family.log_file.as_deref())?;
         role::settle(Role::Server, &family)?;
         family.follow(&config);
         let directory = family.directory.clone();
@@ -84,6 +86,18 @@ impl Shell {
             Some(_) => options::inherit(options, &config),
             None => options::bind(&config),
         }?;
+        // It has what it listens on; root stays root when no user is named.
+        if sys::privilege::user() != 0 && sys::privilege::has_capabilities() {
+            sys::privilege::drop_capabilities().map_err(|error| Failure::could_not("capabilities", error))?;
+        }
+        if let Some(wanted) = config.http.limits.connections {
+            let possible = engine::connection_limit(Some(wanted));
+            if possible < wanted {
+                warn!(
+                    "the limit on open files allows {possible} client connections, not the {wanted} of `http.limits.connections`"
+                );
+            }
+        }
         let socket = directory.server_socket(generation);
         let endpoint = Endpoint::bind(&socket).map_err(|error| Failure::could_not(socket.display(), error))?;
 
@@ -160,6 +174,9 @@ impl Shell {
 
     /// Accepts nothing more, lets what runs end, then ends itself. A second signal ends it at once.
     fn drain(mut self) -> Result<(), Failure> {
+        if self.leave_first()? {
+            return self.end();
+        }
         let bound = self.config.server.drain_timeout;
         let deadline = SystemClock.now() + bound;
         info!("draining, for {bound:?} at most");
@@ -200,6 +217,35 @@ impl Shell {
             }
             self.answer();
         }
+        self.end()
+    }
+
+    /// Goes on as before while readiness fails, so that balancers take their clients elsewhere first; not when another
+    /// server takes over. `true`: told to stop again, there is no more patience.
+    fn leave_first(&mut self) -> Result<bool, Failure> {
+        let delay = self.config.server.drain_delay;
+        if self.successor.is_some() || delay.is_zero() {
+            return Ok(false);
+        }
+        info!("readiness fails for {delay:?}, then the drain begins");
+        self.engine.set_leaving(true);
+        let until = SystemClock.now() + delay;
+        loop {
+            let left = until.since(SystemClock.now());
+            if left.is_zero() || self.successor.is_some() {
+                return Ok(false);
+            }
+            self.wait(left)?;
+            if self.take_signals()? {
+                warn!("told to stop again: {} connections are cut", self.engine.open_connections());
+                return Ok(true);
+            }
+            self.answer();
+        }
+    }
+
+    /// Ends all threads, and leaves nothing behind.
+    fn end(self) -> Result<(), Failure> {
         self.engine.stop();
         drop(self.endpoint);
         if self.alone {

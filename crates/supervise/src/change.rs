@@ -62,6 +62,21 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// In words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "in force",
+            Self::Possible => "possible",
+            Self::Unchanged => "nothing differs",
+            Self::NeedsRestart => "needs a restart",
+            Self::Wrong => "the configuration is wrong",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One key whose value differs from that in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -28,6 +28,7 @@ pub mod log;
 pub mod memory;
 pub mod obituary;
 pub mod page;
+pub mod privilege;
 pub mod role;
 pub mod sign;
 pub mod status;

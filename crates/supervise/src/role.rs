@@ -206,7 +206,27 @@ pub fn start(
 /// # Errors
 /// What `posix_spawn(3)` says.
 pub fn start_apart(arguments: &[OsString], descriptors: Vec<(BorrowedFd<'_>, RawFd)>) -> io::Result<Pidfd> {
-    let arguments = std::iter::once(OsStr::new("beltway")).chain(arguments.iter().map(OsString::as_os_str)).collect();
-    let standing = Standing::OwnSession;
+    start_again(arguments, descriptors, Standing::OwnSession)
+}
+
+/// Starts the program again under its own name, in this session and without leading it.
+///
+/// # Errors
+/// As [`start_apart`].
+pub fn start_below(arguments: &[OsString], descriptors: Vec<(BorrowedFd<'_>, RawFd)>) -> io::Result<Pidfd> {
+    start_again(arguments, descriptors, Standing::OwnGroup)
+}
+
+fn start_again(
+    arguments: &[OsString],
+    descriptors: Vec<(BorrowedFd<'_>, RawFd)>,
+    standing: Standing,
+) -> io::Result<Pidfd> {
+    // By the name that we were called by, which may lead to the program that is on disk some day.
+    let name = std::env::args_os().next().unwrap_or_else(|| "beltway".into());
+    let is_path = std::path::Path::new(&name).components().count() > 1;
+    // A daemon's working directory is another.
+    let name = std::path::absolute(&name).ok().filter(|_| is_path).map_or(name, PathBuf::into_os_string);
+    let arguments = std::iter::once(name.as_os_str()).chain(arguments.iter().map(OsString::as_os_str)).collect();
     sys::process::spawn(&Spawn { program: OsStr::new(OURSELVES), arguments, descriptors, standing })
 }

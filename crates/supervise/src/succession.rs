@@ -72,7 +72,7 @@ impl Legacy {
     /// cannot be done, and everything is as before.
     #[must_use]
     pub fn leave(&self, program: &OwnedFd, arguments: &[OsString], descriptors: &[BorrowedFd<'_>]) -> io::Error {
-        let note = match serde_json::to_vec(self).map_err(io::Error::from).and_then(|text| sys::exec::note(&text)) {
+        let note = match self.note() {
             Ok(note) => note,
             Err(error) => return error,
         };
@@ -82,6 +82,14 @@ impl Legacy {
         let mut kept = descriptors.to_vec();
         kept.push(note.as_fd());
         sys::exec::become_program(program, &words, &kept)
+    }
+
+    /// It as a note, for a process that gets it under a number of its own.
+    ///
+    /// # Errors
+    /// There is no descriptor or no memory left.
+    pub fn note(&self) -> io::Result<OwnedFd> {
+        sys::exec::note(&serde_json::to_vec(self)?)
     }
 
     /// The listeners that were kept.

@@ -74,6 +74,9 @@ impl Signals {
     }
 
     fn take_these(taken: &[(Taken, i32)]) -> io::Result<Self> {
+        // A file that may not grow is an error of the write, and no reason to die; those we start inherit this.
+        // SAFETY: SIG_IGN is no handler that could run, and the signal is a valid one.
+        let _ = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         let mut set = MaybeUninit::uninit();
         // SAFETY: `set` is writable memory of the right type, which the call initialises; it cannot fail.
         let _ = unsafe { libc::sigemptyset(set.as_mut_ptr()) };

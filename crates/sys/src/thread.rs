@@ -55,6 +55,18 @@ pub fn cpu_time_ns() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
+/// Has this process, and those it starts, be allowed `wanted` descriptors, if it is not already. Takes root's power.
+///
+/// # Errors
+/// What `setrlimit(2)` says: no power, or more than the kernel gives anybody.
+pub fn allow_descriptors(wanted: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if getrlimit(Resource::Nofile).maximum.is_none_or(|maximum| maximum >= wanted) {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: Some(wanted) })?)
+}
+
 /// Raises the number of descriptors this process may open to what it is allowed to, and says how many that is.
 #[must_use]
 pub fn raise_descriptor_limit() -> u64 {

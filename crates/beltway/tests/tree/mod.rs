@@ -106,10 +106,17 @@ impl Tree {
     }
 
     pub(crate) fn start_stub(&mut self) {
+        self.start_stub_as(|_| {});
+    }
+
+    /// As [`Tree::start_stub`], with what `more` does to the command: its environment, its standard error.
+    pub(crate) fn start_stub_as(&mut self, more: impl FnOnce(&mut Command)) {
         let log = fs::File::options().append(true).create(true).open(self.home.join("log")).unwrap();
         let mut command = Command::new(&self.program);
         command.args(["run", "-c"]).arg(self.file());
-        let stub = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        more(&mut command);
+        let stub = command.spawn().unwrap();
         self.stub = Some(stub);
     }
 
@@ -391,4 +398,23 @@ pub(crate) fn origin() -> SocketAddr {
     };
     std::thread::Builder::new().name("origin".to_owned()).spawn(accept).unwrap();
     address
+}
+
+/// A client of one question.
+pub(crate) struct Raw(TcpStream);
+
+impl Raw {
+    pub(crate) fn connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self(stream))
+    }
+
+    /// The whole answer to a GET; `None` when the connection broke.
+    pub(crate) fn ask(&mut self, path: &str) -> Option<String> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
 }

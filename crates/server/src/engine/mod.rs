@@ -390,7 +390,8 @@ fn thread_count(threads: Threads) -> usize {
     }
 }
 
-fn connection_limit(configured: Option<usize>) -> usize {
+/// How many client connections there can be at a time, of those that are configured.
+pub(crate) fn connection_limit(configured: Option<usize>) -> usize {
     let descriptors = sys::thread::raise_descriptor_limit();
     let most = descriptors.saturating_sub(DESCRIPTOR_RESERVE).max(1);
     let most = usize::try_from((most - most / (ORIGIN_SHARE + 1)).max(1)).unwrap_or(usize::MAX);
