@@ -88,6 +88,8 @@ pub struct KvPool {
     pub server_failure_limit: u32,
     /// What happens to the keys of an ejected server.
     pub eject_policy: EjectPolicy,
+    /// Whether memcached's `flush_all` reaches the servers.
+    pub memcached_flush_all: bool,
     /// The servers, in the order of the file; never empty. No two have the same [`KvServer::ring_name`].
     pub servers: Vec<Spanned<KvServer>>,
 }

@@ -41,6 +41,7 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
         redis_db: from.redis_db,
         preconnect: from.preconnect,
         tcpkeepalive: from.tcpkeepalive,
+        memcached_flush_all: from.memcached_flush_all,
         auto_eject_hosts: from.auto_eject_hosts,
         server_retry_timeout: from.server_retry_timeout,
         server_failure_limit: from.server_failure_limit,

@@ -55,6 +55,7 @@ fn pool(named: &NamedSettings) -> KvPool {
         server_retry_timeout: s.duration("kv.pools.NAME.server_retry_timeout"),
         server_failure_limit: s.count("kv.pools.NAME.server_failure_limit"),
         eject_policy: s.choice("kv.pools.NAME.eject_policy", EjectPolicy::from_word),
+        memcached_flush_all: s.switch("kv.pools.NAME.memcached_flush_all"),
         servers: s.take("kv.pools.NAME.servers", |value| match value {
             Value::Servers(servers) => Some(servers.clone()),
             _ => None,

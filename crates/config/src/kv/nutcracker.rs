@@ -24,7 +24,7 @@ use crate::tree::{self, Content, Entry, Node};
 use crate::value::{Fault, hash_tag};
 
 /// Keys of a pool that only Beltway's own file has.
-const NOT_OF_TWEMPROXY: [&str; 2] = ["eject_policy", "sentinels"];
+const NOT_OF_TWEMPROXY: [&str; 3] = ["eject_policy", "memcached_flush_all", "sentinels"];
 
 /// How a listener's host becomes an address: the first that the system's resolver names.
 pub type Resolve<'r> = &'r dyn Fn(&str, u16) -> io::Result<SocketAddr>;
@@ -301,6 +301,7 @@ fn defaults(name: &str, place: Place) -> KvPool {
         server_retry_timeout: SERVER_RETRY_TIMEOUT,
         server_failure_limit: SERVER_FAILURE_LIMIT,
         eject_policy: EjectPolicy::Rehash,
+        memcached_flush_all: false,
         servers: Vec::new(),
     }
 }

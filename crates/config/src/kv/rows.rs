@@ -30,7 +30,7 @@ const fn optional(path: &'static str, kind: Kind, meaning: &'static str) -> Key 
 }
 
 /// Every key of `kv`.
-pub(crate) const ROWS: [Key; 25] = [
+pub(crate) const ROWS: [Key; 26] = [
     section("kv", "The Redis and memcached proxy."),
     key(
         "kv.stats",
@@ -156,6 +156,13 @@ pub(crate) const ROWS: [Key; 25] = [
         "rehash",
         Reload,
         "What becomes of an ejected server's keys: they go to the others (`rehash`), requests for them are answered with an error (`error`), or reads find nothing (`miss`).",
+    ),
+    key(
+        "kv.pools.NAME.memcached_flush_all",
+        SWITCH,
+        "false",
+        Reload,
+        "Whether memcached's flush_all empties all servers of the pool; else it is refused.",
     ),
     required(
         "kv.pools.NAME.servers",
