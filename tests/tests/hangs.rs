@@ -205,3 +205,26 @@ fn a_busy_machine_and_a_supervisor_that_was_stopped_for_a_while_are_no_reason_to
     assert_eq!(["cop", "manager", "server"].map(|role| tree.pid(role)), pids, "after they were stopped");
     assert!(tree.obituaries().is_empty(), "{:#?}", tree.obituaries());
 }
+
+#[test]
+fn who_waits_while_nobody_accepts_is_shown_and_served_afterwards() {
+    let (_nginx, tree) = start();
+    let queue = || {
+        let status = tree.status()?;
+        let listeners = status["listeners"].as_array()?;
+        listeners.iter().find(|listener| listener["kind"] == "http").cloned()
+    };
+    let before = eventually("a status", queue);
+    assert!(before["waiting_max"].as_u64().unwrap() > 0 && before["waiting"] == 0, "{before}");
+    let server = tree.pid("server");
+    assert!(send(server, Signal::STOP));
+    let mut waiting: Vec<_> = (0..5).map(|_| Peer::connect(tree.address())).collect();
+    let seen = eventually("five who wait", || queue().filter(|queue| queue["waiting"].as_u64() >= Some(5)));
+    println!("{seen}");
+    assert!(send(server, Signal::CONT));
+    for peer in &mut waiting {
+        peer.send("GET /object HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+        assert_eq!(peer.receive(Kind::ResponseTo("GET")).end, walks::End::Whole);
+    }
+    eventually("nobody waits", || queue().filter(|queue| queue["waiting"] == 0));
+}

@@ -9,7 +9,7 @@ use supervise::change::{Outcome, Verdict};
 use supervise::log::timestamp;
 use supervise::memory::{Memory, show};
 use supervise::obituary::Obituary;
-use supervise::status::{HeartbeatStatus, ProcessStatus, Status};
+use supervise::status::{HeartbeatStatus, ListenerStatus, ProcessStatus, Status};
 
 use crate::ask::Census;
 
@@ -69,11 +69,23 @@ pub fn tree(status: &Status) -> String {
         let pool = listener.pool.as_ref().map(|pool| format!(", pool {pool}")).unwrap_or_default();
         let _ = writeln!(
             text,
-            "listens on {:<24} {:<8} backlog {}{pool}",
-            listener.address, listener.kind, listener.backlog
+            "listens on {:<24} {:<8} backlog {}{pool}{}",
+            listener.address,
+            listener.kind,
+            listener.backlog,
+            queue(listener)
         );
     }
     text
+}
+
+/// Who waits to be accepted, as far as the kernel tells.
+fn queue(listener: &ListenerStatus) -> String {
+    if listener.waiting_max == 0 {
+        return String::new();
+    }
+    let dropped = if listener.dropped == 0 { String::new() } else { format!(", {} turned away", listener.dropped) };
+    format!(", {} of {} wait{dropped}", listener.waiting, listener.waiting_max)
 }
 
 /// What became of a change.
@@ -257,6 +269,9 @@ mod tests {
             listeners: vec![ListenerStatus {
                 kind: "http".to_owned(),
                 address: "127.0.0.1:8080".to_owned(),
+                waiting: 3,
+                waiting_max: 128,
+                dropped: 5,
                 ..Default::default()
             }],
             ..Default::default()
@@ -268,6 +283,7 @@ mod tests {
             "generation 7, ready, 0 connections, adopted, heartbeats 4 of 5, last never, 1 missed in a row",
             "2 failures",
             "listens on 127.0.0.1:8080",
+            ", 3 of 128 wait, 5 turned away",
         ] {
             assert!(drawn.contains(part), "{part:?} in\n{drawn}");
         }

@@ -42,6 +42,7 @@ pub(crate) fn gather(
     if taken > 0 {
         info!("{taken} of {} listeners were handed over by the living", listeners.len());
     }
+    listener::warn_of_cut_queues(&listeners);
     Ok(listeners)
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn renew(config: &Config, ours: &[Listener]) -> Result<Vec<Listener>,
             None => Listener::bind(name).map_err(failed)?,
         });
     }
+    listener::warn_of_cut_queues(&renewed);
     Ok(renewed)
 }
 

@@ -149,11 +149,16 @@ fn holder(lease: &Path) -> Option<u32> {
 }
 
 fn listener(listener: &Listener) -> ListenerStatus {
+    // A socket in the file system has no such numbers.
+    let queue = sys::queue::of(&listener.fd).unwrap_or_default();
     ListenerStatus {
         kind: listener.name.kind.as_str().to_owned(),
         configured: listener.name.configured.to_string(),
         address: listener.address().to_string(),
         pool: listener.name.pool.clone(),
         backlog: listener.name.backlog,
+        waiting: queue.waiting,
+        waiting_max: queue.waiting_max,
+        dropped: queue.dropped,
     }
 }

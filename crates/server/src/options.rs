@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use config::Config;
 use supervise::failure::Failure;
-use supervise::listener::{Listener, ListenerKind, Promised, wanted};
+use supervise::listener::{self, Listener, ListenerKind, Promised, wanted};
 use supervise::role;
 
 /// The command line of a server.
@@ -54,11 +54,12 @@ pub(crate) fn inherit(options: &Options, config: &Config) -> Result<Vec<Listener
 /// Which address cannot be listened on, and why.
 pub(crate) fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
     let names = wanted(config).into_iter().filter(|name| name.kind.is_servers());
-    names
-        .map(|name| {
-            let (kind, address) = (name.kind.as_str(), name.configured.clone());
-            Listener::bind(name)
-                .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
-        })
-        .collect()
+    let bound = names.map(|name| {
+        let (kind, address) = (name.kind.as_str(), name.configured.clone());
+        Listener::bind(name)
+            .map_err(|error| Failure::could_not(format_args!("cannot listen on {address} ({kind})"), error))
+    });
+    let listeners: Vec<_> = bound.collect::<Result<_, _>>()?;
+    listener::warn_of_cut_queues(&listeners);
+    Ok(listeners)
 }

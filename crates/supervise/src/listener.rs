@@ -231,6 +231,19 @@ pub fn wanted(config: &config::Config) -> Vec<ListenerName> {
         .collect()
 }
 
+/// Says which of these listeners have a longer queue configured than the kernel allows.
+pub fn warn_of_cut_queues(listeners: &[Listener]) {
+    let Some(allowed) = sys::queue::allowed() else { return };
+    for Listener { name, .. } in listeners.iter().filter(|listener| listener.name.backlog > allowed) {
+        crate::warn!(
+            "{} {}: of its backlog of {} the kernel allows {allowed}: raise net.core.somaxconn",
+            name.kind.as_str(),
+            name.configured,
+            name.backlog
+        );
+    }
+}
+
 /// Pairs names and descriptors that came in one packet.
 ///
 /// # Errors

@@ -175,8 +175,14 @@ pub struct ListenerStatus {
     pub configured: String,
     /// The address as bound: differs for port 0.
     pub address: String,
-    /// How many connections may wait in its queue.
+    /// How many connections may wait in its queue, as configured.
     pub backlog: u32,
+    /// Connections that wait to be accepted.
+    pub waiting: u32,
+    /// How many may wait as far as the kernel allows it; 0 when that is not known.
+    pub waiting_max: u32,
+    /// Tries to connect that were turned away because the queue was full.
+    pub dropped: u32,
     /// Of a pool: its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use stats::{Snapshot, prometheus};
 use supervise::obituary::ThreadAccount;
-use supervise::status::{ProcessStatus, Status};
+use supervise::status::{ListenerStatus, ProcessStatus, Status};
 use sys::shm::SharedWordsReader;
 
 /// Segments read for one answer; fold the dead before there are so many.
@@ -83,6 +83,26 @@ impl Numbers {
         let unreadable = self.unreadable.len() as u64;
         let help = "Segments of numbers that could not be read for this answer.";
         one("beltway_segments_unreadable", "gauge", help, &[(&[], unreadable)]);
+
+        let queue = |value: fn(&ListenerStatus) -> u32| -> Vec<([(&str, &str); 2], u32)> {
+            let known = status.listeners.iter().filter(|listener| listener.waiting_max > 0);
+            known.map(|l| ([("kind", l.kind.as_str()), ("address", l.address.as_str())], value(l))).collect()
+        };
+        for (name, kind, help, rows) in [
+            ("beltway_listener_waiting", "gauge", "Connections that wait to be accepted.", queue(|l| l.waiting)),
+            ("beltway_listener_waiting_max", "gauge", "How many may wait at a time.", queue(|l| l.waiting_max)),
+            (
+                "beltway_listener_dropped_total",
+                "counter",
+                "Tries to connect that were turned away because the queue was full.",
+                queue(|l| l.dropped),
+            ),
+        ] {
+            prometheus::family(&mut text, name, kind, help);
+            for (labels, value) in rows {
+                prometheus::sample(&mut text, name, &labels, &value.to_string());
+            }
+        }
 
         let processes: Vec<&ProcessStatus> = status.stub.iter().chain(&status.cop).chain([&status.manager]).collect();
         let rows = |value: fn(&ProcessStatus) -> u64| -> Vec<([(&'static str, String); 1], u64)> {
