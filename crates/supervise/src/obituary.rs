@@ -162,7 +162,7 @@ pub fn all(directory: &RuntimeDir) -> io::Result<Vec<Obituary>> {
 
 impl Obituary {
     /// Puts another account of the same death beside this one.
-    fn join(&mut self, other: Self) {
+    fn join(&mut self, mut other: Self) {
         self.generation = self.generation.max(other.generation);
         self.at_us = self.at_us.min(other.at_us);
         self.lived_ms = self.lived_ms.max(other.lived_ms);
@@ -171,14 +171,16 @@ impl Obituary {
         let mut causes = [std::mem::take(&mut self.cause), other.cause];
         causes.sort_by_key(|cause| !cause.starts_with("hang"));
         self.cause = causes.into_iter().filter(|cause| !cause.is_empty()).collect::<Vec<_>>().join("; ");
+        // Who asked for stacks put the thread that matters first.
+        if self.threads.first().is_none_or(|first| first.frames.is_empty()) {
+            std::mem::swap(&mut self.threads, &mut other.threads);
+        }
         for thread in other.threads {
             match self.threads.iter_mut().find(|ours| ours.id == thread.id && thread.id != 0) {
                 Some(ours) => ours.join(thread),
                 None => self.threads.push(thread),
             }
         }
-        // Whose stack is known tells most.
-        self.threads.sort_by_key(|thread| thread.frames.is_empty());
         if self.numbers.is_empty() {
             self.numbers = other.numbers;
         }
@@ -228,6 +230,20 @@ mod tests {
             cause: cause.to_owned(),
             ..Obituary::default()
         };
+        let thread = |id, frames: &[&str]| ThreadAccount {
+            id,
+            frames: frames.iter().map(|&frame| frame.to_owned()).collect(),
+            ..ThreadAccount::default()
+        };
+        for witnesses in [["manager", "vigil"], ["vigil", "manager"]] {
+            write(&directory, witnesses[0], Obituary { threads: vec![thread(1, &[]), thread(2, &[])], ..of(6, "") });
+            let threads = vec![thread(2, &["f"]), thread(1, &["g"]), thread(3, &[])];
+            write(&directory, witnesses[1], Obituary { threads, ..of(6, "hang: 2") });
+            let death = all(&directory).unwrap().pop().unwrap();
+            assert_eq!(death.threads.iter().map(|thread| thread.id).collect::<Vec<_>>(), [2, 1, 3]);
+            assert!(death.threads[..2].iter().all(|thread| thread.frames.len() == 1));
+            fs::remove_dir_all(directory.obituaries()).unwrap();
+        }
         write(&directory, "manager", of(7, "ended by SIGKILL (9)"));
         write(&directory, "cop", Obituary { threads: threads_of(std::process::id()), ..of(7, "hang: stopped") });
         let death = all(&directory).unwrap().pop().unwrap();
