@@ -18,7 +18,7 @@ pub const TAGS_BYTES_MAX: usize = 8 << 10;
 /// So much of a record is brought closer at a look-up: what most take.
 const RECORD_WARM_MAX: usize = 512;
 /// So much of a body: what a processor can have on its way at once. What is behind follows by itself.
-const BODY_WARM_MAX: usize = 1 << 10;
+const BODY_WARM_MAX: usize = 4 << 10;
 
 /// Why tags are refused. Whoever cannot index an object's tags must not store it: a purge would miss it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -141,6 +141,14 @@ impl Entry {
         match self {
             Self::One(one) => std::slice::from_ref(one),
             Self::Many(many) => many,
+        }
+    }
+
+    /// Has the record of a single alternate brought closer, all of it at once.
+    #[inline]
+    pub(crate) fn announce(&self) {
+        if let Self::One(one) = self {
+            buf::prefetch_value(&**one);
         }
     }
 

@@ -238,6 +238,7 @@ impl Inside {
             shard.counts.absent += 1;
             return Found::Miss(Seen::NOTHING);
         };
+        stored.entry.announce();
         let (entry, seen) = (stored.entry.clone(), Seen(stored.version));
         shard.counts.found += 1;
         drop(guard);
