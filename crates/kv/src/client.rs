@@ -43,6 +43,10 @@ use crate::worker::Worker;
 pub(crate) const PIPELINE_MAX: usize = 1_024;
 /// Bytes a client may have been sent and not taken before it is not read from, nor its servers' large replies.
 const UNTAKEN_MAX: usize = 256 << 10;
+/// Bytes of replies that wait for earlier ones before a client that does not take its own gets no more of them.
+pub(crate) const KEPT_SOFT: usize = 1 << 20;
+/// The most of them; a reply that would be more is an error.
+pub(crate) const KEPT_MAX: usize = 64 << 20;
 /// How long a client may take none of what waits for it before it is cut.
 const STALLED_MAX: Duration = Duration::from_secs(120);
 
@@ -57,6 +61,16 @@ pub(crate) enum Slot {
     Waiting,
     Ready(Chunk),
     Pieces(Vec<Chunk>),
+}
+
+impl Slot {
+    fn len(&self) -> usize {
+        match self {
+            Self::Waiting => 0,
+            Self::Ready(chunk) => chunk.len(),
+            Self::Pieces(pieces) => pieces.iter().map(|piece| piece.len()).sum(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,6 +100,8 @@ pub(crate) struct Client {
     /// A request that passes through while it comes.
     streamed: Option<Box<stream::Streamed>>,
     slots: Slots,
+    /// Bytes in them.
+    kept: usize,
     /// The number of the request at the front of the slots.
     base: u64,
     /// The piece of the block that a lane looks at right now which goes to `out`.
@@ -135,6 +151,7 @@ impl Client {
                 gathered: None,
                 streamed: None,
                 slots: VecDeque::new(),
+                kept: 0,
                 base: 0,
                 run: 0..0,
                 out: Outbox::new(SizeClass::Small),
@@ -234,8 +251,33 @@ impl Client {
     fn put(&mut self, seq: u64, slot: impl FnOnce() -> Slot) {
         let place = seq.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
         if let Some(place) = place.and_then(|at| self.slots.get_mut(at)) {
-            *place = slot();
+            let slot = slot();
+            let len = slot.len();
+            *place = slot;
+            self.hold(len);
         }
+    }
+
+    /// So many bytes wait in the slots from now on.
+    fn hold(&mut self, len: usize) {
+        self.kept += len;
+        self.worker.keep_bytes(len);
+    }
+
+    /// An answer behind those that are awaited.
+    fn push_ready(&mut self, reply: Chunk) {
+        self.hold(reply.len());
+        self.slots.push_back(Slot::Ready(reply));
+    }
+
+    /// Whether so many more bytes may wait for earlier replies.
+    pub(crate) fn may_hold(&self, len: usize) -> bool {
+        self.kept + len <= KEPT_MAX && self.worker.may_keep(len)
+    }
+
+    /// Whether it has enough to take before it gets more that would wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kept > KEPT_SOFT && self.is_backed_up()
     }
 
     /// A whole reply in pieces. Not while a run is open.
@@ -276,7 +318,9 @@ impl Client {
 
     /// Moves what is ready at the front to `out`.
     fn drain_ready(&mut self) {
+        let before = self.kept;
         while let Some(front) = self.slots.front_mut() {
+            self.kept -= front.len();
             match front {
                 Slot::Waiting => break,
                 Slot::Ready(chunk) => self.out.push_chunk(chunk),
@@ -285,6 +329,7 @@ impl Client {
             self.slots.pop_front();
             self.base += 1;
         }
+        self.worker.let_bytes_go(before - self.kept);
         self.mark();
     }
 
@@ -398,6 +443,7 @@ impl Client {
             self.worker.lane_has_failed(lane, Fault::Closed);
         }
         self.slots = VecDeque::new();
+        self.worker.let_bytes_go(std::mem::take(&mut self.kept));
         self.count_waiting();
         self.run = 0..0;
         self.out.take(drop);

@@ -23,6 +23,8 @@ use crate::pool::{Census, Pool};
 const SLOTS_MAX: usize = 64;
 /// Places a list may have and still be kept.
 const SLOTS_KEPT_MAX: usize = 256;
+/// Bytes that one thread keeps of requests and replies until they are whole, or have their turn.
+const HELD_MAX: usize = 256 << 20;
 /// So many clients that wait for replies make the loop take more of them in a turn, see [`GATHER`].
 const CROWD: usize = 8;
 /// How long a turn's events gather when there is a [`CROWD`]; the kernel adds its timer slack of 50 µs. Their requests would
@@ -103,6 +105,8 @@ struct Inside {
     buried: RefCell<Vec<Tcp>>,
     touched: RefCell<Vec<Rc<ClientCell>>>,
     slots: RefCell<Vec<Slots>>,
+    /// Bytes of requests and replies that are kept until they are whole, or have their turn.
+    held: Cell<usize>,
     /// Clients that wait for a reply.
     waiting: Cell<usize>,
     now: Cell<Option<Instant>>,
@@ -171,6 +175,7 @@ impl Worker {
             buried: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
+            held: Cell::new(0),
             waiting: Cell::new(0),
             nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
             nudged,
@@ -353,6 +358,21 @@ impl Worker {
 
     pub(crate) fn touched(&self) -> RefMut<'_, Vec<Rc<ClientCell>>> {
         self.0.touched.borrow_mut()
+    }
+
+    /// Whether so many more bytes may be kept.
+    pub(crate) fn may_keep(&self, len: usize) -> bool {
+        self.0.held.get() + len <= HELD_MAX
+    }
+
+    /// So many bytes more are kept.
+    pub(crate) fn keep_bytes(&self, len: usize) {
+        self.0.held.set(self.0.held.get() + len);
+    }
+
+    /// So many less.
+    pub(crate) fn let_bytes_go(&self, len: usize) {
+        self.0.held.set(self.0.held.get().saturating_sub(len));
     }
 
     /// A client waits for a reply from now on, or does so no more.

@@ -109,3 +109,38 @@ fn a_large_value_of_memcached_passes_too_and_one_too_large_is_refused_in_its_pla
     client.send(format!("set b 0 0 {}\r\n{value}\r\nget b\r\n", value.len()).as_bytes());
     client.expect("", "SERVER_ERROR object too large for cache\r\nEND\r\n");
 }
+
+/// Bytes this process holds.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
+#[test]
+fn a_client_that_does_not_read_makes_the_proxy_hold_little_whatever_the_sizes_and_servers() {
+    let servers: Vec<Server> = (0..3).map(|_| Server::redis(&[])).collect();
+    let proxy = Proxy::start(pool(&servers, true), 1);
+    let mut other = proxy.client();
+    for (size, count) in [(1 << 20, 200), (40_000, 1_000)] {
+        let value = "x".repeat(size);
+        let keys: Vec<String> = (0..24).map(|n| format!("{n}:{}", n * 7919)).collect();
+        keys.iter().for_each(|key| assert_eq!(other.ask(&["SET", key, &value]), "+OK\r\n"));
+        // The proxy's connections and the test's own buffers are warm.
+        let before = resident();
+        let mut lazy = proxy.client();
+        for at in 0..count {
+            lazy.put(&["GET", &keys[at % keys.len()]]);
+        }
+        let mut most = 0;
+        for _ in 0..40 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            assert_eq!(other.say("PING"), "+PONG\r\n");
+            assert!(other.ask(&["STRLEN", &keys[0]]).starts_with(':'), "others go on");
+            most = most.max(resident().saturating_sub(before));
+        }
+        assert!(most < 48 << 20, "{most} bytes for {count} of {size}");
+        for at in 0..count {
+            assert_eq!(lazy.reply().len(), size + size.to_string().len() + 5, "{at} of {count}");
+        }
+    }
+}

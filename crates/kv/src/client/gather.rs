@@ -9,6 +9,7 @@ use super::{Client, Phase};
 use crate::plan::Protocol;
 use crate::wire::memcached;
 use crate::wire::resp::{Malformed, Request, Scan};
+use crate::worker::Worker;
 
 /// The largest request that is put together.
 const GATHERED_MAX: usize = 64 << 20;
@@ -16,14 +17,31 @@ const GATHERED_MAX: usize = 64 << 20;
 const TURN_MAX: usize = 1 << 20;
 
 /// A request as far as it has come.
-#[derive(Debug, Default)]
 pub(super) struct Gathered {
+    worker: Worker,
+    /// Bytes told to the worker.
+    told: usize,
     bytes: Vec<u8>,
     request: Request,
     whole: Option<usize>,
 }
 
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.worker.let_bytes_go(self.told);
+    }
+}
+
 impl Gathered {
+    /// Tells the worker how much it has now. False: it is too much.
+    fn tell(&mut self) -> bool {
+        let grown = self.bytes.len().saturating_sub(self.told);
+        let may = self.worker.may_keep(grown);
+        self.worker.keep_bytes(grown);
+        self.told += grown;
+        may
+    }
+
     fn scan(&mut self, protocol: Protocol) -> Scan {
         match protocol {
             Protocol::Redis => self.request.scan(&self.bytes),
@@ -41,7 +59,9 @@ impl Gathered {
 impl Client {
     /// Begins with what has come, and goes on in the next turn.
     pub(super) fn gather(&mut self, block: &Block) {
-        let gathered = Gathered { bytes: block[self.parsed..].to_vec(), ..Gathered::default() };
+        let bytes = block[self.parsed..].to_vec();
+        let gathered =
+            Gathered { worker: self.worker.clone(), told: 0, bytes, request: Request::default(), whole: None };
         self.parsed = 0;
         self.request.clear();
         self.gathered = Some(Box::new(gathered));
@@ -78,6 +98,10 @@ impl Client {
                 Poll::Ready(Ok(got)) => taken += got,
             }
             gathered.bytes.extend_from_slice(&block);
+            if !gathered.tell() {
+                self.refuse_all(Malformed::TooLong.line().into_bytes());
+                return;
+            }
             match gathered.scan(self.pool.plan().protocol) {
                 Scan::Whole(len) => gathered.whole = Some(len),
                 Scan::More(size) if size.max(gathered.bytes.len()) > GATHERED_MAX => {

@@ -10,7 +10,7 @@ use buf::{Block, Chunk, SizeClass};
 
 use super::local;
 use super::stream::Begun;
-use super::{Client, PIPELINE_MAX, Phase, Slot};
+use super::{Client, PIPELINE_MAX, Phase};
 use crate::commands::{self, Access, Command, Find, Join, Keys, Refusal, Treat};
 use crate::fault::Fault;
 use crate::join::How;
@@ -75,6 +75,7 @@ impl Client {
         self.phase == Phase::Open
             && self.slots.len() < PIPELINE_MAX
             && self.base >= self.barrier
+            && self.kept <= super::KEPT_SOFT
             && !self.is_backed_up()
     }
 
@@ -143,7 +144,11 @@ impl Client {
 
     /// Whether no more is taken for now.
     pub(super) fn has_enough(&mut self) -> bool {
-        let enough = self.slots.len() >= PIPELINE_MAX || self.phase != Phase::Open || self.base < self.barrier;
+        let enough = self.slots.len() >= PIPELINE_MAX
+            || self.kept > super::KEPT_SOFT
+            || self.out.len() > super::UNTAKEN_MAX
+            || self.phase != Phase::Open
+            || self.base < self.barrier;
         self.held |= enough;
         enough
     }
@@ -297,7 +302,7 @@ impl Client {
             return;
         }
         let len = reply.len();
-        self.slots.push_back(Slot::Ready(Chunk::from_shared(reply.into(), 0..len)));
+        self.push_ready(Chunk::from_shared(reply.into(), 0..len));
     }
 
     /// Answers the request just read.
@@ -308,7 +313,7 @@ impl Client {
             self.mark();
             return;
         }
-        self.slots.push_back(Slot::Ready(Chunk::from_static(reply)));
+        self.push_ready(Chunk::from_static(reply));
     }
 
     fn refuse(&mut self, line: String) -> Outcome {

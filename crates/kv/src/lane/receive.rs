@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use buf::{Block, SizeClass};
 
 use super::{Lane, Link};
-use crate::client::ClientCell;
+use crate::client::{ClientCell, KEPT_MAX};
 use crate::fault::Fault;
 use crate::join;
 use crate::metrics::Kv;
@@ -19,8 +19,6 @@ use crate::wire::Scanned;
 const RECEIVES_MAX: usize = 8;
 /// The beginning of a reply is copied into the next block up to this size; more of it is passed on, or kept, as it is.
 const CARRY_MAX: usize = 4 << 10;
-/// Bytes of one reply that are kept while earlier ones are awaited.
-const KEPT_REPLY_MAX: usize = 64 << 20;
 
 /// What a reply says, as far as the numbers care.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -182,9 +180,19 @@ impl Lane {
             }
         };
         for client in touched.drain(..) {
-            client.borrow_mut().close_run(block);
+            let mut to = client.borrow_mut();
+            to.close_run(block);
+            if to.is_backed_up()
+                && let Some(me) = self.me.upgrade()
+            {
+                self.paused = true;
+                to.resume_when_taken(me);
+            }
         }
         *self.worker.touched() = touched;
+        if self.paused && outcome.is_none() {
+            self.retire();
+        }
         self.server.cells().add(KvServer::RESPONSES, before.saturating_sub(self.handed) as u64);
         if outcome.is_none() && self.passing && self.at < self.scanned {
             // The rest of this block goes at once: the client waits for just this.
@@ -303,11 +311,24 @@ impl Lane {
                         self.retire();
                     }
                 } else {
+                    let full = to.is_full();
+                    let may = to.may_hold(self.pieces_len + range.len());
+                    if full && let Some(me) = self.me.upgrade() {
+                        self.paused = true;
+                        to.resume_when_taken(me);
+                    }
                     drop(to);
-                    self.keep_piece(block, range)?;
+                    self.keep_piece(block, range, may);
+                    if full {
+                        self.retire();
+                    }
                 }
             }
-            Owner::Part(..) => self.keep_piece(block, range)?,
+            Owner::Part(..) => {
+                let may =
+                    self.pieces_len + range.len() <= KEPT_MAX && self.worker.may_keep(self.pieces_len + range.len());
+                self.keep_piece(block, range, may);
+            }
             Owner::Nobody => {
                 self.pieces.clear();
                 self.passing = true;
@@ -317,9 +338,20 @@ impl Lane {
         Ok(())
     }
 
-    fn keep_piece(&mut self, block: &Block, range: std::ops::Range<usize>) -> Result<(), Fault> {
-        self.pieces_len += range.len();
-        self.pieces.push(block.chunk(range));
-        if self.pieces_len > KEPT_REPLY_MAX { Err(Fault::TooLarge) } else { Ok(()) }
+    /// Keeps part of a reply that has not its turn; where it must not, its owner gets an error in its place and the reply
+    /// belongs to nobody.
+    fn keep_piece(&mut self, block: &Block, range: std::ops::Range<usize>, may: bool) {
+        if may {
+            self.pieces_len += range.len();
+            self.pieces.push(block.chunk(range));
+            return;
+        }
+        self.pieces.clear();
+        self.pieces_len = 0;
+        self.passing = true;
+        if let Some(pending) = self.queue.front_mut() {
+            let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+            super::give_fault(&self.worker, owner, Fault::TooLarge);
+        }
     }
 }
