@@ -3,6 +3,7 @@
 //! - [`Server`]: one server process by itself; [`Tree`]: all three, as `beltway run` starts them.
 //! - [`Origin`]: an origin that a test scripts byte by byte; [`Nginx`]: one nobody of us wrote.
 //! - [`Peer`]: one end of a raw connection, with [`Message`], what was read from it.
+//! - [`kv`]: pools, with real stores behind them.
 //! - [`process`]: what `/proc` says, and a child that does not outlive its test.
 //!
 //! Every walk has its own directory, its own ports, and a bound on every wait. What it starts it kills by pid when it
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a walk that cannot set up its surroundings fails")]
 
+pub mod kv;
 mod message;
 mod nginx;
 mod origin;

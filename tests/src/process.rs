@@ -48,6 +48,19 @@ impl Guard {
         assert!(send(self.pid(), signal), "no process {}", self.pid());
     }
 
+    /// TERM; killed when it does not end in time.
+    pub fn terminate_within(&mut self, patience: std::time::Duration) -> Option<i32> {
+        let begin = now();
+        let _ = send(self.pid(), Signal::TERM);
+        while begin.elapsed() < patience {
+            if let Ok(Some(status)) = self.0.try_wait() {
+                return status.code();
+            }
+            pause(crate::LOOK);
+        }
+        None
+    }
+
     /// TERM, and the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
