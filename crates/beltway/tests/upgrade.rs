@@ -7,6 +7,7 @@
 mod tree;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -225,4 +226,86 @@ fn whoever_is_killed_in_the_middle_of_an_upgrade_the_tree_serves_on_and_can_be_u
         (code == Some(0)).then_some(())
     });
     eventually("all are the new program", || all_are(&tree, &tree.program).then_some(()));
+}
+
+/// An origin that sends a body bit by bit, so that it takes this long.
+fn trickling(takes: Duration) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let send = move |mut stream: std::net::TcpStream| {
+        let mut head = Vec::new();
+        let mut block = [0; 1024];
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut block) {
+                Ok(count @ 1..) => head.extend_from_slice(&block[..count]),
+                _ => return,
+            }
+        }
+        let _ =
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\r\n", PIECES * PIECE);
+        for piece in 0..PIECES {
+            if stream.write_all(&[b'a' + u8::try_from(piece % 26).unwrap(); PIECE]).is_err() {
+                return;
+            }
+            pause(takes / u32::try_from(PIECES).unwrap());
+        }
+    };
+    let accept = move || {
+        for stream in listener.incoming().flatten() {
+            let _ = std::thread::Builder::new().name("trickle".to_owned()).spawn(move || send(stream));
+        }
+    };
+    std::thread::Builder::new().name("trickling origin".to_owned()).spawn(accept).unwrap();
+    address
+}
+
+const PIECES: usize = 100;
+const PIECE: usize = 1_000;
+
+#[test]
+fn a_long_download_outlives_restarts_and_an_upgrade_and_both_servers_count() {
+    let takes = if std::env::var_os("BELTWAY_FULL").is_some() { 30 } else { 3 };
+    let mut tree = Tree::new("download");
+    let text = tree.original();
+    let at = text.find("to: \"http://").unwrap();
+    let end = at + text[at..].find('}').unwrap();
+    let address = trickling(Duration::from_secs(takes));
+    let text = format!("{}to: \"http://{address}/\"{}", &text[..at], &text[end..]);
+    let text = text.replacen("drain_timeout: 2s", "drain_timeout: 50s", 1);
+    tree.configure(&text.replacen("stop_timeout: 5s", "stop_timeout: 60s", 1));
+    tree.program = tree.home.join("program");
+    install(&tree.program, None);
+    tree.start_stub();
+    tree.await_serving();
+    let http = tree.http;
+    let download = std::thread::Builder::new().spawn(move || {
+        let mut client = tree::Raw::connect(http).unwrap();
+        client.patience(Duration::from_secs(60));
+        client.ask("/").unwrap()
+    });
+    let download = download.unwrap();
+    let counted = |tree: &Tree| -> u64 {
+        let output = tree.ask("ctl metric get beltway_http_client_connections_total");
+        String::from_utf8_lossy(&output.stdout).trim().rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+    };
+    eventually("the download has begun", || (counted(&tree) >= 1).then_some(()));
+    let mut before = counted(&tree);
+    for change in ["restart", "restart", "upgrade"] {
+        install(&tree.program, None);
+        let output = tree.ask(change);
+        assert_eq!(output.status.code(), Some(0), "{change}: {output:?}");
+        let now = counted(&tree);
+        assert!(now >= before, "{change}: {now} after {before}");
+        before = now;
+    }
+    let status = tree.status().unwrap();
+    let draining = status["servers"].as_array().unwrap().iter().filter(|server| server["state"] == "draining").count();
+    assert!(draining >= 1 && !download.is_finished(), "it goes on in the first server: {status}");
+    let answer = download.join().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(body.len(), PIECES * PIECE);
+    assert!((0..PIECES).all(|piece| body.as_bytes()[piece * PIECE] == b'a' + u8::try_from(piece % 26).unwrap()));
+    eventually("the first server is done", || (tree.status()?["servers"].as_array()?.len() == 1).then_some(()));
+    assert_eq!(tree.status().unwrap()["server_deaths"], 0, "none was an accident");
+    assert!(counted(&tree) >= before, "the dead count, too");
 }

@@ -12,8 +12,8 @@ use supervise::{info, warn};
 /// How long a process that holds listeners may take to hand over copies.
 const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
 
-/// Every listener the configuration asks for: `ours`, kept from before this was another program; else copies of those that live in a server of one of `generations` or in cop,
-/// so that no connection that waits in a queue is lost; the rest is bound.
+/// Every listener the configuration asks for: `ours`, kept from before this was another program; else copies of those that
+/// live in a server of one of `generations` or in cop, so that no connection that waits in a queue is lost; the rest is bound.
 ///
 /// # Errors
 /// Which address cannot be listened on, and why.
@@ -24,12 +24,15 @@ pub(crate) fn gather(
     ours: Vec<Listener>,
 ) -> Result<Vec<Listener>, Failure> {
     let mut held = ours;
-    for &generation in generations.iter().rev() {
-        held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
+    let wanted = listener::wanted(config);
+    if !wanted.iter().all(|name| held.iter().any(|listener| name.is_met_by(&listener.name))) {
+        for &generation in generations.iter().rev() {
+            held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
+        }
+        held.extend(hand_over(&directory.cop_socket(), "traffic_cop"));
     }
-    held.extend(hand_over(&directory.cop_socket(), "traffic_cop"));
     let mut taken = 0_usize;
-    let listeners = listener::wanted(config).into_iter().map(|name| {
+    let listeners = wanted.into_iter().map(|name| {
         if let Some(listener) = take(&mut held, &name) {
             taken += 1;
             return Ok(listener);

@@ -17,7 +17,7 @@ pub const LISTENERS_MAX: usize = sys::ancillary::DESCRIPTORS_MAX;
 
 /// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", from = "String")]
 pub enum ListenerKind {
     /// HTTP clients.
     Http,
@@ -35,6 +35,25 @@ pub enum ListenerKind {
     DemoMemcached,
     /// Manager's admin port.
     Admin,
+    /// One that a process of a later version has a name for.
+    Unknown,
+}
+
+/// As others say it: with words that we may not know.
+impl From<String> for ListenerKind {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "http" => Self::Http,
+            "server" => Self::Server,
+            "demo" => Self::Demo,
+            "kv" => Self::Kv,
+            "kv_stats" => Self::KvStats,
+            "demo_redis" => Self::DemoRedis,
+            "demo_memcached" => Self::DemoMemcached,
+            "admin" => Self::Admin,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl ListenerKind {
@@ -54,13 +73,14 @@ impl ListenerKind {
             Self::DemoRedis => "demo-redis",
             Self::DemoMemcached => "demo-memcached",
             Self::Admin => "admin",
+            Self::Unknown => "unknown",
         }
     }
 
     /// The server accepts from it.
     #[must_use]
     pub const fn is_servers(self) -> bool {
-        !matches!(self, Self::Admin)
+        !matches!(self, Self::Admin | Self::Unknown)
     }
 }
 
@@ -304,7 +324,7 @@ pub const fn option(kind: ListenerKind) -> Option<&'static str> {
         ListenerKind::KvStats => Some("--kvstatsport"),
         ListenerKind::DemoRedis => Some("--demoredisport"),
         ListenerKind::DemoMemcached => Some("--demomemcachedport"),
-        ListenerKind::Admin => None,
+        ListenerKind::Admin | ListenerKind::Unknown => None,
     }
 }
 
@@ -372,6 +392,14 @@ mod tests {
             ]
         );
         assert_eq!(descriptors.iter().map(|d| d.1).collect::<Vec<_>>(), [9, 10, 11]);
+    }
+
+    #[test]
+    fn every_kind_is_understood_by_the_word_it_is_told_by() {
+        for kind in ListenerKind::OF_SERVER.into_iter().chain([ListenerKind::Admin, ListenerKind::Unknown]) {
+            let word = serde_json::to_string(&kind).unwrap();
+            assert_eq!(serde_json::from_str::<ListenerKind>(&word).unwrap(), kind, "{word}");
+        }
     }
 
     #[test]

@@ -105,6 +105,7 @@ pub struct ServerStatus {
     /// Its generation.
     pub generation: u64,
     /// What it does.
+    #[serde(deserialize_with = "known_state")]
     pub state: ServerState,
     /// It was started by another manager and taken over.
     pub adopted: bool,
@@ -139,6 +140,12 @@ impl ServerState {
             Self::Draining => "draining",
         }
     }
+}
+
+/// A state that a later version has a name for is as good as none told: nothing is done because of it.
+pub(crate) fn known_state<'de, D: serde::Deserializer<'de>>(from: D) -> Result<ServerState, D::Error> {
+    let word = serde_json::Value::deserialize(from)?;
+    Ok(serde_json::from_value(word).unwrap_or_default())
 }
 
 /// The last sign of life of one event thread.

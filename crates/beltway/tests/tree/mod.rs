@@ -410,6 +410,11 @@ impl Raw {
         Some(Self(stream))
     }
 
+    /// How long nothing may come.
+    pub(crate) fn patience(&self, time: Duration) {
+        self.0.set_read_timeout(Some(time)).unwrap();
+    }
+
     /// The whole answer to a GET; `None` when the connection broke.
     pub(crate) fn ask(&mut self, path: &str) -> Option<String> {
         write!(self.0, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;

@@ -158,6 +158,7 @@ pub struct Pong {
     /// Grows when the set of listeners it holds changes. 0: none yet.
     pub listeners_epoch: u64,
     /// Server: what it does.
+    #[serde(deserialize_with = "crate::status::known_state")]
     pub state: ServerState,
     /// Server: its readiness fails, by an operator's wish.
     pub leaving: bool,
