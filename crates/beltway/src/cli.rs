@@ -420,6 +420,9 @@ pub(crate) struct ServerArguments {
     /// It tries the configuration that is to be committed when it is ready
     #[arg(long, hide = true)]
     pub(crate) candidate: bool,
+    /// It accepts nothing until it is told to
+    #[arg(long, hide = true)]
+    pub(crate) standby: bool,
     /// Inherited listeners for HTTP clients, such as 8080:fd=9,8443:fd=10
     #[arg(long, hide = true, value_name = "PORT:fd=N", value_parser = promised)]
     pub(crate) httpport: Option<PromisedList>,

@@ -227,6 +227,7 @@ fn server(arguments: ServerArguments) -> u8 {
         server::run(&server::Options {
             role: role::Options { in_tree: arguments.generation.is_some(), candidate: arguments.candidate, ..role },
             generation: arguments.generation,
+            standby: arguments.standby,
             promised,
             lease: arguments.lease,
             ready: arguments.ready,

@@ -40,6 +40,7 @@ pub(crate) fn config(settings: Settings, source: &Source) -> Config {
             listen: s.address("server.listen"),
             drain_timeout: s.duration("server.drain_timeout"),
             drain_delay: s.duration("server.drain_delay"),
+            standby: s.switch("server.standby"),
         },
         demo: Demo {
             origin: s.address("demo.origin"),

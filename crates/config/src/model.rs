@@ -97,6 +97,8 @@ pub struct Server {
     pub listen: Option<Spanned<SocketAddr>>,
     /// How long open requests may take when it stops.
     pub drain_timeout: Duration,
+    /// A second one stands by.
+    pub standby: bool,
     /// How long readiness fails before it stops accepting.
     pub drain_delay: Duration,
 }

@@ -224,6 +224,13 @@ const ROWS: &[Key] = &[
         Reload,
         "How long a server that is told to stop goes on as before while /healthz says `draining`, so that balancers take their clients elsewhere. Not when another server takes over.",
     ),
+    key(
+        "server.standby",
+        Kind::Switch { available: true },
+        "false",
+        Reload,
+        "Whether a second server stands by, started and with nothing stored, for the one that dies: clients wait some milliseconds less.",
+    ),
     section("demo", "The embedded origin and stores, for demonstration."),
     key(
         "demo.origin",

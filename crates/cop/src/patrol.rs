@@ -411,6 +411,7 @@ impl Patrol {
                 | Request::Cache(_)
                 | Request::Numbers(_)
                 | Request::Drain(_)
+                | Request::Promote
                 | Request::Serve(_) => {
                     let why = "cop keeps no account of the tree: ask manager".to_owned();
                     self.endpoint.answer(&question, Reply::Refused(why), &[]);

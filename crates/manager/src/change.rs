@@ -24,7 +24,7 @@ use supervise::status::ServerState;
 use supervise::{error, info, warn};
 
 use crate::listeners;
-use crate::servers::Server;
+use crate::servers::{How, Server};
 use crate::staged::{self, Staged};
 use crate::supervisor::Supervisor;
 
@@ -271,7 +271,7 @@ impl Supervisor {
                 let successor = self.servers.iter().find(|server| server.generation == generation);
                 match successor.map(|server| server.state) {
                     None => Err(format!("the new server {}", self.last_end_of(generation))),
-                    Some(ServerState::Starting) => change.patience(now, "get ready"),
+                    Some(ServerState::Starting | ServerState::Standby) => change.patience(now, "get ready"),
                     Some(ServerState::Ready | ServerState::Draining) => {
                         self.replace_servers(change, generation, now)?;
                         Ok(Some(Verdict { outcome: Outcome::Applied, ..Verdict::default() }))
@@ -293,7 +293,7 @@ impl Supervisor {
     fn start_successor(&mut self, change: &mut Change, now: Instant) -> Result<(), String> {
         let listeners = listeners::renew(&change.config, &self.listeners)?;
         let interval = self.config.supervise.heartbeat_interval;
-        let server = Server::start(&self.family, &listeners, interval, true, now)?;
+        let server = Server::start(&self.family, &listeners, interval, How::Candidate, now)?;
         change.until = now + change.config.supervise.start_timeout;
         change.phase = Phase::Starting { generation: server.generation, listeners };
         self.servers.push(server);

@@ -6,6 +6,7 @@
 //! servers      one server process: start with inherited listeners, adoption of one that lives, its end
 //! listeners    where the listeners come from: a server or cop that holds them, else bound
 //! upgrade      another program in place of this one: manager and cop become it, then a server of it
+//! standby      the server that stands by for the one that dies
 //! staged       one key of the file, set by an operator and written when it is in force
 //! readiness    readiness that fails by an operator's wish
 //! vigil        the side of the server that serves: who hangs is ended
@@ -24,6 +25,7 @@ mod readiness;
 mod report;
 mod servers;
 mod staged;
+mod standby;
 mod supervisor;
 mod upgrade;
 mod vigil;

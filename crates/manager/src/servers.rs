@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use base::Instant;
-use supervise::control::{Connection, Pong, Reply, Request};
+use supervise::control::{Connection, ControlError, Pong, Reply, Request};
 use supervise::directory::{self, RuntimeDir};
 use supervise::heartbeat::Link;
 use supervise::lease::{self, Holder, Lease};
@@ -20,6 +20,17 @@ use sys::process::{Pidfd, Signal};
 
 /// Files of dead generations' numbers, before they are added up into one.
 const UNFOLDED_MAX: usize = 8;
+
+/// What a server is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// To serve, with the configuration in force.
+    InForce,
+    /// To serve, with the one that is to be committed.
+    Candidate,
+    /// To stand by.
+    Standby,
+}
 
 /// A living server.
 #[derive(Debug)]
@@ -36,6 +47,10 @@ pub(crate) struct Server {
     pub(crate) since: Instant,
     /// What it was last known to do.
     pub(crate) state: ServerState,
+    /// It stands by, or will when it has started.
+    pub(crate) standby: bool,
+    /// On which it was told to serve, until it has answered.
+    promotion: Option<Connection>,
     /// Told to stop, and killed when it lives at this moment.
     pub(crate) stop_by: Option<Instant>,
     ready: Option<io::PipeReader>,
@@ -44,8 +59,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the next generation on `listeners`, with the committed configuration or with the candidate. Its lease is
-    /// held before it exists.
+    /// Starts the next generation on `listeners`. Its lease is held before it exists.
     ///
     /// # Errors
     /// The directory cannot be written, or the kernel cannot start it.
@@ -53,7 +67,7 @@ impl Server {
         family: &Family,
         listeners: &[Listener],
         heartbeat_interval: Duration,
-        candidate: bool,
+        how: How,
         now: Instant,
     ) -> Result<Self, String> {
         let directory = &family.directory;
@@ -63,8 +77,10 @@ impl Server {
         rustix::io::ioctl_fionbio(&ready, true).map_err(|error| format!("no pipe: {error}"))?;
 
         let mut arguments: Vec<OsString> = vec!["--generation".into(), generation.to_string().into()];
-        if candidate {
-            arguments.push("--candidate".into());
+        match how {
+            How::InForce => {}
+            How::Candidate => arguments.push("--candidate".into()),
+            How::Standby => arguments.push("--standby".into()),
         }
         let (promised, mut descriptors) = listener::promise(listeners, FIRST_DESCRIPTOR);
         arguments.extend(promised.into_iter().map(OsString::from));
@@ -87,6 +103,8 @@ impl Server {
             adopted: false,
             since: now,
             state: ServerState::Starting,
+            standby: how == How::Standby,
+            promotion: None,
             stop_by: None,
             ready: Some(ready),
             farewell: None,
@@ -117,6 +135,8 @@ impl Server {
                             adopted: true,
                             since: now,
                             state: ServerState::Starting,
+                            standby: false,
+                            promotion: None,
                             stop_by: None,
                             ready: None,
                             farewell: None,
@@ -135,12 +155,15 @@ impl Server {
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let ready = self.ready.as_ref().map(AsFd::as_fd);
         let farewell = self.farewell.as_ref().map(AsFd::as_fd);
-        std::iter::once(self.process.as_fd()).chain(ready).chain(self.link.descriptor()).chain(farewell)
+        let promotion = self.promotion.as_ref().map(AsFd::as_fd);
+        let others = ready.into_iter().chain(self.link.descriptor()).chain(farewell).chain(promotion);
+        std::iter::once(self.process.as_fd()).chain(others)
     }
 
     /// Listens to it and asks it. `true`: it just became ready.
     pub(crate) fn turn(&mut self, directory: &RuntimeDir, now: Instant) -> bool {
         self.mind_farewell(directory);
+        self.mind_promotion(directory);
         let before = self.state;
         if let Some(pipe) = &mut self.ready {
             let mut line = [0; 16];
@@ -148,7 +171,7 @@ impl Server {
                 Ok(0) => self.ready = None, // it died, or closed it: its pidfd or its answers will tell
                 Ok(_) => {
                     self.ready = None;
-                    self.state = ServerState::Ready;
+                    self.state = if self.standby { ServerState::Standby } else { ServerState::Ready };
                     self.link.hurry(now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -162,7 +185,21 @@ impl Server {
             && let Some(pong) = self.link.pong()
             && self.stop_by.is_none()
         {
-            self.state = pong.state;
+            match (pong.state, self.standby) {
+                // Found alive, and nobody has told it to serve.
+                (ServerState::Standby, false) if self.adopted && self.state == ServerState::Starting => {
+                    self.standby = true;
+                    self.state = ServerState::Standby;
+                }
+                // Said before it was told.
+                (ServerState::Standby, false) => {}
+                // Another manager has told it.
+                (ServerState::Ready, true) => {
+                    self.standby = false;
+                    self.state = ServerState::Ready;
+                }
+                (state, _) => self.state = state,
+            }
         }
         before == ServerState::Starting && self.state == ServerState::Ready
     }
@@ -187,6 +224,37 @@ impl Server {
             Err(error) => {
                 warn!("generation {} is told to stop by a signal: {error}", self.generation);
                 self.signal(directory, Signal::TERM);
+            }
+        }
+    }
+
+    /// Tells one that stands by to serve.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    pub(crate) fn promote(&mut self, directory: &RuntimeDir) -> Result<(), ControlError> {
+        let connection = Connection::open(&directory.server_socket(self.generation))?;
+        connection.send(1, Request::Promote, &[])?;
+        self.promotion = Some(connection);
+        self.standby = false;
+        self.state = ServerState::Ready;
+        Ok(())
+    }
+
+    /// Whether it was told to serve and cannot. What cannot serve is in the way of who can.
+    fn mind_promotion(&mut self, directory: &RuntimeDir) {
+        let Some(connection) = &self.promotion else { return };
+        match connection.receive::<Reply>() {
+            Ok(None) => {}
+            Ok(Some((packet, _))) if packet.body == Reply::Done => self.promotion = None,
+            other => {
+                self.promotion = None;
+                let why = match other {
+                    Ok(answer) => format!("{answer:?}"),
+                    Err(error) => error.to_string(),
+                };
+                warn!("generation {} stood by and cannot serve: {why}; it is killed", self.generation);
+                self.signal(directory, Signal::KILL);
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::admin::{self, AdminHandle};
 use crate::change::{Asker, Change};
 use crate::listeners;
 use crate::report::{self, Knowledge, Published};
-use crate::servers::{self, Server};
+use crate::servers::{self, How, Server};
 use crate::upgrade::Upgrade;
 use crate::vigil::Vigil;
 
@@ -75,6 +75,8 @@ pub(crate) struct Supervisor {
     /// No server is started before this.
     not_before: Instant,
     last_death: String,
+    /// No server that stands by is started before this.
+    pub(crate) standby_not_before: Instant,
     pub(crate) cop: Option<Watch>,
     /// An orderly stop has begun.
     pub(crate) stopping: bool,
@@ -156,6 +158,7 @@ impl Supervisor {
             server_deaths: legacy.as_ref().map_or(0, |legacy| legacy.server_deaths),
             not_before: Instant::ORIGIN,
             last_death: String::new(),
+            standby_not_before: Instant::ORIGIN,
             cop,
             stopping: false,
             down: legacy.as_ref().is_some_and(|legacy| legacy.down),
@@ -199,6 +202,7 @@ impl Supervisor {
         self.turn_change(now);
         self.turn_upgrade(now, &reaped);
         self.start_server(now);
+        self.mind_standby(now);
         self.hasten(now);
         self.keep_vigil(now);
         self.mind_cop(now, &reaped);
@@ -228,21 +232,24 @@ impl Supervisor {
             self.upgrade.as_ref().map(Upgrade::until),
             self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
             self.needs_server().then_some(self.not_before),
+            self.needs_standby().then_some(self.standby_not_before),
         ]);
         let timeout = wait::until_earliest(now, moments);
         wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
     fn needs_server(&self) -> bool {
-        !self.stopping && !self.down && !self.servers.iter().any(|server| server.state != ServerState::Draining)
+        !self.stopping
+            && !self.down
+            && !self.servers.iter().any(|server| server.state != ServerState::Draining && !server.standby)
     }
 
     fn start_server(&mut self, now: Instant) {
-        if !self.needs_server() || now < self.not_before {
+        if !self.needs_server() || self.promote_standby(now) || now < self.not_before {
             return;
         }
         let interval = self.config.supervise.heartbeat_interval;
-        match Server::start(&self.family, &self.listeners, interval, false, now) {
+        match Server::start(&self.family, &self.listeners, interval, How::InForce, now) {
             Ok(server) => self.servers.push(server),
             Err(why) => {
                 error!("{why}");
@@ -265,6 +272,9 @@ impl Supervisor {
             let successor = self.change.as_ref().and_then(Change::successor) == Some(server.generation);
             if server.stop_by.is_some() {
                 info!("{text}");
+            } else if server.standby {
+                warn!("{text}");
+                self.standby_died(now);
             } else if successor && server.state == ServerState::Starting {
                 warn!("{text}");
             } else {
@@ -396,7 +406,8 @@ impl Supervisor {
             return;
         }
         let known = |server: &&Server| server.state == ServerState::Ready && server.pong().is_some();
-        let candidates = self.servers.iter().filter(|server| server.state != ServerState::Draining);
+        let serves = |server: &&Server| server.state != ServerState::Draining && !server.standby;
+        let candidates = self.servers.iter().filter(serves);
         if candidates.clone().count() != candidates.clone().filter(known).count() {
             return; // somebody is still starting, or has not answered yet
         }
@@ -421,6 +432,7 @@ impl Supervisor {
             ConfigurationStatus { source: config.file_name().to_owned(), digest: configuration::digest(&config) };
         self.backoff = Backoff::new(config.supervise.respawn_backoff_max);
         self.published.follow(Arc::clone(&config));
+        self.dismiss_standby();
         self.config = config;
     }
 
@@ -499,7 +511,8 @@ impl Supervisor {
                     let reply = self.leave(wanted).map_or_else(Reply::Refused, |()| Reply::Done);
                     self.endpoint.answer(&question, reply, &[]);
                 }
-                Request::Prepare(_)
+                Request::Promote
+                | Request::Prepare(_)
                 | Request::Commit(_)
                 | Request::Retire(_)
                 | Request::TakeOver(_)

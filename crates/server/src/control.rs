@@ -32,6 +32,8 @@ pub(crate) enum Errand {
     Prepare(Question, String),
     /// Put in force what was prepared under this digest; the question waits for the outcome.
     Commit(Question, String),
+    /// Serve from now on; the question waits until it does.
+    Promote(Question),
     /// Finish what runs, and end; idle connections go to that generation.
     Retire(u64),
     /// Serve these connections.
@@ -89,6 +91,7 @@ pub(crate) fn answer(
                 };
                 endpoint.answer(&question, reply, &[]);
             }
+            Request::Promote => errands.push(Errand::Promote(question)),
             &Request::Drain(wanted) => {
                 engine.set_leaving(wanted);
                 endpoint.answer(&question, Reply::Done, &[]);

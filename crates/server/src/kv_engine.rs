@@ -158,9 +158,25 @@ pub(crate) struct KvSetup {
     names: NamesOptions,
     segment: Segment,
     ledger: Ledger,
+    door: KvDoor,
+}
+
+/// Everything that the key-value engine accepts from.
+#[derive(Clone, Debug)]
+pub(crate) struct KvDoor {
     pools: Vec<Arc<Listener>>,
     /// What the first thread alone accepts from.
     alone: Vec<Arc<Listener>>,
+}
+
+impl KvDoor {
+    /// On an event thread: accepts from now on.
+    pub(crate) fn open(&self, thread: &Thread) -> std::io::Result<()> {
+        if thread.index() == 0 {
+            self.alone.iter().try_for_each(|listener| listener.accept_on(thread))?;
+        }
+        self.pools.iter().try_for_each(|listener| listener.accept_on(thread))
+    }
 }
 
 impl KvEngine {
@@ -200,7 +216,7 @@ impl KvEngine {
                 port.tell(thread.now(), tcp);
             })?);
         }
-        let setup = KvSetup { plan, shared, names, segment, ledger, pools: accepting, alone };
+        let setup = KvSetup { plan, shared, names, segment, ledger, door: KvDoor { pools: accepting, alone } };
         Ok((Self { shares, stores, door, sockets: RefCell::new(sockets), teller, stats }, setup))
     }
 
@@ -316,12 +332,14 @@ impl KvEngine {
 }
 
 impl KvSetup {
-    /// Makes the worker of an event thread, and accepts on it.
+    /// Where its clients come in.
+    pub(crate) fn door(&self) -> KvDoor {
+        self.door.clone()
+    }
+
+    /// Makes the worker of an event thread.
     pub(crate) fn set_up(&self, thread: &Thread) -> std::io::Result<()> {
-        if thread.index() == 0 {
-            self.alone.iter().try_for_each(|listener| listener.accept_on(thread))?;
-        }
-        if self.pools.is_empty() {
+        if self.door.pools.is_empty() {
             return Ok(());
         }
         let missing = || std::io::Error::other("the segment has no place for this thread");
@@ -341,7 +359,7 @@ impl KvSetup {
                 worker.tick();
             }
         });
-        self.pools.iter().try_for_each(|listener| listener.accept_on(thread))
+        Ok(())
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Options {
     pub role: role::Options,
     /// The generation that manager gave it; `None`: it runs alone, and binds its listeners itself.
     pub generation: Option<u64>,
+    /// It accepts nothing until it is promoted.
+    pub standby: bool,
     /// Promised listeners, by what they are for.
     pub promised: Vec<(ListenerKind, Vec<Promised>)>,
     /// The descriptor of the lease that manager reserved.

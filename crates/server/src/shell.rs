@@ -104,10 +104,12 @@ impl Shell {
         let identity = Identity {
             generation,
             configuration: configuration::digest(&config),
-            state: ServerState::Ready, // nobody is answered before the engine runs
+            // Nobody is answered before the engine runs.
+            state: if options.standby { ServerState::Standby } else { ServerState::Ready },
         };
         let config = Arc::new(config);
-        let engine = Engine::start(
+        let start = if options.standby { Engine::start_standby } else { Engine::start };
+        let engine = start(
             Arc::clone(&config),
             duplicates(&listeners).map_err(|error| Failure::could_not("no descriptors left", error))?,
             engine::Identity { pid: std::process::id(), generation },
@@ -142,10 +144,12 @@ impl Shell {
         let took = SystemClock.now() - self.started_at;
         let addresses: Vec<_> =
             self.listeners.iter().map(|l| format!("{} {}", l.name.kind.as_str(), l.address())).collect();
-        info!("generation {} is ready after {took:?}: {}", self.identity.generation, addresses.join(", "));
+        let state = self.identity.state.as_str();
+        info!("generation {} is {state} after {took:?}: {}", self.identity.generation, addresses.join(", "));
         let Some(number) = options.ready else { return };
         // Whoever waits for this may have died meanwhile; another will find us by our lease.
-        let told = sys::process::inherited(number).and_then(|fd| std::fs::File::from(fd).write_all(b"ready\n"));
+        let told = sys::process::inherited(number)
+            .and_then(|fd| std::fs::File::from(fd).write_all(format!("{state}\n").as_bytes()));
         if let Err(error) = told {
             warn!("nobody hears that this server is ready: {error}");
         }
@@ -295,6 +299,13 @@ impl Shell {
                     let verdict = self.prepare(&digest);
                     self.endpoint.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
                 }
+                Errand::Promote(question) => {
+                    let reply = match self.promote() {
+                        Ok(()) => Reply::Done,
+                        Err(error) => Reply::Refused(error.to_string()),
+                    };
+                    self.endpoint.answer(&question, reply, &[]);
+                }
                 Errand::Retire(successor) => {
                     info!("told to make room for generation {successor}");
                     self.successor = Some(successor);
@@ -318,6 +329,17 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// Serves from now on, in the place of one that has died. What only one server may hold at a time is taken here: a
+    /// store on disk will come with its lease, which the kernel has freed by the death.
+    fn promote(&mut self) -> std::io::Result<()> {
+        if self.identity.state == ServerState::Standby {
+            self.engine.promote(self.config.cache.ram)?;
+            self.identity.state = ServerState::Ready;
+            info!("generation {} is promoted: it serves", self.identity.generation);
+        }
+        Ok(())
     }
 
     /// Judges the candidate, and keeps what it takes to put it in force. Nothing changes.

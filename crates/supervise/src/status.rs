@@ -124,6 +124,8 @@ pub enum ServerState {
     /// Preparing; does not accept.
     #[default]
     Starting,
+    /// Started, and accepts nothing until the one that serves dies.
+    Standby,
     /// Accepts and answers.
     Ready,
     /// Finishes what runs; accepts nothing.
@@ -136,6 +138,7 @@ impl ServerState {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
+            Self::Standby => "standby",
             Self::Ready => "ready",
             Self::Draining => "draining",
         }

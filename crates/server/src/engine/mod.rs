@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use base::{Clock, Instant, SystemClock};
+use base::{ByteCount, Clock, Instant, SystemClock};
 use config::{Config, Diagnostics, LogFile, Threads};
 use event::log::{LogSender, LogThread, Sink};
 use event::metrics::Loop;
@@ -38,7 +38,7 @@ use self::cache::EngineCache;
 use self::pages::Pages;
 pub use self::reload::{Prepared, Unprepared};
 pub use crate::kv_engine::KvListeners;
-use crate::kv_engine::{self, KvEngine, KvSetup};
+use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
 
 /// How often a thread does its house-keeping.
 const TICK: Duration = Duration::from_millis(200);
@@ -48,6 +48,10 @@ const TASK_THREADS: usize = 2;
 const DESCRIPTOR_RESERVE: u64 = 256;
 /// Of the descriptors beyond the reserve, one in so many is for origins.
 const ORIGIN_SHARE: u64 = 2;
+/// The cache of a server that stands by: it stores nothing.
+const STANDBY_CACHE: ByteCount = ByteCount(0);
+/// How long the event threads are waited for to accept; who is busy for longer accepts when its turn ends.
+const OPENED_WITHIN: Duration = Duration::from_millis(250);
 /// How long threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How long the last log lines may take to be written.
@@ -130,6 +134,23 @@ pub struct Engine {
     segment: Segment,
     /// Readiness fails, by an operator's wish.
     leaving: Arc<AtomicBool>,
+    /// What is accepted from once this is promoted.
+    closed_door: RefCell<Option<Arc<Door>>>,
+}
+
+/// Everything that event threads accept from.
+#[derive(Debug)]
+struct Door {
+    listeners: Vec<Arc<Listener>>,
+    kv: KvDoor,
+}
+
+impl Door {
+    /// On an event thread: accepts from now on.
+    fn open(&self, thread: &Thread) -> std::io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| listener.accept_on(thread))?;
+        self.kv.open(thread)
+    }
 }
 
 /// What each thread's worker is made of.
@@ -142,7 +163,8 @@ struct Setup {
     log: LogSender,
     access_log: Option<Sink>,
     cache: EngineCache,
-    listeners: Vec<Arc<Listener>>,
+    /// Where clients come in, when they are let in at once.
+    door: Option<Arc<Door>>,
     clients: Arc<Shares>,
     kv: KvSetup,
 }
@@ -157,6 +179,57 @@ impl Engine {
         listeners: EngineListeners,
         identity: Identity,
         segment_path: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
+        Self::start_threads(config, listeners, identity, segment_path, true)
+    }
+
+    /// As [`Engine::start`], but accepts nothing and keeps hardly any memory until [`Engine::promote`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_standby(
+        config: Arc<Config>,
+        listeners: EngineListeners,
+        identity: Identity,
+        segment_path: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
+        let engine = Self::start_threads(config, listeners, identity, segment_path, false)?;
+        engine.cache.set_budget(STANDBY_CACHE);
+        Ok(engine)
+    }
+
+    /// Accepts from now on, and stores as much as `ram`. When this returns, every event thread that does something else
+    /// for no longer than a moment accepts.
+    ///
+    /// # Errors
+    /// A thread cannot watch a listener. Others may accept by then.
+    pub fn promote(&self, ram: ByteCount) -> std::io::Result<()> {
+        let Some(door) = self.closed_door.take() else { return Ok(()) };
+        self.cache.set_budget(ram);
+        let (opened, all_opened) = mpsc::channel();
+        let threads = self.processor.net();
+        for thread in threads {
+            let (door, opened) = (Arc::clone(&door), opened.clone());
+            // A thread that has ended accepts nothing; who waits may have lost patience.
+            let _ = thread.run(move |thread| drop(opened.send(door.open(thread))));
+        }
+        drop(opened);
+        let deadline = SystemClock.now() + OPENED_WITHIN;
+        for _ in threads {
+            match all_opened.recv_timeout(deadline.since(SystemClock.now())) {
+                Ok(opened) => opened?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn start_threads(
+        config: Arc<Config>,
+        listeners: EngineListeners,
+        identity: Identity,
+        segment_path: Option<PathBuf>,
+        accepts: bool,
     ) -> Result<Self, StartError> {
         let plan = Plan::prepare(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
         let kv_plan =
@@ -213,6 +286,7 @@ impl Engine {
         if let Some(fd) = listeners.demo {
             accepting.push(listen(fd, &own_pages, Some(Arc::new(demo::origin::Origin)))?);
         }
+        let door = Arc::new(Door { listeners: accepting, kv: kv_setup.door() });
         let setup = Setup {
             plan,
             names: reload::names_options(&config),
@@ -222,7 +296,7 @@ impl Engine {
             log: log.clone(),
             access_log,
             cache: cache.clone(),
-            listeners: accepting,
+            door: accepts.then(|| Arc::clone(&door)),
             clients: Arc::clone(&clients),
             kv: kv_setup,
         };
@@ -244,6 +318,7 @@ impl Engine {
             log,
             segment,
             leaving,
+            closed_door: RefCell::new((!accepts).then_some(door)),
         })
     }
 
@@ -415,10 +490,10 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
         log: setup.access_log.clone().map(|sink| (setup.log.writer(), sink)),
     });
     WORKER.with(|slot| *slot.borrow_mut() = Some(worker.clone()));
-    for listener in &setup.listeners {
-        listener.accept_on(thread)?;
-    }
     setup.kv.set_up(thread)?;
+    if let Some(door) = &setup.door {
+        door.open(thread)?;
+    }
     let (log, clients) = (setup.log.clone(), Arc::clone(&setup.clients));
     let me = thread.clone();
     let mut tell_of_cache = (index == 0).then(|| setup.cache.teller(&setup.segment));

@@ -68,6 +68,8 @@ pub enum Request {
     /// Manager and server: readiness fails from now on and everything else goes on, so that balancers send nobody new; or no
     /// longer. Answered by [`Reply::Done`].
     Drain(bool),
+    /// Server that stands by: serve. Answered by [`Reply::Done`] when it accepts.
+    Promote,
     /// Manager: no server is to run until told otherwise, or one is. Answered by [`Reply::Done`].
     Serve(bool),
     /// Cop: become the program whose descriptor comes with this. Answered by that program, with [`Reply::Done`].
