@@ -9,7 +9,7 @@ use supervise::memory::show;
 #[must_use]
 pub fn totals_text(totals: &CacheTotals) -> String {
     let asked = totals.found + totals.absent;
-    let share = if asked == 0 { String::new() } else { format!(" ({}%)", totals.found * 100 / asked) };
+    let share = (totals.found * 100).checked_div(asked).map(|share| format!(" ({share}%)")).unwrap_or_default();
     let ramp = match totals.ramp_allows {
         None => String::new(),
         Some(allows) => format!("after a cold start, {allows} fetches at a time\n"),

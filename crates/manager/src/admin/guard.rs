@@ -39,7 +39,7 @@ pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")], "only GET and HEAD\n").into_response();
     }
     if !FOR_ALL.contains(&path)
-        && let Err(refusal) = named(&request, gate.listen.ip())
+        && let Some(refusal) = misnamed(&request, gate.listen.ip())
     {
         return refusal;
     }
@@ -52,29 +52,26 @@ pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next
     next.run(request).await
 }
 
-/// Whether it was asked under a name of ours, and not by another site's page.
-fn named(request: &Request, listen: IpAddr) -> Result<(), Response> {
+/// The refusal of what was asked under no name of ours, or by another site's page.
+fn misnamed(request: &Request, listen: IpAddr) -> Option<Response> {
     let host = request.headers().get_all(HOST);
     let named = match (request.uri().authority(), host.iter().count()) {
         (Some(authority), _) => Some(authority.as_str()),
         (None, 1) => host.iter().next().and_then(|value| value.to_str().ok()),
         // Before HTTP/1.1 there was no Host; and no browser that could be deceived.
-        (None, 0) if request.version() == Version::HTTP_10 => return Ok(()),
+        (None, 0) if request.version() == Version::HTTP_10 => return None,
         (None, _) => None,
     };
     match named {
-        None => return Err((StatusCode::BAD_REQUEST, "one Host field, please\n").into_response()),
+        None => return Some((StatusCode::BAD_REQUEST, "one Host field, please\n").into_response()),
         Some(host) if is_ours(host, listen) => {}
         Some(_) => {
             let why = "this port answers to localhost and to its own address only\n";
-            return Err((StatusCode::MISDIRECTED_REQUEST, why).into_response());
+            return Some((StatusCode::MISDIRECTED_REQUEST, why).into_response());
         }
     }
-    if is_foreign(request.headers(), listen) {
-        let why = "the page that asks is of another site\n";
-        return Err((StatusCode::FORBIDDEN, why).into_response());
-    }
-    Ok(())
+    let why = "the page that asks is of another site\n";
+    is_foreign(request.headers(), listen).then(|| (StatusCode::FORBIDDEN, why).into_response())
 }
 
 /// Whether a browser says that another site's page asks.
