@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sys::process::{Pidfd, Signal};
 
@@ -20,6 +21,10 @@ use sys::process::{Pidfd, Signal};
 const ATTEMPTS_MAX: u32 = 16;
 /// Bytes read of a lease file; more is not ours.
 const CONTENT_MAX: u64 = 32;
+/// Whoever has just taken a lease tells its pid within this.
+const PID_TOLD_WITHIN: Duration = Duration::from_millis(200);
+/// Between two looks for it.
+const PID_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why a lease could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +71,12 @@ impl Lease {
     /// # Errors
     /// [`LeaseError::Held`] when a living process has it.
     pub fn take(path: &Path) -> Result<Self, LeaseError> {
-        let lease = Self::reserve(path)?;
-        lease.record(std::process::id())?;
-        Ok(lease)
+        match Self::reserve(path) {
+            Ok(lease) => lease.record(std::process::id()).map(|()| lease),
+            // Two start at the same moment: the first has the lease, and tells its pid in a moment.
+            Err(LeaseError::Held { path, pid: None }) => Err(LeaseError::Held { pid: awaited_pid(&path), path }),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the lease for a process that is to come; whose, [`Lease::record`] says.
@@ -242,6 +250,18 @@ pub fn signal(path: &Path, process: &Pidfd, signal: Signal) -> io::Result<bool> 
 const O_NOFOLLOW_FLAG: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 const ESRCH_CODE: i32 = rustix::io::Errno::SRCH.raw_os_error();
 const EINVAL_CODE: i32 = rustix::io::Errno::INVAL.raw_os_error();
+
+/// The pid of who has just taken a lease.
+fn awaited_pid(path: &Path) -> Option<u32> {
+    for _ in 0..PID_TOLD_WITHIN.as_millis() / PID_LOOK_INTERVAL.as_millis() {
+        match holder(path) {
+            Ok(Holder::Somebody(None)) => crate::wait::readable(&[], PID_LOOK_INTERVAL).ok()?,
+            Ok(Holder::Somebody(pid)) => return pid,
+            Ok(Holder::Nobody) | Err(_) => return None,
+        }
+    }
+    None
+}
 
 fn read_pid(file: &File) -> io::Result<Option<u32>> {
     let mut file = file;

@@ -162,3 +162,51 @@ fn a_signal_is_sent_only_to_who_holds_the_lease_now() {
     }
     while sys::process::reap_any().unwrap().is_some() {}
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "starts at the same moment")]
+fn of_many_who_start_at_the_same_moment_one_has_the_lease_and_the_others_know_who() {
+    let home = Home::new("race");
+    for _ in 0..20 {
+        let barrier = std::sync::Barrier::new(8);
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let start = || {
+                barrier.wait();
+                let taken = Lease::take(&home.lease());
+                barrier.wait(); // nobody lets go before all have tried
+                taken
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken.iter().filter(|taken| taken.is_ok()).count(), 1, "{taken:?}");
+        for refused in taken.iter().filter_map(|taken| taken.as_ref().err()) {
+            assert!(refused.to_string().ends_with(&format!("is held by process {}", std::process::id())), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_that_says_why() {
+    let home = Home::new("read-only");
+    // Written by nobody, root included.
+    let error = Lease::take(Path::new("/sys/kernel/uevent_seqnum")).unwrap_err();
+    assert!(matches!(&error, LeaseError::Io { .. }), "{error:?}");
+    let failure = crate::failure::Failure::from(error);
+    assert!(failure.why.starts_with("/sys/kernel/uevent_seqnum: "), "{}", failure.why);
+    // Whom the file's mode binds is told; who may write all the same, does.
+    fs::write(home.lease(), "").unwrap();
+    fs::set_permissions(home.lease(), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    match Lease::take(&home.lease()) {
+        Ok(_) => assert!(rustix::process::geteuid().is_root()),
+        Err(error) => assert!(matches!(error, LeaseError::Io { .. }), "{error:?}"),
+    }
+}
+
+#[test]
+fn on_a_full_disk_the_lease_says_so_and_is_nobodys() {
+    let full = Lease { file: File::options().write(true).open("/dev/full").unwrap(), path: "/run/x.lock".into() };
+    let failure = crate::failure::Failure::from(full.record(7).unwrap_err());
+    assert!(failure.why.starts_with("/run/x.lock: ") && failure.why.contains("No space left"), "{}", failure.why);
+    assert_eq!(failure.code, crate::failure::COULD_NOT);
+}
