@@ -1,7 +1,9 @@
-//! Prints what a look-up costs, hashing left out: `cargo run --release -p beltway-cache --example hit_cost`
+//! Prints what a look-up costs, hashing left out, on one thread and on two at once, and what storing costs:
+//! `cargo run --release -p beltway-cache --example hit_cost`
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::{ByteCount, Clock, Instant, Rng, SystemClock};
 use cache::{Alternates, Entrance, Found, Head, Key, Lane, RamOptions, RamStore, Role, Seen, Store, Tags};
@@ -23,6 +25,53 @@ fn filled(objects: u64, length: usize) -> (RamStore, Vec<Key>) {
         assert_eq!(writer.finish(None, &|_| true, now), Ok(()));
     }
     (store, keys)
+}
+
+/// Nanoseconds of each of `rounds` calls, by tenths.
+fn tenths(rounds: u64, call: impl FnOnce()) -> u64 {
+    let start = SystemClock.now();
+    call();
+    u64::try_from((SystemClock.now() - start).as_nanos() * 10 / u128::from(rounds)).unwrap_or(u64::MAX)
+}
+
+/// What `threads` threads at once pay, each for its own: one look-up in `stored_every` misses and stores what it missed.
+fn together(threads: u64, objects: u64, stored_every: u64) -> u64 {
+    let rounds = ROUNDS / 4;
+    let (store, keys) = filled(objects, 1_024);
+    let worst = AtomicU64::new(0);
+    let body = [2; 1_024];
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (store, keys, worst, body) = (&store, &keys, &worst, &body);
+            scope.spawn(move || {
+                let mut rng = Rng::new(thread);
+                let metadata: Arc<[u8]> = Arc::from([1; 200]);
+                let each = tenths(rounds, || {
+                    for n in 0..rounds {
+                        let new = n % stored_every == stored_every - 1;
+                        let at = rng.below(objects);
+                        let known = keys[usize::try_from(at).unwrap_or(0)];
+                        let key = if new { Key::of(&(n << 8 | thread << 1 | 1 << 60).to_le_bytes()) } else { known };
+                        let any = |alternates: Alternates<'_>| (alternates.len() > 0).then_some(0);
+                        if let Ok(Found::Hit(hit)) = store.look_up(key, &any).now() {
+                            black_box(&hit);
+                            continue;
+                        }
+                        let now = Instant::from_nanos(n);
+                        let entrance = Entrance { key, lane: Lane::PRIMARY, seen: Seen::NOTHING, now };
+                        let Role::Writer(mut writer) = store.enter(entrance) else { continue };
+                        let head = Head { metadata: Arc::clone(&metadata), tags: Tags::NONE, expected: Some(1_024) };
+                        writer.start(head, now);
+                        writer.append(body, now);
+                        // Refused or not, it has cost what it costs.
+                        let _ = writer.finish(None, &|_| true, now);
+                    }
+                });
+                worst.fetch_max(each, Ordering::Relaxed);
+            });
+        }
+    });
+    worst.into_inner()
 }
 
 fn main() {
@@ -60,6 +109,16 @@ fn main() {
             nanos(best.0),
             nanos(best.1),
             nanos(best.2)
+        );
+    }
+    for threads in [1, 2] {
+        let best = |stored_every| (0..5).map(|_| together(threads, 10_000, stored_every)).min().unwrap_or(u64::MAX);
+        let (hits, mixed) = (best(u64::MAX), best(10));
+        let nanos = |tenths: u64| format!("{}.{} ns", tenths / 10, tenths % 10);
+        println!(
+            "{threads} at once, 10000 objects of 1024: hit {}; nine hits and one stored {} each",
+            nanos(hits),
+            nanos(mixed)
         );
     }
 }

@@ -18,7 +18,7 @@ pub const TAGS_BYTES_MAX: usize = 8 << 10;
 /// So much of a record is brought closer at a look-up: what most take.
 const RECORD_WARM_MAX: usize = 512;
 /// So much of a body: what a processor can have on its way at once. What is behind follows by itself.
-const BODY_WARM_MAX: usize = 4 << 10;
+const BODY_WARM_MAX: usize = 1 << 10;
 
 /// Why tags are refused. Whoever cannot index an object's tags must not store it: a purge would miss it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

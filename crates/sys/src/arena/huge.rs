@@ -31,3 +31,21 @@ pub(crate) fn allow_where_advised() -> bool {
         .is_ok_and(|enabled| enabled.contains("[madvise]"));
     only_advised && prctl(libc::PR_SET_THP_DISABLE, 0, 0).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_allocator_switched_off_comes_back_for_advised_memory_only() {
+        prctl(libc::PR_SET_THP_DISABLE, 1, 0).unwrap();
+        let allowed = allow_where_advised();
+        let now = prctl(libc::PR_GET_THP_DISABLE, 0, 0).unwrap();
+        let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+        match now {
+            0 => assert!(allowed && enabled.contains("[madvise]"), "{enabled}"),
+            1 => assert!(!allowed),
+            with_exception => assert!(allowed && with_exception == 3, "{with_exception}"),
+        }
+    }
+}
