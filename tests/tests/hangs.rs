@@ -116,7 +116,7 @@ fn a_server_that_turns_and_no_longer_answers_its_page_is_replaced() {
 /// Stops a process for good, and waits until another has its place; every request meanwhile is answered.
 fn stopped(role: &str) -> serde_json::Value {
     let (_nginx, tree) = start();
-    let server = tree.pid("server");
+    let (server, manager) = (tree.pid("server"), tree.pid("manager"));
     pause(Duration::from_millis(500));
     let hung = tree.pid(role);
     let begin = now();
@@ -129,6 +129,7 @@ fn stopped(role: &str) -> serde_json::Value {
     println!("stopped {role}: all back after {:?}", begin.elapsed());
     assert!(begin.elapsed() < SERVING_WITHIN, "{:?}", begin.elapsed());
     assert_eq!(tree.pid("server"), server, "the server serves on");
+    assert!(role == "manager" || tree.pid("manager") == manager, "nobody else is harmed");
     tree.obituaries().into_iter().find(|death| death["pid"] == hung).unwrap()
 }
 
@@ -158,7 +159,9 @@ fn a_manager_that_dies_of_a_fault_leaves_where() {
 }
 
 /// Processes that burn what processor they get, until this is dropped.
-struct Busy(Vec<walks::process::Guard>);
+struct Busy {
+    _processes: Vec<walks::process::Guard>,
+}
 
 impl Busy {
     fn begin(count: usize) -> Self {
@@ -167,7 +170,7 @@ impl Busy {
             command.args(["-c", "while :; do :; done"]);
             walks::process::Guard::start(command)
         };
-        Self((0..count).map(burn).collect())
+        Self { _processes: (0..count).map(burn).collect() }
     }
 }
 
