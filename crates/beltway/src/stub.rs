@@ -119,7 +119,8 @@ struct Stub {
 
 impl Stub {
     fn start(run: &Run) -> Result<Self, u8> {
-        let (source, config, directory) = commands::load(&run.place)?;
+        let (source, config, directory) =
+            if run.legacy.is_some() { resumed(run)? } else { commands::load(&run.place)? };
         let directory = RuntimeDir::new(commands::absolute(directory.path()));
         let failed = |why: String| {
             eprintln!("beltway: {why}");
@@ -286,6 +287,7 @@ impl Stub {
             report.tell(&format!("ready {}\n", std::process::id()));
             self.service.serves("serves");
             self.service.keep_listeners(&self.family.directory);
+            self.passed.clear(); // whoever was adopted has its own
             self.show();
             return None;
         }
@@ -458,6 +460,17 @@ impl Stub {
         directory.forget_run()?;
         self.lease.take().map_or(Ok(()), Lease::remove)
     }
+}
+
+/// What the top process goes on with as another program: what is in force, whatever the file says by now. It must not end
+/// because of that.
+fn resumed(run: &Run) -> Result<(Source, Config, RuntimeDir), u8> {
+    let source = commands::source(&run.place)?;
+    let Some(directory) = run.place.runtime_dir.as_ref().map(RuntimeDir::new) else {
+        return commands::load(&run.place);
+    };
+    let config = configuration::committed(&directory).ok().flatten();
+    Ok((source, config.unwrap_or_else(config::builtin_default), directory))
 }
 
 /// Commits the configuration for the tree. When a tree lives already (its stub died), what it runs stays in force.

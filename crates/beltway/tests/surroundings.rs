@@ -252,3 +252,18 @@ fn wrong_use_is_told_with_what_would_be_right() {
         assert!(text.contains(said), "{words}: {text}");
     }
 }
+
+#[test]
+fn more_connections_than_files_may_be_open_are_warned_of() {
+    let most: u64 = fs::read_to_string("/proc/sys/fs/nr_open").unwrap().trim().parse().unwrap();
+    let connections = most.min(4_000_000);
+    let mut tree = Tree::new("files");
+    let named = format!("http:\n  limits: {{connections: {connections}}}\n");
+    tree.configure(&tree.original().replacen("http:\n", &named, 1));
+    tree.start_stub();
+    tree.await_serving();
+    tree.get().unwrap();
+    if most <= connections {
+        assert!(tree.log().contains("the limit on open files allows"), "{}", tree.log());
+    }
+}

@@ -309,3 +309,27 @@ fn a_long_download_outlives_restarts_and_an_upgrade_and_both_servers_count() {
     assert_eq!(tree.status().unwrap()["server_deaths"], 0, "none was an accident");
     assert!(counted(&tree) >= before, "the dead count, too");
 }
+
+#[test]
+fn cop_at_the_top_of_its_own_tree_is_replaced_as_well() {
+    let mut tree = Tree::new("cop-upgrade");
+    tree.program = tree.home.join("program");
+    install(&tree.program, None);
+    let log = fs::File::create(tree.home.join("log")).unwrap();
+    let mut command = std::process::Command::new(&tree.program);
+    command.args(["cop", "-c"]).arg(tree.file()).stdin(std::process::Stdio::null()).stderr(log);
+    tree.stub = Some(command.spawn().unwrap());
+    let before = [tree.pid(Role::Cop), tree.pid(Role::Manager)];
+    eventually("it serves", || tree.get().ok());
+    install(&tree.program, None);
+    let inode = fs::metadata(&tree.program).unwrap().ino();
+    Pidfd::open(stub(&tree)).unwrap().signal(Signal::USR2).unwrap();
+    eventually("all are the new program", || {
+        let server = tree.process(Role::Server)?.pid();
+        let all = [before[0], before[1], server];
+        all.iter().all(|pid| fs::metadata(format!("/proc/{pid}/exe")).is_ok_and(|m| m.ino() == inode)).then_some(())
+    });
+    assert_eq!([tree.pid(Role::Cop), tree.pid(Role::Manager)], before);
+    tree.get().unwrap();
+    assert_eq!(tree.terminate(), Some(0));
+}

@@ -130,14 +130,16 @@ impl Supervisor {
         let refused = |outcome, why: &str| {
             Box::new(Verdict { outcome, changed: changed.clone(), why: why.to_owned(), ..Verdict::default() })
         };
-        if changed.iter().any(|changed| changed.key == "runtime_dir") {
-            return Err(refused(Outcome::Failed, "another `runtime_dir` takes a stop and a start"));
+        let is_new_server = matches!(step, Step::Restart | Step::Upgrade);
+        let is_too_much = |key: &str| key == "runtime_dir" || (key == "user" && is_new_server);
+        if let Some(changed) = changed.iter().find(|changed| is_too_much(&changed.key)) {
+            return Err(refused(Outcome::Failed, &format!("another `{}` takes a stop and a start", changed.key)));
         }
         let log = (&self.config.log.file, &config.log.file);
         if matches!(log, (LogFile::Path(_), LogFile::Stderr)) {
             return Err(refused(Outcome::Failed, "`log.file: stderr` takes a stop and a start"));
         }
-        if changed.is_empty() && !matches!(step, Step::Restart | Step::Upgrade) {
+        if changed.is_empty() && !is_new_server {
             return Err(refused(Outcome::Unchanged, ""));
         }
         if step == Step::Reload && changed.iter().any(|changed| changed.needs_restart) {

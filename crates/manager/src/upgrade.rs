@@ -16,7 +16,7 @@ use std::time::Duration;
 use base::{Clock, Instant, SystemClock};
 use supervise::change::{Outcome, Proposal, Step, Verdict};
 use supervise::control::{Connection, ControlError, Reply, Request};
-use supervise::lease;
+use supervise::lease::{self, Holder};
 use supervise::role::{self, FIRST_DESCRIPTOR, Role};
 use supervise::succession::{self, Fitness, Legacy};
 use supervise::watch::Reaped;
@@ -213,11 +213,16 @@ impl Supervisor {
         };
         let phase = Phase::Cop { former, connection: None };
         let upgrade = Upgrade { asker, since: now, until: now + COP_WITHIN, phase };
-        if self.cop.is_some() {
+        if self.has_cop() {
             self.upgrade = Some(upgrade);
         } else {
             self.start_next_server(upgrade, now);
         }
+    }
+
+    /// Whether there is a cop, beside us or above.
+    fn has_cop(&self) -> bool {
+        self.cop.is_some() || !matches!(lease::holder(&self.family.directory.cop_lease()), Ok(Holder::Nobody))
     }
 
     /// Whether cop runs this program now.
@@ -287,7 +292,7 @@ impl Supervisor {
     fn go_back_with(&mut self, upgrade: Upgrade, verdict: Verdict) {
         let (Phase::Cop { former, .. } | Phase::Server { former }) = upgrade.phase else { return };
         warn!("upgrade: it failed, back to the former program: {}", verdict.why);
-        if self.cop.is_some() {
+        if self.has_cop() {
             let told = self.ask_cop_to_become(Some(&former)).and_then(|connection| {
                 supervise::wait::readable(&[connection.as_fd()], COP_BACK_WITHIN)?;
                 connection.receive::<Reply>()

@@ -278,7 +278,7 @@ impl Shell {
                 Taken::User1 => self.reopen_logs(),
                 Taken::HangUp if self.alone => self.reload_alone(),
                 Taken::HangUp => warn!("the configuration is manager's: reload there"),
-                Taken::User2 => warn!("this version cannot restart in place"),
+                Taken::User2 => warn!("another program takes over when the top process is told, not the server"),
                 Taken::Child | Taken::LevelUp | Taken::LevelDown => {}
             }
         }
