@@ -36,7 +36,7 @@ const GAP_MIN: Duration = Duration::from_secs(1);
 /// More than manager has for its servers, so that it is not killed while it waits for them.
 const STOP_MARGIN: Duration = Duration::from_secs(2);
 /// Turns of a loop in which it has come to a question, if it ever will.
-const TURNS_MIN: u64 = 4;
+const TURNS_MIN: u64 = 8;
 /// Between two reports of the same thing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -79,7 +79,7 @@ struct WatchedServer {
     ticks: u64,
     /// Its own page, when there is one.
     page: Option<Page>,
-    /// How often each of its event threads had turned when the page was last answered.
+    /// How often each of its event threads had turned when the page was first left without an answer.
     turns: Vec<u64>,
 }
 
@@ -258,8 +258,13 @@ impl Patrol {
             let address = page.and_then(|listener| listener.address().ip());
             server.page = address.map(|address| Page::new(address, self.bounds.heartbeat_interval));
         }
-        if server.page.as_mut().is_some_and(|page| page.turn(now)) {
-            server.turns = server.link.pong().map(turns).unwrap_or_default();
+        if let Some(page) = &mut server.page {
+            page.turn(now);
+            if page.unanswered() == 0 {
+                server.turns.clear();
+            } else if server.turns.is_empty() {
+                server.turns = server.link.pong().map(turns).unwrap_or_default();
+            }
         }
     }
 
