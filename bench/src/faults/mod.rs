@@ -137,6 +137,10 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
             println!("FAULT {}: {trouble}\n{}", series.event, tree.last_words());
         }
         all.push(series);
+        if tree.wait_until_whole(blow::RETURN_PATIENCE).is_err() {
+            println!("FAULT the processes are not well any more: nothing else is tried");
+            break;
+        }
     }
     drop(clients);
     print!("{}", report::table(&all, options));

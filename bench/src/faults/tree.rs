@@ -199,11 +199,12 @@ impl<'a> Tree<'a> {
         let text: String =
             (0..self.leashes.len()).map(|number| fs::read_to_string(self.output(number)).unwrap_or_default()).collect();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
     fn census(&self) -> Census {
-        let pids = self.leashes.iter().flat_map(Leash::processes);
+        // Orphans have the leash for a parent, which reaps nobody before the end.
+        let pids = self.leashes.iter().flat_map(Leash::processes).filter(|&pid| !has_ended(pid));
         Census { found: pids.map(|pid| (pid, account::name_of(pid))).collect() }
     }
 
