@@ -1,7 +1,8 @@
 //! The workload `allocations`: how often the real program asks its allocator for memory, per request in the steady state.
 //!
-//! Beltway alone, since only its allocator is known. A second is counted from the middle of a longer load, so that no
-//! connection is made or closed within it; what the program allocates in a second without any request, too.
+//! Beltway alone, since only its allocator is known. Of requests that must do without, a second is counted from the middle
+//! of a longer load, so that no connection is made or closed within it; of the others a whole load, for a probe that is
+//! hit slows the program down. What it allocates in a second without any request is counted, too.
 
 use std::thread::{Builder, scope, sleep};
 use std::time::Duration;
@@ -101,15 +102,22 @@ fn count(
         sleep(length);
         Ok(())
     };
-    let (entries, requests) = scope(|scope| {
-        let load = Builder::new().spawn_scoped(scope, || turn::load(workload, target, LOAD).run(lab));
-        let load = load.doing("a thread for the load")?;
-        sleep(WARM_UP);
-        let counted = probes.count(&pids, || rest(COUNTING));
-        let seen = load.join().map_err(|_| Trouble::Wrong("the load's thread panicked".to_owned()))??;
-        let each_second = seen.requests as f64 / seen.seconds;
-        Ok((counted?.0, each_second * COUNTING.as_secs_f64()))
-    })?;
+    let (entries, requests) = if must_be_none {
+        scope(|scope| {
+            let load = Builder::new().spawn_scoped(scope, || turn::load(workload, target, LOAD).run(lab));
+            let load = load.doing("a thread for the load")?;
+            sleep(WARM_UP);
+            let counted = probes.count(&pids, || rest(COUNTING));
+            let seen = load.join().map_err(|_| Trouble::Wrong("the load's thread panicked".to_owned()))??;
+            // An estimate: that holds as long as there is nothing that the probes could slow down.
+            let each_second = seen.requests as f64 / seen.seconds;
+            Ok::<_, Trouble>((counted?.0, each_second * COUNTING.as_secs_f64()))
+        })?
+    } else {
+        turn::load(workload, target, WARM_UP).run(lab)?;
+        let (entries, seen) = probes.count(&pids, || turn::load(workload, target, COUNTING).run(lab))?;
+        (entries, seen.requests as f64)
+    };
     let (at_rest, ()) = probes.count(&pids, || rest(COUNTING))?;
     let sum = |entries: &[(String, f64)]| entries.iter().map(|(_, calls)| calls).sum();
     Ok(Allocations {
