@@ -47,7 +47,7 @@ impl Manager {
         eventually(part, || {
             self.listen();
             let at = self.heard.iter().position(|text| text.contains(part))?;
-            Some(self.heard.drain(..=at).last().unwrap())
+            Some(self.heard.drain(..=at).next_back().unwrap())
         })
         .0
     }
