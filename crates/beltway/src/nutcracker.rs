@@ -34,6 +34,13 @@ const TWEMPROXY: &str = "0.5.0";
 
 /// Runs as `nutcracker ARGUMENTS`. Answers with the exit code.
 pub(crate) fn run(arguments: &[String]) -> u8 {
+    // Who is called by this name is told it twice.
+    let arguments = match arguments {
+        [name, rest @ ..] if name == "nutcracker" && rest.first().is_some_and(|word| word.starts_with(AS_DAEMON)) => {
+            rest
+        }
+        all => all,
+    };
     let daemon = arguments.first().and_then(|word| word.strip_prefix(AS_DAEMON)).and_then(|n| n.parse().ok());
     let arguments = if daemon.is_some() { &arguments[1..] } else { arguments };
     let options = match Options::parse(arguments) {
