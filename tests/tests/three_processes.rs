@@ -201,6 +201,14 @@ fn killed_manager_and_cop_together_cost_nobody_anything() {
 }
 
 #[test]
+fn killed_manager_and_server_together_refuse_nobody_for_the_listeners_live_in_cop() {
+    let (_nginx, tree) = start();
+    for failed in rounds(&tree, &["manager", "server"]) {
+        assert!(failed <= (KEEPING + RECONNECTING) as u64, "{failed}");
+    }
+}
+
+#[test]
 fn a_stop_under_load_cuts_no_answer_and_leaves_nothing_behind() {
     let (_nginx, mut tree) = start();
     let pids = ["cop", "manager", "server"].map(|role| tree.pid(role));
