@@ -70,7 +70,7 @@ pub(crate) enum How {
 pub(crate) struct Failure {
     /// When it was known.
     pub(crate) at: Instant,
-    /// When the connection was made, or the attempt begun.
+    /// When the attempt to connect was begun.
     pub(crate) connected: Instant,
     /// When the request was sent; `None` when there was no connection.
     pub(crate) sent: Option<Instant>,
@@ -327,7 +327,8 @@ impl Crowd {
                 }
                 let mark = epoll::EventData::new_u64(((index as u64) << 32) | u64::from(client.generation));
                 epoll::modify(&self.epoll, &fd, mark, epoll::EventFlags::IN)?;
-                client.state = State::Idle { fd, connected: now };
+                // The kernel makes a connection, and a server may take it, long before this thread is run again.
+                client.state = State::Idle { fd, connected: begun };
                 self.ask(index, now)
             }
             // Whatever comes between answers is the end of the connection: no request is lost with it.
