@@ -75,8 +75,8 @@ struct WatchedServer {
     generation: u64,
     process: Pidfd,
     link: Link,
-    /// Processor time it had used at its last answer.
-    ticks: u64,
+    /// Processor time its main thread had been given at its last answer.
+    ran: Duration,
     /// Its own page, when there is one.
     page: Option<Page>,
     /// How often each of its event threads had turned when the page was first left without an answer.
@@ -242,8 +242,14 @@ impl Patrol {
                 Ok(Some(process)) => {
                     let socket = self.family.directory.server_socket(named);
                     let link = Link::new(&socket, self.bounds.heartbeat_interval);
-                    self.server =
-                        Some(WatchedServer { generation: named, process, link, ticks: 0, page: None, turns: vec![] });
+                    self.server = Some(WatchedServer {
+                        generation: named,
+                        process,
+                        link,
+                        ran: Duration::ZERO,
+                        page: None,
+                        turns: vec![],
+                    });
                 }
                 Ok(None) => {}
                 Err(error) => warn!("generation {named} cannot be watched: {error}"),
@@ -251,7 +257,7 @@ impl Patrol {
         }
         let Some(server) = &mut self.server else { return };
         if server.link.turn(now) {
-            server.ticks = sign::ticks(server.process.pid());
+            server.ran = sign::ran(server.process.pid());
         }
         if server.page.is_none() {
             let page = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Server);
@@ -432,7 +438,7 @@ impl Patrol {
             stopping: self.manager.link().and_then(Link::pong).is_some_and(|pong| pong.stopping),
             lease,
             manager: self.manager.sign(now),
-            server: server.map_or(Sign::NOT_THERE, |s| Sign::of(s.process.pid(), &s.link, s.ticks, now)),
+            server: server.map_or(Sign::NOT_THERE, |s| Sign::of(s.process.pid(), &s.link, s.ran, now)),
             page: server.map_or(PageSign::NOT_THERE, |server| server.page_sign(&self.listeners, now)),
             hang_timeout: self.bounds.hang_timeout,
         };

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use base::Instant;
 use stats::{BeatPlace, BeatReading, BeatState};
+use supervise::sign::BURNED_MIN;
 use sys::shm::SharedWordsReader;
 use sys::task::{self, Task};
 
@@ -20,8 +21,6 @@ use sys::task::{self, Task};
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 /// Beyond the interval: manager was not run, and what it missed meanwhile says nothing.
 const OWN_GAP: Duration = Duration::from_millis(400);
-/// A turn that burned this much of a processor is no ordinary one.
-const BURNED_MIN: Duration = Duration::from_millis(500);
 
 /// What is found of one thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,17 +43,18 @@ pub(crate) struct Pulse {
     /// What its beat said, and since when it has said nothing else.
     beat: (u64, u64),
     since: Instant,
+    /// The first sample in which it said so, and the latest.
+    first: (Instant, Task),
     felt_at: Instant,
     task: Task,
-    /// Since then: what it was given of a processor, and how long it waited for something else.
-    burned: Duration,
-    blocked: Duration,
+    /// As far as its state in the samples tells: how long it was asleep.
+    asleep: Duration,
 }
 
 impl Pulse {
     /// A first sample.
     pub(crate) const fn new(beat: (u64, u64), task: Task, now: Instant) -> Self {
-        Self { beat, since: now, felt_at: now, task, burned: Duration::ZERO, blocked: Duration::ZERO }
+        Self { beat, since: now, first: (now, task), felt_at: now, task, asleep: Duration::ZERO }
     }
 
     /// The next sample: what the beat says (turns, and when it last did), and where the thread's time went.
@@ -71,26 +71,26 @@ impl Pulse {
             *self = Self { since, ..Self::new(beat, task, now) };
             return Finding::Well;
         }
-        let ran = task.ran.saturating_sub(before.ran);
-        self.burned += ran;
-        self.blocked += match (before.waited, task.waited) {
-            (Some(before), Some(after)) => passed.saturating_sub(ran).saturating_sub(after.saturating_sub(before)),
-            // A kernel that does not tell: what sleeps and was given nothing has been asleep.
-            _ if matches!(task.state, 'S' | 'D' | 'I') && ran.is_zero() => passed,
-            _ => Duration::ZERO,
-        };
+        let asleep = matches!(task.state, 'S' | 'D' | 'I');
+        if asleep && task.ran == before.ran {
+            self.asleep += passed;
+        }
         if now.since(self.since) < hang_timeout {
             return Finding::Well;
         }
-        if self.burned >= BURNED_MIN {
-            return Finding::Busy(self.burned);
+        let (first_at, first) = self.first;
+        let burned = task.ran.saturating_sub(first.ran);
+        if burned >= BURNED_MIN {
+            return Finding::Busy(burned);
         }
-        // Who waits in turns for this and for a processor is slow. The interval before the first sample is not known.
-        let asleep = matches!(task.state, 'S' | 'D' | 'I');
-        if asleep && self.blocked >= now.since(self.since).saturating_sub(INTERVAL) / 4 * 3 {
-            return Finding::Blocked(self.blocked);
-        }
-        Finding::Slow
+        let known = now.since(first_at);
+        // What it waited for a processor the kernel adds up when it gets one: of who is asleep now, all of it is known.
+        let blocked = match (first.waited, task.waited) {
+            (Some(then), Some(now)) => known.saturating_sub(burned).saturating_sub(now.saturating_sub(then)),
+            _ => self.asleep,
+        };
+        // Who waits in turns for this and for a processor is slow.
+        if asleep && blocked >= known / 4 * 3 { Finding::Blocked(blocked) } else { Finding::Slow }
     }
 }
 
@@ -246,6 +246,10 @@ mod tests {
             assert!(findings.iter().all(|finding| matches!(finding, Finding::Well | Finding::Slow)));
             assert_eq!(findings.last(), Some(&Finding::Slow));
         }
+        // The kernel tells of a wait when it is over: a thread that got nothing for long and then falls asleep is not blocked.
+        let starved = [(('R', 0, 0, false), 12), (('R', 1, 2_500, false), 1), (('S', 0, 0, false), 3)];
+        let findings = life(&[&[TURNS], &starved[..]].concat(), true);
+        assert!(findings.iter().all(|finding| matches!(finding, Finding::Well | Finding::Slow)), "{findings:?}");
         // Given a little, and asleep for a moment when we look: with the kernel's word we know better.
         let findings = life(&[TURNS, (('S', 1, 190, false), 100)], true);
         assert!(findings.iter().all(|finding| matches!(finding, Finding::Well | Finding::Slow)), "{findings:?}");

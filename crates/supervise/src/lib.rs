@@ -8,6 +8,7 @@
 //! runtime_dir/  beltway.lock  cop.lock  manager.lock  server.N.lock     who lives       -> lease
 //!               cop.sock      manager.sock            server.N.sock     how it is asked -> control, heartbeat
 //!               generation    committed.yaml          server.N.numbers  what outlives it
+//!               cop.witness   manager.witness         server.N.witness  where threads say what they do -> witness
 //! ```
 //!
 //! Read [`directory`] for the files, [`lease`] for how a process is found and never mistaken for another,

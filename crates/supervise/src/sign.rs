@@ -1,7 +1,7 @@
 //! From what is seen of a silent process to whether it hangs. Pure, but for [`Sign::of`], which looks.
 //!
 //! *Silent* is without an answer for the hang timeout after having answered before: who never answered is starting, and
-//! its watcher has another timeout for that. *Proven* is silent although it had the processor, or sleeping, or stopped; a
+//! its watcher has another timeout for that. *Proven* is silent although it burned a processor, or sleeping, or stopped; a
 //! process that is ready to run and is given no processor time is *slow*, one held by a debugger is *traced*: both are
 //! reported and never killed.
 
@@ -14,6 +14,9 @@ use crate::heartbeat::Link;
 /// Questions that must be unanswered, however short the hang timeout is.
 pub const MISSED_MIN: u32 = 2;
 
+/// Who burned this much of a processor and did not answer could have answered; who got less may still be waiting for more.
+pub const BURNED_MIN: Duration = Duration::from_millis(500);
+
 /// What was observed of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sign {
@@ -23,7 +26,7 @@ pub struct Sign {
     pub missed_in_a_row: u32,
     /// The letter of its state; `None`: unknown.
     pub state: Option<char>,
-    /// It was given processor time since its last answer.
+    /// Its main thread, which would have answered, burned half a second of a processor or more since its last answer.
     pub had_processor: bool,
 }
 
@@ -68,17 +71,17 @@ impl Sign {
     /// Nobody is there.
     pub const NOT_THERE: Self = Self { silent_for: None, missed_in_a_row: 0, state: None, had_processor: false };
 
-    /// Looks at process `pid`, which is asked through `link` and had used so much of a processor at its last answer.
+    /// Looks at process `pid`, which is asked through `link` and whose main thread had [`ran`] so long at its last answer.
     #[must_use]
-    pub fn of(pid: u32, link: &Link, ticks_at_last_answer: u64, now: Instant) -> Self {
+    pub fn of(pid: u32, link: &Link, ran_at_last_answer: Duration, now: Instant) -> Self {
         let missed_in_a_row = link.missed_in_a_row();
         // /proc is read only when there is something to explain.
-        let stat = (missed_in_a_row > 0).then(|| sys::process::stat(pid)).flatten();
+        let task = (missed_in_a_row > 0).then(|| sys::task::read(pid, pid.into())).flatten();
         Self {
             silent_for: link.silent_for(now),
             missed_in_a_row,
-            state: stat.map(|stat| stat.state),
-            had_processor: stat.is_some_and(|stat| stat.cpu_ticks > ticks_at_last_answer),
+            state: task.map(|task| task.state),
+            had_processor: task.is_some_and(|task| task.ran.saturating_sub(ran_at_last_answer) >= BURNED_MIN),
         }
     }
 
@@ -110,10 +113,10 @@ impl Sign {
     }
 }
 
-/// Processor time that a process has used, in the kernel's ticks; 0 when that cannot be known.
+/// Processor time that the main thread of a process was given; zero when that cannot be known.
 #[must_use]
-pub fn ticks(pid: u32) -> u64 {
-    sys::process::stat(pid).map_or(0, |stat| stat.cpu_ticks)
+pub fn ran(pid: u32) -> Duration {
+    sys::task::read(pid, pid.into()).map_or(Duration::ZERO, |task| task.ran)
 }
 
 #[cfg(test)]

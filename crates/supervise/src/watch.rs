@@ -88,8 +88,8 @@ struct Seen {
     process: Pidfd,
     since: Instant,
     link: Option<Link>,
-    /// Processor time it had used at its last answer.
-    ticks: u64,
+    /// Processor time its main thread had been given at its last answer.
+    ran: Duration,
     /// We started it.
     ours: bool,
 }
@@ -130,7 +130,7 @@ impl Watch {
         if let Some(seen) = &mut self.seen {
             if let Some(link) = &mut seen.link {
                 if link.turn(now) {
-                    seen.ticks = sign::ticks(seen.process.pid());
+                    seen.ran = sign::ran(seen.process.pid());
                 }
                 self.next_at = link.next_at();
             } else {
@@ -188,7 +188,7 @@ impl Watch {
     #[must_use]
     pub fn sign(&self, now: Instant) -> Sign {
         let seen = self.seen.as_ref().and_then(|seen| Some((seen, seen.link.as_ref()?)));
-        seen.map_or(Sign::NOT_THERE, |(seen, link)| Sign::of(seen.process.pid(), link, seen.ticks, now))
+        seen.map_or(Sign::NOT_THERE, |(seen, link)| Sign::of(seen.process.pid(), link, seen.ran, now))
     }
 
     /// The process, to ask its threads.
@@ -326,7 +326,7 @@ impl Watch {
             crate::info!("{}[{}] lives: adopted", self.role.name(), process.pid());
         }
         let link = self.heartbeat_interval.map(|interval| Link::new(&self.socket, interval));
-        self.seen = Some(Seen { process, since: now, link, ticks: 0, ours });
+        self.seen = Some(Seen { process, since: now, link, ran: Duration::ZERO, ours });
     }
 }
 

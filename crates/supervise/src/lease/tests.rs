@@ -164,7 +164,6 @@ fn a_signal_is_sent_only_to_who_holds_the_lease_now() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "starts at the same moment")]
 fn of_many_who_start_at_the_same_moment_one_has_the_lease_and_the_others_know_who() {
     let home = Home::new("race");
     for _ in 0..20 {
