@@ -23,6 +23,8 @@ pub(crate) enum How {
     Lines { request: Arc<[u8]>, keys: Vec<Range<u32>> },
     /// One line each, and one for all: the first that is not as the others.
     SameLine,
+    /// memcached's `stats`: numbers are added up.
+    Stats,
 }
 
 /// A split request whose parts are on their way.
@@ -100,7 +102,54 @@ pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) 
         How::Joined(join) => whole(*join, &joining.places, &joining.parts),
         How::Lines { request, keys } => lines(request, keys, &joining.places, &joining.parts),
         How::SameLine => same_line(&joining.parts),
+        How::Stats => stats(&joining.parts),
     })
+}
+
+/// Of the servers' `STAT` lines one of each name: numbers added up, of what cannot be added the first server's.
+fn stats(parts: &[Option<Chunk>]) -> Vec<Chunk> {
+    const NOT_ADDED: [&[u8]; 7] =
+        [b"pid", b"uptime", b"time", b"pointer_size", b"max_connections", b"version", b"libevent"];
+    let mut lines: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut servers = 0_u64;
+    for part in parts.iter().flatten() {
+        let mut told = part.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        let own: Vec<(&[u8], &[u8])> = told
+            .by_ref()
+            .map_while(|line| line.strip_prefix(b"STAT "))
+            .filter_map(|line| line.iter().position(|byte| *byte == b' ').map(|at| (&line[..at], &line[at + 1..])))
+            .collect();
+        if own.is_empty() {
+            // An error of one is told when nobody else has anything to tell.
+            if servers == 0 && parts.len() == 1 {
+                return vec![part.clone()];
+            }
+            continue;
+        }
+        servers += 1;
+        for (name, value) in own {
+            let Some((_, sum)) = lines.iter_mut().find(|(known, _)| known == name) else {
+                lines.push((name.to_vec(), value.to_vec()));
+                continue;
+            };
+            let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
+            if let (Some(one), Some(other), false) = (number(sum), number(value), NOT_ADDED.contains(&name)) {
+                *sum = one.saturating_add(other).to_string().into_bytes();
+            }
+        }
+    }
+    if servers == 0 {
+        return same_line(parts);
+    }
+    let mut text = format!("STAT beltway_servers {servers}\r\n").into_bytes();
+    for (name, value) in lines {
+        for piece in [b"STAT ".as_slice(), &name, b" ", &value, b"\r\n"] {
+            text.extend_from_slice(piece);
+        }
+    }
+    text.extend_from_slice(b"END\r\n");
+    let len = text.len();
+    vec![Chunk::from_shared(text.into(), 0..len)]
 }
 
 fn is_error(reply: &[u8]) -> bool {
@@ -220,6 +269,18 @@ fn bytes_of(chunks: &[Chunk]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_several_servers_are_added_up() {
+        let part = |text: &'static str| Some(Chunk::from_static(text.as_bytes()));
+        let one = part("STAT pid 7\r\nSTAT version 1.6.18\r\nSTAT get_hits 3\r\nEND\r\n");
+        let two = part("STAT pid 8\r\nSTAT version 1.6.18\r\nSTAT get_hits 4\r\nSTAT more 1\r\nEND\r\n");
+        let failed = part("SERVER_ERROR Connection refused\r\n");
+        let expected =
+            "STAT beltway_servers 2\r\nSTAT pid 7\r\nSTAT version 1.6.18\r\nSTAT get_hits 7\r\nSTAT more 1\r\nEND\r\n";
+        assert_eq!(String::from_utf8(bytes_of(&stats(&[one, failed.clone(), two]))).unwrap(), expected);
+        assert_eq!(bytes_of(&stats(&[failed.clone(), failed])), b"SERVER_ERROR Connection refused\r\n");
+    }
 
     fn joined(join: Join, places: &[u16], parts: &[&'static [u8]]) -> String {
         let parts: Vec<_> = parts.iter().map(|part| Some(Chunk::from_static(part))).collect();

@@ -376,6 +376,15 @@ impl Lane {
         !self.paused && self.expired > 0 && self.server.timeout().is_some_and(|limit| now - self.heard >= limit * 2)
     }
 
+    /// Whether the server owes a reply, and has said nothing for so long.
+    pub(crate) fn is_mute(&self, now: Instant, limit: Duration) -> bool {
+        let waited = || self.queue.front().map_or(0, |first| self.worker.micros().wrapping_sub(first.asked));
+        !self.paused
+            && self.handed > 0
+            && now - self.heard >= limit
+            && Duration::from_micros(u64::from(waited())) >= limit
+    }
+
     /// Goes on receiving after a client has taken what it had.
     pub(crate) fn resume(&mut self) {
         if std::mem::take(&mut self.paused)

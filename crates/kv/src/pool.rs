@@ -62,8 +62,11 @@ impl Pool {
     }
 
     /// Writes down what is not counted as it happens.
-    pub(crate) fn tell(&self) {
-        self.servers.iter().for_each(|server| server.tell());
+    pub(crate) fn tell(&self, worker: &Worker) {
+        for server in &self.servers {
+            server.tell();
+            server.mind_silence(worker);
+        }
     }
 
     pub(crate) fn servers(&self) -> &[Rc<Server>] {

@@ -56,6 +56,8 @@ pub(crate) struct Server {
     state: Cell<State>,
     failures: Cell<u32>,
     lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
+    /// When it was last asked because a connection without a deadline was silent.
+    asked_at: Cell<Instant>,
     cells: Cells<KvServer>,
     pool_cells: Cells<KvPool>,
 }
@@ -69,6 +71,7 @@ impl Server {
             state: Cell::new(State::Well),
             failures: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
+            asked_at: Cell::new(Instant::ORIGIN),
             cells: numbers.server(&plan.source.name, &plan.servers[index].name),
             pool_cells: numbers.pool(&plan.source.name),
         })

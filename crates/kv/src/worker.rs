@@ -281,7 +281,7 @@ impl Worker {
     /// House-keeping, a few times a second: writes down what is not counted as it happens.
     pub fn tick(&self) {
         for pool in self.pools().iter() {
-            pool.tell();
+            pool.tell(self);
         }
     }
 

@@ -39,6 +39,11 @@ fn every_command_says_what_memcached_says() {
     client.expect(&format!("get {}\r\n", "k".repeat(250)), "END\r\n");
     client.expect("flush_all\r\n", "SERVER_ERROR flush_all is not allowed through the proxy\r\n");
     client.expect("verbosity 1\r\n", "OK\r\n");
+    client.expect("verbosity\r\n", "ERROR\r\n");
+    client.expect("verbosity noreply foo\r\n", "CLIENT_ERROR bad command line format\r\n");
+    client.expect("stats\r\n", "STAT beltway_servers ");
+    while client.take(1) != *b"E" {}
+    client.expect("", "ND\r\n");
     client.send(b"get a\r\nquit\r\n");
     assert_eq!(client.rest(), "VALUE a 5 5\r\n-abcd\r\nEND\r\n");
 }

@@ -19,7 +19,7 @@ use crate::split;
 use crate::wire::memcached::{self, BAD_LINE, ERROR, Scan, is_key};
 
 const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
-const REFUSED_STATS: &[u8] = b"SERVER_ERROR stats are those of one server, ask it directly\r\n";
+const REFUSED_STATS: &[u8] = b"SERVER_ERROR these stats are those of one server, ask it directly\r\n";
 
 impl Client {
     /// Takes the requests in `block`. True when some are left for later.
@@ -79,15 +79,11 @@ impl Client {
             b"cas" => plain == 6,
             b"delete" => plain == 2 || (plain == 3 && asked.argument(2) == b"0"),
             b"incr" | b"decr" | b"touch" => plain == 3,
-            b"version" if count == 1 => {
+            // Whatever follows it: as memcached.
+            b"version" => {
                 return self.send(self.pool.any(), (CommandIndex::of_memcached(b"version"), Access::Read), asked, run);
             }
-            b"verbosity" => {
-                if !quiet {
-                    self.answer_static(b"OK\r\n");
-                }
-                return Outcome::Done;
-            }
+            b"verbosity" => return self.verbosity(asked, quiet),
             b"quit" => {
                 self.phase = Phase::Ending;
                 self.mark();
@@ -96,6 +92,7 @@ impl Client {
             b"flush_all" if self.pool.plan().source.memcached_flush_all => return self.flush_all(asked, quiet, run),
             b"flush_all" if quiet => return Outcome::Done,
             b"flush_all" => return self.refuse_static(REFUSED_FLUSH),
+            b"stats" if count == 1 => return self.stats(asked, run),
             b"stats" => return self.refuse_static(REFUSED_STATS),
             _ => return self.refuse_static(ERROR),
         };
@@ -177,6 +174,32 @@ impl Client {
             bytes.extend_from_slice(b"\r\n");
             bytes
         })
+    }
+
+    /// It is the proxy's own business, and it has none.
+    fn verbosity(&mut self, asked: &Asked<'_>, quiet: bool) -> Outcome {
+        let is_number = asked.argument(1).iter().all(u8::is_ascii_digit);
+        match asked.count() {
+            2 if quiet => {}
+            2 | 3 if !is_number => return self.refuse_static(BAD_LINE),
+            3 if quiet => {}
+            2 | 3 => self.answer_static(b"OK\r\n"),
+            _ => return self.refuse_static(ERROR),
+        }
+        Outcome::Done
+    }
+
+    /// Of every live server, in one.
+    fn stats(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        run.end(asked.source);
+        let part = |server| split::Part { server: Some(server), keys: Vec::new() };
+        let parts: Vec<_> = self.pool.live().into_iter().map(part).collect();
+        if parts.is_empty() {
+            self.fail_now(Fault::Refused);
+            return Outcome::Done;
+        }
+        let kind = (CommandIndex::of_memcached(b"stats"), Access::Read);
+        self.send_parts(&parts, How::Stats, Vec::new(), kind, |_| b"stats\r\n".to_vec())
     }
 
     /// To every live server.

@@ -12,6 +12,11 @@ use crate::numbers::KvServer;
 use crate::pool::Pool;
 use crate::worker::Worker;
 
+/// How long a server may owe a reply that has no deadline before it is asked whether it is there.
+const SILENT: Duration = Duration::from_secs(15);
+/// How long it may take to answer then.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a probe of a new server came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
@@ -104,6 +109,33 @@ impl Server {
         gauges.into_iter().zip(queues).for_each(|(gauge, sum)| cells.set(gauge, sum));
         cells.set(KvServer::EJECTED, u64::from(!self.is_live()));
         cells.set(KvServer::DOWN, u64::from(matches!(self.state.get(), State::Down(_))));
+    }
+
+    /// Where requests have no deadline: asks a server that owes replies and says nothing whether it is there at all, and
+    /// gives its silent connections up when it is not.
+    pub(crate) fn mind_silence(self: &Rc<Self>, worker: &Worker) {
+        let now = worker.now();
+        if self.timeout().is_some() || now - self.asked_at.get() < SILENT {
+            return;
+        }
+        let silent = |server: &Self, now| {
+            let lanes = server.lanes.borrow();
+            let silent = lanes.iter().flatten().filter(|lane| lane.borrow().is_mute(now, SILENT));
+            silent.cloned().collect::<Vec<_>>()
+        };
+        if silent(self, now).is_empty() {
+            return;
+        }
+        self.asked_at.set(now);
+        let (server, worker) = (Rc::clone(self), worker.clone());
+        worker.thread().clone().spawn("kv probe", async move {
+            if server.probe(&worker, ANSWERS_WITHIN).await == Probed::Silent {
+                worker.nudge();
+                for lane in silent(&server, worker.now()) {
+                    lane::fail(&lane, Fault::TimedOut);
+                }
+            }
+        });
     }
 
     /// Asks it whether it is well, for so long at most.
