@@ -370,6 +370,25 @@ fn a_channel_whose_reader_is_gone_says_so_and_drops_what_waits() {
     assert!(matches!(sender.try_send(Arc::clone(&held)), Err(channel::SendError::Closed(_))));
 }
 
+#[test]
+fn a_reader_that_waits_learns_that_the_last_sender_is_gone() {
+    let thread = thread();
+    let (sender, receiver) = channel::channel::<u32>(4);
+    let end = Rc::new(Cell::new(None));
+    thread.spawn("reader", {
+        let end = Rc::clone(&end);
+        async move { end.set(Some(receiver.recv().await)) }
+    });
+    thread.turn(false).unwrap();
+    let second = sender.clone();
+    drop(sender);
+    thread.turn(false).unwrap();
+    assert_eq!(end.get(), None, "one is left");
+    std::thread::Builder::new().spawn(move || drop(second)).unwrap().join().unwrap();
+    turn_until(&thread, || end.get().is_some());
+    assert_eq!(end.get(), Some(None));
+}
+
 struct Taker {
     receiver: Rc<channel::Receiver<u32>>,
     taken: Rc<RefCell<Vec<u32>>>,
