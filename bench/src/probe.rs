@@ -35,11 +35,17 @@ impl Answer {
 
 /// GETs `path` from 127.0.0.1:`port` on a connection of its own, which is closed afterwards.
 pub(crate) fn get(port: u16, path: &str, fields: &[(&str, &str)]) -> Outcome<Answer> {
+    exchange(&mut connect(port)?, port, path, fields)
+}
+
+/// A connection to 127.0.0.1:`port`, whose every wait is bounded.
+pub(crate) fn connect(port: u16) -> Outcome<TcpStream> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-    let mut stream = TcpStream::connect_timeout(&address.into(), PATIENCE).doing(format!("connecting to {address}"))?;
+    let stream = TcpStream::connect_timeout(&address.into(), PATIENCE).doing(format!("connecting to {address}"))?;
     stream.set_read_timeout(Some(PATIENCE)).doing("setting a timeout")?;
     stream.set_write_timeout(Some(PATIENCE)).doing("setting a timeout")?;
-    exchange(&mut stream, port, path, fields)
+    stream.set_nodelay(true).doing("setting no delay")?;
+    Ok(stream)
 }
 
 /// One request and its response on an open connection.

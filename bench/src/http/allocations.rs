@@ -73,11 +73,20 @@ pub(super) fn measure(workload: &Workload, options: &Options, field: &mut Field<
             return Ok(measured);
         }
     };
+    let at_rest = match probes.count(&target.processes(), rest) {
+        Ok((entries, ())) => sum(&entries),
+        Err(trouble) => {
+            measured.note(format!("allocations not counted: {trouble}"));
+            return Ok(measured);
+        }
+    };
     for (name, must_be_none) in COUNTED {
         let counted = workload::chosen(&[name.to_owned()])?;
         for workload in &counted {
             match count(workload, target, field, &probes, must_be_none) {
-                Ok(allocations) => measured.add_allocations(target.kind, allocations),
+                Ok(counted) => {
+                    measured.add_allocations(target.kind, Allocations { calls_at_rest: at_rest, ..counted });
+                }
                 Err(trouble) => measured.fail(target.kind, format!("{name}: {trouble}")),
             }
         }
@@ -85,6 +94,17 @@ pub(super) fn measure(workload: &Workload, options: &Options, field: &mut Field<
     Ok(measured)
 }
 
+/// As long as is counted, without doing anything.
+fn rest() -> Outcome<()> {
+    sleep(COUNTING);
+    Ok(())
+}
+
+fn sum(entries: &[(String, f64)]) -> f64 {
+    entries.iter().map(|(_, calls)| calls).sum()
+}
+
+/// What one workload's requests allocate; what there is at rest is the caller's to add.
 fn count(
     workload: &Workload,
     target: &Target,
@@ -98,16 +118,12 @@ fn count(
         turn::fill(target, prefix, count)?;
     }
     let pids = target.processes();
-    let rest = |length: Duration| {
-        sleep(length);
-        Ok(())
-    };
     let (entries, requests) = if must_be_none {
         scope(|scope| {
             let load = Builder::new().spawn_scoped(scope, || turn::load(workload, target, LOAD).run(lab));
             let load = load.doing("a thread for the load")?;
             sleep(WARM_UP);
-            let counted = probes.count(&pids, || rest(COUNTING));
+            let counted = probes.count(&pids, rest);
             let seen = load.join().map_err(|_| Trouble::Wrong("the load's thread panicked".to_owned()))??;
             // An estimate: that holds as long as there is nothing that the probes could slow down.
             let each_second = seen.requests as f64 / seen.seconds;
@@ -118,14 +134,5 @@ fn count(
         let (entries, seen) = probes.count(&pids, || turn::load(workload, target, COUNTING).run(lab))?;
         (entries, seen.requests as f64)
     };
-    let (at_rest, ()) = probes.count(&pids, || rest(COUNTING))?;
-    let sum = |entries: &[(String, f64)]| entries.iter().map(|(_, calls)| calls).sum();
-    Ok(Allocations {
-        name: workload.name,
-        requests,
-        calls: sum(&entries),
-        entries,
-        calls_at_rest: sum(&at_rest),
-        must_be_none,
-    })
+    Ok(Allocations { name: workload.name, requests, calls: sum(&entries), entries, calls_at_rest: 0.0, must_be_none })
 }

@@ -14,7 +14,7 @@ use crate::error::{Outcome, Trouble};
 use crate::lab;
 use crate::load::wrk::{Load, Paths, Seen};
 use crate::origin::{self, Origin, RANDOM_OBJECTS};
-use crate::probe;
+use crate::probe::{self, Answer};
 use crate::syscalls::{self, Counts};
 use crate::target::{Kind, Surroundings, Target};
 
@@ -180,9 +180,12 @@ pub(super) fn check_answer(workload: &Workload, target: &Target) -> Outcome<()> 
     check_path(target, &workload.paths.sample(), workload.close)
 }
 
-pub(super) fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
+fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()> {
     let fields: &[(&str, &str)] = if close { &[("Connection", "close")] } else { &[] };
-    let answer = probe::get(target.port, path, fields)?;
+    judge(target, path, &probe::get(target.port, path, fields)?)
+}
+
+fn judge(target: &Target, path: &str, answer: &Answer) -> Outcome<()> {
     if answer.status != 200 {
         return Err(Trouble::Wrong(format!("{path}: status {}", answer.status)));
     }
@@ -206,10 +209,12 @@ pub(super) fn check_path(target: &Target, path: &str, close: bool) -> Outcome<()
     }
 }
 
-/// Asks for every object once, so that it is in the cache, and compares it.
+/// Asks for every object once, on one connection, so that it is in the cache, and compares it.
 pub(super) fn fill(target: &Target, prefix: &str, count: usize) -> Outcome<()> {
+    let mut stream = probe::connect(target.port)?;
     for number in 0..count.min(RANDOM_OBJECTS) {
-        check_path(target, &format!("{prefix}{number}"), true)?;
+        let path = format!("{prefix}{number}");
+        judge(target, &path, &probe::exchange(&mut stream, target.port, &path, &[])?)?;
     }
     Ok(())
 }
