@@ -20,7 +20,7 @@ use base::Instant;
 
 use crate::alternate::Tags;
 use crate::body::{Body, Fragment};
-use crate::budget::Charge;
+use crate::budget::{Charge, footprint_shared};
 use crate::describe::FetchDescription;
 use crate::store::Reason;
 use crate::worth::Progress;
@@ -110,6 +110,9 @@ struct Seat {
     joined: u64,
     waker: Option<Waker>,
 }
+
+/// Fragments that together have no more bytes are made one as they come.
+const JOINED_MAX: usize = 16 << 10;
 
 /// Why nobody can join.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -402,6 +405,9 @@ impl Flight {
                     stream.held.push_back((stream.total, fragment));
                 }
                 stream.charge.absorb(cost);
+                if cost > 0 {
+                    stream.join_short();
+                }
             }
             None => debug_assert!(stream.not_kept.is_some(), "what will be kept has no gaps"),
         }
@@ -457,6 +463,33 @@ impl Stream {
             Some(fragment.part(skip..fragment.len()))
         });
         Some(held.map_or(BodyStep::Lagged, BodyStep::Fragment))
+    }
+
+    /// Makes one of short fragments at the end: bytes that come one by one would cost more for each than for what they
+    /// say. Each byte is copied a few times at most, for what is joined is of about one length.
+    fn join_short(&mut self) {
+        while let Some(before) = self.held.len().checked_sub(2) {
+            let (Some((start, first)), Some((next, second))) = (self.held.get(before), self.held.get(before + 1))
+            else {
+                return;
+            };
+            if start + first.len() as u64 != *next {
+                return;
+            }
+            let short = first.len() + second.len() <= JOINED_MAX && first.len() <= 2 * second.len();
+            let costs = first.heap_bytes() + second.heap_bytes();
+            // Memory comes in steps: now and then two pieces fit theirs better than one would.
+            let saves = footprint_shared(first.len() + second.len()) <= costs;
+            if !short || !saves || first.heap_bytes() == 0 || second.heap_bytes() == 0 {
+                return;
+            }
+            let joined = Fragment::new([&**first, &**second].concat().into());
+            let saved = costs.saturating_sub(joined.heap_bytes());
+            let start = *start;
+            self.held.truncate(before);
+            self.held.push_back((start, joined));
+            self.charge.shrink(saved);
+        }
     }
 
     /// Lets go of what lies further back than `window`, and gives its bytes back. What is let go of is the caller's to

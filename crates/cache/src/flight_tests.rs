@@ -216,3 +216,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn bytes_that_come_one_by_one_cost_little_more_than_those_that_come_together() {
+    let budget = crate::budget::Budget::new(1 << 20);
+    let mut stream = Stream::new(
+        Head { metadata: Arc::from(&b""[..]), tags: crate::Tags::NONE, expected: None },
+        Charge::of_taken(&budget, 0),
+        Arc::new(Charge::of_taken(&budget, 0)),
+    );
+    let mut copied = 0;
+    for n in 0..100_000_u32 {
+        let fragment = Fragment::new(Arc::from([n.to_le_bytes()[0]]));
+        assert!(budget.take(fragment.heap_bytes()));
+        stream.charge.absorb(fragment.heap_bytes());
+        stream.held.push_back((stream.total, fragment));
+        stream.total += 1;
+        let before = stream.held.len();
+        stream.join_short();
+        copied += before - stream.held.len();
+    }
+    assert!(budget.used() < 110_000, "{}", budget.used());
+    assert!(stream.held.len() < 50 && copied < 100_000, "{} fragments", stream.held.len());
+    let bytes: Vec<u8> = stream.held.iter().flat_map(|(_, fragment)| fragment.to_vec()).collect();
+    assert!((0..100_000_u32).all(|n| bytes[n as usize] == n.to_le_bytes()[0]));
+    drop(stream);
+    assert_eq!(budget.used(), 0);
+}
