@@ -163,7 +163,7 @@ fn keys_are_found_from_either_file() {
 
     let none = home.beltway(&["kv", "where", "-c", "n.yml", "beta", "key:1"]);
     assert_eq!(none.status.code(), Some(2));
-    assert!(error_lines(&none)[0].ends_with("it has alpha"), "{none:?}");
+    assert!(error_lines(&none)[0].ends_with("there is alpha"), "{none:?}");
     home.file("bad.yml", &GOOD.replace("listen", "lisen"));
     home.file("bad.yaml", "kv: {pools: {alpha: {lisen: 127.0.0.1:1}}}\n");
     let said = |file: &str| {
