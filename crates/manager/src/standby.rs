@@ -25,7 +25,8 @@ impl Supervisor {
     pub(crate) fn needs_standby(&self) -> bool {
         let wanted = self.config.server.standby && !self.stopping && !self.down;
         let quiet = self.change.is_none() && self.upgrade.is_none() && self.serving().is_some();
-        wanted && quiet && !self.servers.iter().any(|server| server.standby)
+        // One that was found alive and has said nothing yet may be it.
+        wanted && quiet && !self.servers.iter().any(|server| server.standby || server.state == ServerState::Starting)
     }
 
     /// Starts one where one is wanted.
