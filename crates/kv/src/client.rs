@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use base::Instant;
 use buf::{Block, Chunk, SizeClass};
-use event::{Cont, Continuation, Event, Tcp, Thread};
+use event::{Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::fault::Fault;
 use crate::lane::LaneCell;
@@ -114,6 +114,8 @@ pub(crate) struct Client {
     held: bool,
     /// A task waits for the client to take what it was sent.
     waits_for_room: bool,
+    /// That task.
+    room: Option<Task>,
     /// It is counted among those who wait for a reply.
     waits: bool,
     resume: Vec<Rc<LaneCell>>,
@@ -159,6 +161,7 @@ impl Client {
                 barrier: 0,
                 held: false,
                 waits_for_room: false,
+                room: None,
                 waits: false,
                 resume: Vec::new(),
                 busy_since: None,
@@ -228,23 +231,31 @@ impl Client {
         if self.run.end == range.start && !opened {
             self.run.end = range.end;
         } else {
-            self.close_run(block);
+            self.push_run(block);
             self.run = range;
         }
         if !matches!(self.slots.front(), None | Some(Slot::Waiting)) {
             self.close_run(block);
-            self.drain_ready();
             return false;
         }
         opened
     }
 
-    /// The lane is done with the block.
-    pub(crate) fn close_run(&mut self, block: &Block) {
+    /// Hands the run over as one piece.
+    fn push_run(&mut self, block: &Block) {
         let run = std::mem::take(&mut self.run);
         if !run.is_empty() {
             self.out.push(Source::Block(block), run);
             self.mark();
+        }
+    }
+
+    /// The lane is done with the block.
+    pub(crate) fn close_run(&mut self, block: &Block) {
+        self.push_run(block);
+        // A joined reply may have come for the place behind the run while it was open.
+        if !matches!(self.slots.front(), None | Some(Slot::Waiting)) {
+            self.drain_ready();
         }
     }
 
@@ -280,7 +291,7 @@ impl Client {
         self.kept > KEPT_SOFT && self.is_backed_up()
     }
 
-    /// A whole reply in pieces. Not while a run is open.
+    /// A whole reply in pieces. While a run is open it waits for that.
     pub(crate) fn fill_pieces(&mut self, seq: u64, pieces: Vec<Chunk>) {
         if self.phase == Phase::Gone {
             return;
@@ -397,7 +408,7 @@ impl Client {
         if let Some(tcp) = &self.tcp {
             tcp.set_write_deadline(self.worker.now() + STALLED_MAX);
         }
-        thread.clone().spawn("kv client waits", async move {
+        self.room = Some(thread.clone().spawn("kv client waits", async move {
             let outcome = poll_fn(|context| match &me.borrow().tcp {
                 Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
                 None => std::task::Poll::Ready(Ok(())),
@@ -406,6 +417,7 @@ impl Client {
             let mut client = me.borrow_mut();
             client.worker.nudge();
             client.waits_for_room = false;
+            client.room = None;
             if outcome.is_err() {
                 client.cut();
             }
@@ -416,7 +428,7 @@ impl Client {
                 lane.borrow_mut().resume();
             }
             thread.schedule_imm(Rc::clone(&me) as Cont).detach();
-        });
+        }));
     }
 
     /// Ends the connection at once, visibly before its time.
@@ -437,6 +449,9 @@ impl Client {
         self.pool.dismiss();
         self.worker.cells().sub(Kv::CLIENT_OPEN, 1);
         self.pool.cells().sub(KvPool::CLIENTS_OPEN, 1);
+        if let Some(task) = self.room.take() {
+            task.cancel();
+        }
         self.input = None;
         self.gathered = None;
         if let Some(lane) = self.streamed.take().and_then(|streamed| streamed.into_lane()) {

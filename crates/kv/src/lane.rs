@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use base::Instant;
 use buf::{Block, Chunk, SizeClass};
-use event::{Action, Cont, Continuation, Event, Tcp, Thread};
+use event::{Action, Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::client::ClientCell;
 use crate::fault::Fault;
@@ -96,6 +96,8 @@ pub(crate) struct Lane {
     alone: bool,
     /// Itself, while it connects and nobody else may hold it.
     own: Option<Rc<LaneCell>>,
+    /// Waits until the server has taken most of what it was sent.
+    room: Option<Task>,
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
     heard: Instant,
@@ -165,6 +167,7 @@ impl Lane {
                 retired: false,
                 alone: false,
                 own: None,
+                room: None,
                 plenty: false,
                 heard: worker.now(),
             })
@@ -348,7 +351,7 @@ impl Lane {
     }
 
     /// Answers those whose time is over. Their replies, when they come, belong to nobody.
-    fn expire(&mut self, now: Instant) -> bool {
+    fn expire(&mut self, now: Instant) -> u32 {
         self.timer = None;
         let mut late = 0;
         while let Some(pending) = self.queue.get_mut(self.expired) {
@@ -365,10 +368,16 @@ impl Lane {
             }
             self.expired += 1;
         }
-        self.worker.cells().add(Kv::TIMED_OUT, late);
-        self.server.cells().add(KvServer::TIMED_OUT, late);
+        self.worker.cells().add(Kv::TIMED_OUT, late.into());
+        self.server.cells().add(KvServer::TIMED_OUT, late.into());
         self.watch_time();
-        late > 0
+        late
+    }
+
+    /// Whether what is late now says that the server is not well: nothing came of it meanwhile, and it has missed as many
+    /// requests running as its pool bears.
+    fn is_condemned(&self, now: Instant, late: u32) -> bool {
+        !self.paused && self.server.timeout().is_some_and(|limit| now - self.heard >= limit) && self.server.missed(late)
     }
 
     /// Whether the server has said nothing for twice as long as a request may take, though it was asked.
@@ -469,6 +478,9 @@ impl Lane {
         }
         self.link = Link::Down;
         self.own = None;
+        if let Some(task) = self.room.take() {
+            task.cancel();
+        }
         self.timer = None;
         self.relief = None;
         self.input = None;
@@ -545,8 +557,10 @@ impl Continuation for Lane {
                     self.relief = None;
                     self.relieve();
                 }
-                let late = self.expire(self.worker.now());
-                if late && (self.alone || self.is_silent(self.worker.now())) { Some(Fault::TimedOut) } else { None }
+                let now = self.worker.now();
+                let late = self.expire(now);
+                let failed = late > 0 && (self.alone || self.is_silent(now) || self.is_condemned(now, late));
+                failed.then_some(Fault::TimedOut)
             }
             Event::Drain | Event::Message => None,
             Event::Cancelled => Some(Fault::Closed),

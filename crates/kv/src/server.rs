@@ -198,6 +198,18 @@ impl Server {
         self.failures.set(0);
     }
 
+    /// So many requests got no answer in time, nor did any other. True when its connection's failure is to eject it.
+    pub(crate) fn missed(&self, count: u32) -> bool {
+        let source = &self.plan.source;
+        if !source.auto_eject_hosts {
+            return false;
+        }
+        let failures = self.failures.get().saturating_add(count);
+        let over = failures >= source.server_failure_limit;
+        self.failures.set(if over { source.server_failure_limit.saturating_sub(1) } else { failures });
+        over
+    }
+
     /// The next request gets another connection than this.
     pub(crate) fn forget(&self, lane: &Rc<LaneCell>) {
         for place in self.lanes.borrow_mut().iter_mut() {

@@ -130,6 +130,30 @@ fn a_server_that_hangs_is_a_timeout_for_its_own_keys_only() {
 }
 
 #[test]
+fn a_server_that_hangs_is_ejected_when_those_in_flight_have_timed_out() {
+    let servers = servers(2);
+    let source = kv::PoolSource {
+        auto_eject_hosts: true,
+        server_failure_limit: 2,
+        server_retry_timeout: Duration::from_millis(300),
+        timeout: Some(Duration::from_millis(300)),
+        ..pool(&servers, true)
+    };
+    let proxy = Proxy::start(source, 1);
+    let there = key_on(&servers, &proxy, 1);
+    let mut clients: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+    servers[1].signal("-STOP");
+    clients.iter_mut().for_each(|client| client.put(&["GET", &there]));
+    let timed_out = clients.iter_mut().filter_map(|client| client.reply().starts_with(b"-").then_some(())).count();
+    assert!((1..=6).contains(&timed_out), "{timed_out}");
+    for client in &mut clients {
+        assert_eq!(client.ask(&["GET", &there]), "$-1\r\n", "the other server answers");
+    }
+    servers[1].signal("-CONT");
+    eventually("it is back", || clients[0].ask(&["GET", &there]) == "$1\r\nx\r\n");
+}
+
+#[test]
 fn no_reply_reaches_the_wrong_client_while_servers_die_and_return() {
     let mut servers = servers(3);
     let source = kv::PoolSource {

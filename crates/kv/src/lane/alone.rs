@@ -72,18 +72,24 @@ impl Lane {
 
     /// Wakes the client when the server has taken most of what it was sent.
     pub(crate) fn wait_for_room(&mut self, client: &Weak<ClientCell>) {
-        let Link::Up(tcp) = &self.link else { return self.wait(client.clone()) };
+        // Whatever becomes of the connection wakes it.
+        self.wait(client.clone());
+        if self.room.is_some() {
+            return;
+        }
+        let Link::Up(tcp) = &self.link else { return };
         let Some(me) = self.me.upgrade() else { return };
         let limit = self.server.timeout().unwrap_or(STALLED_MAX);
         tcp.set_write_deadline(self.worker.now() + limit);
-        let (client, thread) = (client.clone(), self.worker.thread().clone());
-        thread.clone().spawn("kv stream waits", async move {
+        let thread = self.worker.thread().clone();
+        self.room = Some(thread.spawn("kv stream waits", async move {
             let outcome = poll_fn(|context| match &me.borrow().link {
                 Link::Up(tcp) => tcp.poll_room(context, BACKLOG_MAX / 2),
                 Link::Connecting | Link::Down => Poll::Ready(Ok(())),
             })
             .await;
-            let lane = me.borrow();
+            let mut lane = me.borrow_mut();
+            lane.room = None;
             lane.worker.nudge();
             if let Link::Up(tcp) = &lane.link {
                 tcp.set_write_deadline(Instant::FAR_FUTURE);
@@ -91,10 +97,8 @@ impl Lane {
             if let Err(error) = outcome {
                 lane.worker.lane_has_failed(Rc::clone(&me), Fault::of(&error));
             }
-            if let Some(client) = client.upgrade() {
-                thread.schedule_imm(client).detach();
-            }
-        });
+            lane.wake_waiting();
+        }));
     }
 
     /// As [`Lane::flush`]: nothing waits for company, nothing is kept.
