@@ -9,6 +9,7 @@ use event::{Tcp, Thread};
 use crate::inbox::Inbox;
 use crate::plan::Plan;
 use crate::rules::framing::Framing;
+use crate::sending::room;
 use crate::upload::{Framer, class_for};
 use crate::wire::Body;
 use crate::wire::body::Decoder;
@@ -114,8 +115,7 @@ pub(crate) async fn run(download: Download<'_>) -> Result<Delivery, DownloadErro
                 Some(DownloadError::ClientGone)
             } else if tcp.queued() > plan.body_window && (writer.is_none() || unkept.is_some()) {
                 // What is kept needs no room of ours, and others may be waiting for it: it comes as fast as it does.
-                tcp.set_write_deadline(thread.now() + plan.timeouts.client_send);
-                tcp.room(plan.body_window).await.err().map(|error| match error.kind() {
+                room(tcp, plan.body_window, plan.timeouts.client_send).await.err().map(|error| match error.kind() {
                     io::ErrorKind::TimedOut => DownloadError::ClientLate,
                     _ => DownloadError::ClientGone,
                 })

@@ -16,6 +16,7 @@ use crate::rules::caching::stored::{Answer, HitContext, write_hit_head};
 use crate::rules::caching::{CacheStatus, Forwarded, ResultCode, StoredMeta, Use, serve, vary};
 use crate::rules::forward::ConnectionField;
 use crate::rules::framing::Framing;
+use crate::sending::room;
 use crate::session::Ending;
 use crate::transact::fill::Word;
 use crate::transact::response::{self, Facts};
@@ -148,8 +149,7 @@ impl Exchange<'_> {
         let thread = worker.thread();
         let Some(client) = self.client.tcp() else { return Ending::Cut };
         loop {
-            client.set_write_deadline(thread.now() + plan.timeouts.client_send);
-            if let Err(error) = client.room(plan.body_window).await {
+            if let Err(error) = room(client, plan.body_window, plan.timeouts.client_send).await {
                 if error.kind() == std::io::ErrorKind::TimedOut {
                     worker.cells().add(Http::CLIENT_LATE, 1);
                 }

@@ -31,6 +31,7 @@ mod record;
 mod refresh;
 pub mod remap;
 pub mod rules;
+mod sending;
 mod serve;
 mod session;
 #[doc(hidden)]

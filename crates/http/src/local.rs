@@ -11,6 +11,7 @@ use buf::{Block, Chunk, SizeClass};
 use crate::inbox::Inbox;
 use crate::metrics::Http;
 use crate::plan::Plan;
+use crate::sending::room;
 use crate::session::{Ending, Session};
 use crate::upload::{Framer, class_for};
 use crate::wire::body::Decoder;
@@ -142,8 +143,7 @@ pub(crate) async fn run(
         } else {
             send(session, bytes);
         }
-        tcp.set_write_deadline(thread.now() + plan.timeouts.client_send);
-        if tcp.room(plan.body_window).await.is_err() {
+        if room(tcp, plan.body_window, plan.timeouts.client_send).await.is_err() {
             return Ending::Close;
         }
     }

@@ -22,6 +22,7 @@ use crate::inbox::Inbox;
 use crate::local::{self, Service};
 use crate::metrics::Http;
 use crate::plan::Plan;
+use crate::sending::room;
 use crate::transaction;
 use crate::wire::h1::Status;
 use crate::worker::{Scratch, Worker};
@@ -87,7 +88,33 @@ impl Drop for Session {
 struct Idle {
     session: Option<Session>,
     until: Instant,
+    /// What the kernel had taken of the last response when it was last looked at.
+    sent: u64,
     me: Weak<RefCell<Self>>,
+}
+
+impl Idle {
+    /// A limit was reached: whether the connection stays all the same. A client that still takes something of the last
+    /// response is neither idle nor late.
+    fn stays(&mut self, session: &Session, now: Instant) -> bool {
+        let tcp = &session.tcp;
+        if tcp.queued() == 0 {
+            // A deadline that was for sending, and all has been sent: not ours.
+            return now < self.until;
+        }
+        let sent = tcp.sent();
+        if sent == self.sent || (now >= self.until && session.worker.is_leaving()) {
+            return false;
+        }
+        self.sent = sent;
+        let limit = now + session.worker.plan().timeouts.client_send;
+        tcp.set_write_deadline(limit);
+        if now >= self.until {
+            self.until = limit;
+            tcp.set_read_deadline(limit);
+        }
+        true
+    }
 }
 
 impl Continuation for Idle {
@@ -101,8 +128,7 @@ impl Continuation for Idle {
                     thread.spawn("http session", serve(session, me));
                 }
             }
-            // A deadline that was for sending, and all has been sent: not ours.
-            Event::Interval if thread.now() < self.until && session.tcp.queued() == 0 => self.session = Some(session),
+            Event::Interval if self.stays(&session, thread.now()) => self.session = Some(session),
             Event::Drain if session.moves() => {
                 let _ = session.tcp.take_handler();
                 if let Some(me) = self.me.upgrade() {
@@ -127,7 +153,8 @@ pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>
         worker.cells().add(Http::CLIENT_OPEN, 1);
     }
     let session = Session { tcp, worker: worker.clone(), service };
-    let idle = Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, me: me.clone() }));
+    let idle =
+        Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, sent: 0, me: me.clone() }));
     // The first request's head is awaited like any other: without a buffer until its first byte.
     let limit = worker.plan().timeouts.request_head;
     rest(session, &idle, limit);
@@ -137,8 +164,7 @@ pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>
 async fn settle(session: Session, idle: Rc<RefCell<Idle>>) {
     let plan = session.worker.plan();
     session.tcp.set_read_deadline(Instant::FAR_FUTURE);
-    session.tcp.set_write_deadline(session.worker.thread().now() + plan.timeouts.client_send);
-    if session.tcp.room(0).await.is_ok() {
+    if room(&session.tcp, 0, plan.timeouts.client_send).await.is_ok() {
         rest(session, &idle, plan.timeouts.keep_alive);
     }
 }
@@ -159,6 +185,7 @@ fn rest(session: Session, idle: &Rc<RefCell<Idle>>, limit: Duration) {
     session.tcp.set_handler(handler);
     let mut record = idle.borrow_mut();
     record.until = until;
+    record.sent = session.tcp.sent();
     record.session = Some(session);
 }
 
@@ -218,8 +245,7 @@ async fn requests(session: &Session, scratch: &mut Scratch) -> Ending {
             yield_once().await;
         }
         // A client that pipelines and does not read its responses is not read from either.
-        session.tcp.set_write_deadline(worker.thread().now() + plan.timeouts.client_send);
-        if session.tcp.room(plan.body_window).await.is_err() {
+        if room(&session.tcp, plan.body_window, plan.timeouts.client_send).await.is_err() {
             return Ending::Close;
         }
     }

@@ -11,6 +11,7 @@ use event::Tcp;
 use crate::answer;
 use crate::inbox::Inbox;
 use crate::plan::Plan;
+use crate::sending::room;
 use crate::session::Session;
 use crate::wire::Body;
 use crate::wire::body::{BodyError, Decoder};
@@ -206,10 +207,11 @@ impl Upload {
                 return Ok(());
             }
             if origin.queued() > plan.body_window {
-                origin.set_write_deadline(thread.now() + plan.timeouts.origin_send);
-                origin.room(plan.body_window).await.map_err(|error| match error.kind() {
-                    io::ErrorKind::TimedOut => UploadError::OriginLate,
-                    _ => UploadError::OriginGone,
+                room(origin, plan.body_window, plan.timeouts.origin_send).await.map_err(|error| {
+                    match error.kind() {
+                        io::ErrorKind::TimedOut => UploadError::OriginLate,
+                        _ => UploadError::OriginGone,
+                    }
                 })?;
             }
             if origin.failure().is_some() {
