@@ -496,11 +496,6 @@ impl Core {
     /// Runs one piece of work; a panic in it ends that piece alone and is counted. Whether it ended well.
     #[inline]
     fn contain(&self, work: impl FnOnce()) -> bool {
-        if self.stats.needs_clock(&self.running) { self.contain_timed(work) } else { self.contain_untimed(work) }
-    }
-
-    #[inline]
-    fn contain_untimed(&self, work: impl FnOnce()) -> bool {
         let whole = catch_unwind(AssertUnwindSafe(work)).is_ok();
         if !whole {
             self.stats.panicked(self.running.name());
@@ -508,24 +503,11 @@ impl Core {
         whole
     }
 
-    #[cold]
-    fn contain_timed(&self, work: impl FnOnce()) -> bool {
-        let began = self.clock.now();
-        let alone = self.stats.before(&self.running, began);
-        let whole = self.contain_untimed(work);
-        if alone {
-            self.stats.watched(self.running.name(), self.clock.now() - began);
-        }
-        whole
-    }
-
     /// As [`Core::contain`], of work that has no name of its own.
     #[inline]
     fn contain_as(&self, name: &'static str, work: impl FnOnce()) {
-        self.contain(|| {
-            self.running.enter(name);
-            work();
-        });
+        self.running.enter(name);
+        self.contain(work);
     }
 
     fn arm(&self, key: ActionKey, at: Instant) {

@@ -1,9 +1,9 @@
 //! What a loop knows about itself: how long it works, how deep its queues are, what runs now and what ran longest.
 //!
-//! Reading a clock costs as much as delivering an event, so a loop reads it a few times a turn, and once every [`RUN`]
-//! continuations, and not around each. A stretch of work that was long is blamed on the continuation that ran in it, or,
-//! when there were several, on all their names: no more can have run in it than are remembered. And the next [`WATCHED`]
-//! continuations are timed one by one, whatever called them, so that whoever is long again is found out.
+//! Reading a clock costs as much as delivering an event, so a loop reads it a few times a turn and not around each
+//! continuation. A stretch of work that was long is blamed on the continuation that ran in it, or, when there were
+//! several, on all their names; and the next [`WATCHED`] continuations are timed one by one, so that whoever is long
+//! again is found out.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::metrics::Loop;
 const LONG: Duration = Duration::from_millis(1);
 /// So many continuations are timed one by one after a long stretch.
 const WATCHED: u32 = 1_024;
-/// A stretch is at most so many continuations long, for so many names are remembered.
-const RUN: usize = 32;
+/// Names that are remembered of one stretch.
+const NAMES: usize = 8;
 /// Different continuations whose panics are counted apart; those of the others together.
 const PANIC_NAMES_MAX: usize = 64;
 /// Names that are kept in the form a beat takes them.
@@ -36,7 +36,7 @@ pub struct Longest {
 /// Different names, the latest first. Without memory of its own: it is filled within the loop.
 #[derive(Clone, Copy, Default)]
 struct RecentNames {
-    names: [&'static str; RUN],
+    names: [&'static str; NAMES],
     len: usize,
 }
 
@@ -200,6 +200,12 @@ impl TurnStats {
         }
     }
 
+    /// Whether the next continuation is to be timed by itself.
+    #[inline]
+    pub(crate) fn watches(&self) -> bool {
+        self.watched.get() > 0
+    }
+
     /// One continuation was timed by itself.
     pub(crate) fn watched(&self, name: &'static str, took: Duration) {
         self.watched.set(self.watched.get().saturating_sub(1));
@@ -208,36 +214,19 @@ impl TurnStats {
         }
     }
 
-    /// A stretch of work ends now.
+    /// A stretch of work ended in which these ran.
     #[inline]
-    pub(crate) fn stretch(&self, now: Instant, running: &Running) {
-        let took = now - running.since.get();
+    pub(crate) fn stretch(&self, took: Duration, running: &Running) {
         if took >= LONG {
             self.was_long(took, running);
         }
-    }
-
-    /// Before a continuation is called: whether to look at the clock, and ask [`TurnStats::before`].
-    #[inline]
-    pub(crate) fn needs_clock(&self, running: &Running) -> bool {
-        running.is_full() || self.watched.get() > 0
-    }
-
-    /// Ends the stretch when it has become too long to remember. Whether the next continuation is to be timed by itself.
-    pub(crate) fn before(&self, running: &Running, now: Instant) -> bool {
-        if running.is_full() {
-            self.stretch(now, running);
-            running.any.set(true);
-            running.begin_stretch(now);
-        }
-        self.watched.get() > 0
     }
 
     #[cold]
     fn was_long(&self, took: Duration, running: &Running) {
         let names = running.names();
         if names.len > 1 {
-            if self.watched.get() > 0 {
+            if self.watches() {
                 // Timed one by one, and whoever was long by himself has been blamed.
                 return;
             }
@@ -269,14 +258,10 @@ impl TurnStats {
 
 /// Which continuation runs, which ran before it in this stretch of work, and the beat that shows it to others.
 pub(crate) struct Running {
-    recent: [Cell<&'static str>; RUN],
+    recent: [Cell<&'static str>; NAMES],
     at: Cell<usize>,
-    /// How many ran in this stretch.
+    /// How many ran in this stretch, as far as they are remembered.
     count: Cell<usize>,
-    /// When it began.
-    since: Cell<Instant>,
-    /// Whether any ran since the turn began, or the poll returned.
-    any: Cell<bool>,
     beat: Cell<Option<Beat>>,
     /// What the beat says now: the address of a name, or nothing.
     told: Cell<*const u8>,
@@ -286,11 +271,9 @@ pub(crate) struct Running {
 impl Default for Running {
     fn default() -> Self {
         Self {
-            recent: [const { Cell::new("idle") }; RUN],
+            recent: [const { Cell::new("idle") }; NAMES],
             at: Cell::new(0),
             count: Cell::new(0),
-            since: Cell::new(Instant::from_nanos(0)),
-            any: Cell::new(false),
             beat: Cell::new(None),
             told: Cell::new(std::ptr::null()),
             beat_names: [const { Cell::new((std::ptr::null(), BeatName::EMPTY)) }; BEAT_NAMES],
@@ -306,7 +289,7 @@ impl Running {
     /// A continuation of that name begins to run.
     #[inline]
     pub(crate) fn enter(&self, name: &'static str) {
-        let at = (self.at.get() + 1) % RUN;
+        let at = (self.at.get() + 1) % NAMES;
         self.at.set(at);
         self.recent[at].set(name);
         self.count.set(self.count.get() + 1);
@@ -344,29 +327,16 @@ impl Running {
         self.count.set(self.count.get() - 1);
     }
 
-    /// Work begins: a turn does, or its poll returned.
+    /// A new stretch of work begins.
     #[inline]
-    pub(crate) fn begin(&self, now: Instant) {
-        self.any.set(false);
-        self.begin_stretch(now);
-    }
-
-    /// A new stretch of the same work begins.
-    fn begin_stretch(&self, now: Instant) {
+    pub(crate) fn begin(&self) {
         self.count.set(0);
-        self.since.set(now);
     }
 
-    /// Whether the stretch is to end here, for no more names are remembered.
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.count.get() >= RUN
-    }
-
-    /// Whether a continuation ran since the work began.
+    /// Whether a continuation ran in this stretch.
     #[inline]
     pub(crate) fn any(&self) -> bool {
-        self.count.get() > 0 || self.any.get()
+        self.count.get() > 0
     }
 
     /// Nothing runs.
@@ -405,8 +375,8 @@ impl Running {
     /// The different names of this stretch, the latest first.
     fn names(&self) -> RecentNames {
         let mut names = RecentNames::default();
-        for back in 0..self.count.get().min(RUN) {
-            names.add(self.recent[(self.at.get() + RUN - back) % RUN].get());
+        for back in 0..self.count.get().min(NAMES) {
+            names.add(self.recent[(self.at.get() + NAMES - back) % NAMES].get());
         }
         names
     }

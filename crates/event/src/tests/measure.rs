@@ -117,55 +117,6 @@ fn the_longest_continuation_is_known_by_name() {
 }
 
 #[test]
-fn whoever_is_long_is_among_the_names_however_many_ran_and_whatever_called_him() {
-    struct Long(&'static str);
-    impl Continuation for Long {
-        fn handle_event(&mut self, _event: Event, thread: &Thread) {
-            burn(thread, Duration::from_millis(4));
-        }
-        fn name(&self) -> &'static str {
-            self.0
-        }
-    }
-    let thread = thread();
-    let others = || {
-        for name in ["a", "b", "c", "d", "e", "f", "g", "h", "i"].into_iter().cycle().take(1_000) {
-            thread.spawn(name, async {});
-        }
-    };
-    // The machine may take the core from somebody else for longer: then once more.
-    let found = |name, most, run: &dyn Fn()| {
-        let once = |_| {
-            drop(thread.stats().take_longest_continuation());
-            run();
-            let longest = thread.stats().take_longest_continuation();
-            longest.names.contains(&name) && longest.names.len() <= most && longest.took >= Duration::from_millis(4)
-        };
-        assert!((0..20).any(once), "{name}");
-    };
-    found("one of many", 10, &|| {
-        others();
-        let me = thread.clone();
-        thread.spawn("one of many", async move { burn(&me, Duration::from_millis(4)) });
-        others();
-        thread.turn(false).unwrap();
-    });
-    // From now on they are timed one by one.
-    found("of another thread", 1, &|| {
-        thread.handle().schedule_imm(Long("of another thread")).unwrap().detach();
-        others();
-        thread.turn(false).unwrap();
-    });
-    found("a timer's", 1, &|| {
-        thread.schedule_in(Rc::new(RefCell::new(Long("a timer's"))), Duration::ZERO).detach();
-        thread.spawn("beside it", async {});
-        while thread.timers_pending() > 0 {
-            thread.turn(false).unwrap();
-        }
-    });
-}
-
-#[test]
 fn a_million_pending_timers_do_not_slow_the_loop() {
     let clock = base::ManualClock::default();
     let thread = thread_at(&clock);

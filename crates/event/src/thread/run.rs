@@ -45,19 +45,19 @@ impl Thread {
         let core = &self.0;
         core.now.set(started);
         core.running.turn(started);
-        core.running.begin(started);
+        core.running.begin();
         self.take_messages();
         self.fire_timers();
         self.run_local();
         let slept = self.poll(may_sleep, started)?;
         core.now.set(slept);
-        core.running.begin(slept);
+        core.running.begin();
         self.run_local();
         self.run_tails();
         self.flush();
         core.running.leave();
         let ended = core.clock.now();
-        core.stats.stretch(ended, &core.running);
+        core.stats.stretch(ended - slept, &core.running);
         core.stats.turn_ended(ended - slept);
         Ok(ended)
     }
@@ -207,10 +207,21 @@ impl Thread {
         core.stats.queue_seen(queued);
         for _ in 0..queued {
             let Some(next) = core.local.borrow_mut().pop_front() else { return };
-            match next {
-                Local::Task(id) => core.run_task(id),
-                Local::Action(key) => self.deliver_action(key),
+            if core.stats.watches() {
+                let began = core.clock.now();
+                self.run_one(next);
+                core.stats.watched(core.running.name(), core.clock.now() - began);
+            } else {
+                self.run_one(next);
             }
+        }
+    }
+
+    #[inline]
+    fn run_one(&self, next: Local) {
+        match next {
+            Local::Task(id) => self.0.run_task(id),
+            Local::Action(key) => self.deliver_action(key),
         }
     }
 
@@ -225,7 +236,6 @@ impl Thread {
         let mut before = started;
         let timeout = if sleep {
             before = core.clock.now();
-            core.stats.stretch(before, &core.running);
             core.running.leave();
             core.running.poll(before);
             let next = core.wheel.borrow().next_expiry();
@@ -237,17 +247,14 @@ impl Thread {
         if sleep && !gather.is_zero() {
             core.driver.gather(timeout.map_or(gather, |most| gather.min(Duration::from_nanos(most))));
         }
-        let mut woke = (!sleep).then_some(started);
+        let mut stale = sleep;
         let result = core.driver.wait(timeout, |token, ready| {
             if token == WAKE_TOKEN {
                 return;
             }
             // What handlers are told now happens now, not when the loop fell asleep.
-            if woke.is_none() {
-                let now = core.clock.now();
-                woke = Some(now);
-                core.now.set(now);
-                core.running.begin(now);
+            if std::mem::take(&mut stale) {
+                core.now.set(core.clock.now());
             }
             // A token is the source's place in the table; one that was closed in this very poll is gone from there.
             let source = usize::try_from(token).ok().and_then(|token| core.sources.borrow().get(token).cloned());
@@ -263,14 +270,9 @@ impl Thread {
         let events = result?;
         let after = core.clock.now();
         // A poll that did not sleep counts as work, together with what ran before it.
-        let (worked, slept) = match woke {
-            Some(woke) if sleep => ((before - started) + (after - woke), woke - before),
-            Some(_) => (after - started, Duration::ZERO),
-            None => (before - started, after - before),
-        };
-        if woke.is_some() {
-            core.stats.stretch(after, &core.running);
-        }
+        let (worked, slept) =
+            if sleep { (before - started, after - before) } else { (after - started, Duration::ZERO) };
+        core.stats.stretch(worked, &core.running);
         core.stats.polled(worked, slept, events);
         Ok(after)
     }
