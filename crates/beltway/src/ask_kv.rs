@@ -11,20 +11,16 @@ use crate::kv;
 
 pub(crate) fn dispatch(command: CtlKvCommand) -> u8 {
     match command {
-        CtlKvCommand::Pools(asked) => {
-            shown(&asked, |report| to_value(&report.pools), |report| ctl::pools_table(report))
-        }
+        CtlKvCommand::Pools(asked) => shown(&asked, |report| to_value(&report.pools), ctl::pools_table),
         CtlKvCommand::Servers(asked) => shown(
             &asked,
             |report| {
                 let servers = report.pools.iter().map(|pool| Ok((pool.name.clone(), to_value(&pool.servers)?)));
                 servers.collect::<serde_json::Result<serde_json::Map<_, _>>>().map(Into::into)
             },
-            |report| ctl::servers_table(report),
+            ctl::servers_table,
         ),
-        CtlKvCommand::Top(asked) => {
-            shown(&asked, |report| to_value(&report.commands), |report| ctl::commands_table(report))
-        }
+        CtlKvCommand::Top(asked) => shown(&asked, |report| to_value(&report.commands), ctl::commands_table),
         CtlKvCommand::Where { pool, keys, asked } => with(&asked, |directory| {
             let (config, report) = (committed(directory)?, report(directory)?);
             let told = report.pools.iter().find(|told| told.name == pool);
