@@ -93,13 +93,13 @@ const FIGURES: &[Figure] = &[
     Figure {
         name: "across: the same, action kept and asked, batches of 64",
         unit: "ns",
-        reach: Reach::Both(120.0, "tokio: mpsc send + receive, batches of 64", 0.7),
+        reach: Reach::Shown,
         measure: cross::schedule_and_keep,
     },
     Figure {
         name: "across: schedule_imm on a group + deliver, batches of 64",
         unit: "ns",
-        reach: Reach::AtMost(120.0),
+        reach: Reach::Shown,
         measure: cross::schedule_on_group,
     },
     Figure {
