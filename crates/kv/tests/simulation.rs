@@ -42,12 +42,15 @@ thread_local! {
     static LEDGER: RefCell<Option<Rc<Ledger>>> = const { RefCell::new(None) };
 }
 
+/// What one server has.
+type Store = HashMap<Vec<u8>, Vec<u8>>;
+
 /// What the servers have and what was seen.
 struct Ledger {
     calm: bool,
     /// Bytes come one by one: not many of them.
     single: bool,
-    stores: RefCell<HashMap<u16, HashMap<Vec<u8>, Vec<u8>>>>,
+    stores: RefCell<HashMap<u16, Store>>,
     wrong: RefCell<Vec<String>>,
     good: Cell<u64>,
     errors: Cell<u64>,
@@ -137,7 +140,7 @@ async fn serve(thread: Thread, tcp: Tcp, port: u16, ledger: Rc<Ledger>) {
 fn answer(words: &[&[u8]], port: u16, ledger: &Ledger) -> Vec<u8> {
     let mut stores = ledger.stores.borrow_mut();
     let store = stores.entry(port).or_default();
-    let value = |store: &HashMap<Vec<u8>, Vec<u8>>, key: &[u8]| match store.get(key) {
+    let value = |store: &Store, key: &[u8]| match store.get(key) {
         Some(value) => bulk(value),
         None => b"$-1\r\n".to_vec(),
     };
