@@ -1,16 +1,28 @@
 //! A panic in one transaction closes that one connection; all it held is given back, and the thread serves the next.
+//!
+//! Nothing in a transaction panics on purpose. Local ones do where their service does, proxied ones where something calls
+//! back from within them: the store that is asked to purge ([`TouchyStore`]), or whoever waits for what they hold and is
+//! woken by them ([`Tripwire`]).
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use base::{ByteCount, Instant};
+use cache::{
+    Choose, Description, Entrance, FollowerHead, Gate, Hit, Key, Lane, LookUp, Next, Numbers, Purge, RamOptions,
+    RamStore, RampOptions, Role, Seen, Store,
+};
 use event::{Listener, Shares, Thread, ThreadOptions};
 use http::local::{Piece, Pieces, Request, Response, Service, Whole};
-use http::{Http, Plan, Worker, WorkerParts};
+use http::{CacheParts, Http, Plan, Worker, WorkerParts};
 use net::{Names, NamesOptions, Pool, PoolOptions};
 use stats::Cells;
 
@@ -43,6 +55,61 @@ impl Service for Touchy {
     }
 }
 
+/// A store that panics when it is asked to purge, once each time it is told to.
+#[derive(Debug)]
+struct TouchyStore {
+    ram: RamStore,
+    panics: AtomicBool,
+}
+
+impl Store for TouchyStore {
+    fn look_up<'a>(&'a self, key: Key, choose: &'a dyn Choose) -> LookUp<'a> {
+        self.ram.look_up(key, choose)
+    }
+
+    fn enter(&self, entry: Entrance) -> Role {
+        self.ram.enter(entry)
+    }
+
+    fn refresh(&self, hit: &Hit, metadata: Arc<[u8]>) -> bool {
+        self.ram.refresh(hit, metadata)
+    }
+
+    fn mark_stale(&self, hit: &Hit) -> bool {
+        self.ram.mark_stale(hit)
+    }
+
+    fn purge(&self, key: Key, how: Purge) -> bool {
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "on purpose, in a purge");
+        self.ram.purge(key, how)
+    }
+
+    fn purge_tag(&self, tag: &[u8], how: Purge) -> u64 {
+        self.ram.purge_tag(tag, how)
+    }
+
+    fn clear(&self) {
+        self.ram.clear();
+    }
+
+    fn describe(&self, key: Key, now: Instant) -> Option<Description> {
+        self.ram.describe(key, now)
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.ram.numbers()
+    }
+}
+
+/// Wakes nobody: whoever wakes it panics.
+struct Tripwire;
+
+impl Wake for Tripwire {
+    fn wake(self: Arc<Self>) {
+        panic!("on purpose, in what wakes another");
+    }
+}
+
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
@@ -54,8 +121,9 @@ struct Server {
     address: SocketAddr,
 }
 
-fn server() -> Server {
-    let config = config::parse("test.yaml", "http: {listen: [\"127.0.0.1:8080\"]}").unwrap();
+/// A server whose requests `service` answers, or else what the configuration says.
+fn server(http: &str, service: Option<Arc<dyn Service>>, cache: Option<CacheParts>) -> Server {
+    let config = config::parse("test.yaml", &format!("http: {{listen: [\"127.0.0.1:8080\"]{http}}}")).unwrap();
     let thread = Thread::new(ThreadOptions { name: "[test]".into(), index: 0, seed: 1 }).unwrap();
     let cells = Cells::detached();
     let worker = Worker::new(WorkerParts {
@@ -67,21 +135,133 @@ fn server() -> Server {
         ),
         names: Names::new(NamesOptions { ttl: PATIENCE, negative_ttl: PATIENCE, timeout: PATIENCE, stale: PATIENCE }),
         cells,
-        cache: None,
+        cache,
         log: None,
     });
     WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
     let fd = sys::socket::listen(([127, 0, 0, 1], 0).into(), 16).unwrap();
     let address = sys::socket::local_address(&fd).unwrap().unwrap();
     let shares = Shares::new(1, 100);
-    let service: Arc<dyn Service> = Arc::new(Touchy);
     let listener = Listener::new(fd, Arc::clone(&shares), Arc::default(), move |_, tcp| {
         let worker = WORKER.with(|slot| slot.borrow().clone()).unwrap();
-        worker.serve_locally(tcp, Arc::clone(&service));
+        match &service {
+            Some(service) => worker.serve_locally(tcp, Arc::clone(service)),
+            None => worker.serve(tcp),
+        }
     })
     .unwrap();
     listener.accept_on(&thread).unwrap();
     Server { thread, shares, cells, address }
+}
+
+/// A server that passes everything to the origin at `origin`.
+fn proxy(origin: &TcpListener, store: Arc<dyn Store>, gate: Gate) -> Server {
+    origin.set_nonblocking(true).unwrap();
+    let address = origin.local_addr().unwrap();
+    let remap = format!(", remap: [{{from: \"/\", to: \"http://{address}/\"}}]");
+    server(&remap, None, Some(CacheParts { store, gate }))
+}
+
+impl Server {
+    /// Turns the loop until `over`.
+    fn turn_until(&self, what: &str, mut over: impl FnMut() -> bool) {
+        let until = self.thread.precise_now() + PATIENCE;
+        while !over() {
+            assert!(self.thread.precise_now() < until, "late: {what}");
+            self.thread.turn(false).unwrap();
+        }
+    }
+
+    fn connect(&self) -> Peer<'_> {
+        Peer::new(self, TcpStream::connect(self.address).unwrap())
+    }
+
+    /// The origin's side of the next connection to it.
+    fn accept(&self, origin: &TcpListener) -> Peer<'_> {
+        let mut accepted = None;
+        self.turn_until("a connection to the origin", || {
+            accepted = origin.accept().ok();
+            accepted.is_some()
+        });
+        Peer::new(self, accepted.unwrap().0)
+    }
+
+    /// Kept origin connections.
+    fn idle(&self) -> u64 {
+        WORKER.with(|slot| slot.borrow().clone()).unwrap().tick();
+        self.cells.value(Http::ORIGIN_IDLE)
+    }
+
+    /// Clients and transactions under way, as they are counted.
+    fn gauges(&self) -> (u64, u64) {
+        (self.cells.value(Http::CLIENT_OPEN), self.cells.value(Http::ACTIVE))
+    }
+
+    /// Origin connections opened, and uses of kept ones.
+    fn origin_uses(&self) -> (u64, u64) {
+        (self.cells.value(Http::ORIGIN_CONNECTS), self.cells.value(Http::ORIGIN_REUSES))
+    }
+}
+
+/// The other end of one of the server's connections: a client, or an origin.
+struct Peer<'a> {
+    server: &'a Server,
+    stream: TcpStream,
+}
+
+impl<'a> Peer<'a> {
+    fn new(server: &'a Server, stream: TcpStream) -> Self {
+        stream.set_nonblocking(true).unwrap();
+        Self { server, stream }
+    }
+
+    fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn get(&mut self, path: &str) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n"));
+    }
+
+    /// What comes, up to where it ends with `end`, or else up to the connection's end; and whether that was met.
+    fn read(&mut self, end: Option<&str>) -> (String, bool) {
+        let (mut text, mut buffer, mut is_closed) = (Vec::new(), [0; 4_096], false);
+        let (server, stream) = (self.server, &mut self.stream);
+        server.turn_until(end.unwrap_or("the end of a connection"), || {
+            match stream.read(&mut buffer) {
+                Ok(n) if n > 0 => text.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => is_closed = true,
+            }
+            is_closed || end.is_some_and(|end| text.ends_with(end.as_bytes()))
+        });
+        (String::from_utf8(text).unwrap(), is_closed)
+    }
+
+    fn read_to(&mut self, end: &str) -> String {
+        let (text, is_closed) = self.read(Some(end));
+        assert!(!is_closed, "it ends before {end:?}: {text}");
+        text
+    }
+
+    /// What still comes before the connection ends.
+    fn read_to_close(&mut self) -> String {
+        self.read(None).0
+    }
+}
+
+/// Has the server fetch `/warm`, so that it keeps the connection. The origin's side of that.
+fn warm<'a>(server: &'a Server, origin: &TcpListener) -> Peer<'a> {
+    let mut client = server.connect();
+    client.get("/warm");
+    let mut kept = server.accept(origin);
+    kept.read_to("\r\n\r\n");
+    kept.send("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 2\r\n\r\nok");
+    client.read_to("\r\n\r\nok");
+    drop(client);
+    server.turn_until("the client's place", || server.shares.open() == 0);
+    assert_eq!((server.idle(), server.origin_uses()), (1, (1, 0)), "it is kept");
+    kept
 }
 
 /// Turns the loop until the client has read `end`, or the connection has ended; says what was read.
@@ -107,7 +287,7 @@ fn exchange(server: &Server, client: &mut TcpStream, path: &str, end: &[u8]) -> 
 
 #[test]
 fn a_panic_in_a_transaction_closes_its_connection_gives_everything_back_and_serves_the_next() {
-    let server = server();
+    let server = server("", Some(Arc::new(Touchy)), None);
     let before = buf::pool_use().used;
     for (round, path) in ["/head", "/content", "/head"].into_iter().enumerate() {
         let mut client = TcpStream::connect(server.address).unwrap();
@@ -128,4 +308,150 @@ fn a_panic_in_a_transaction_closes_its_connection_gives_everything_back_and_serv
     }
     let mut client = TcpStream::connect(server.address).unwrap();
     assert!(exchange(&server, &mut client, "/", b"ok").ends_with(b"ok"));
+}
+
+#[test]
+fn a_panic_while_a_kept_origin_connection_is_held_closes_it_and_the_next_goes_by_another() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ram = RamStore::new(RamOptions::new(ByteCount(8 << 20), 1));
+    let store = Arc::new(TouchyStore { ram, panics: AtomicBool::new(false) });
+    let before = buf::pool_use().used;
+    let server = proxy(&origin, Arc::<TouchyStore>::clone(&store), Gate::new(RampOptions::default()));
+    let mut kept = warm(&server, &origin);
+    let question = "POST /one HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody";
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+
+    // What an unsafe request has changed is purged when its answer comes.
+    store.panics.store(true, Ordering::Relaxed);
+    let mut client = server.connect();
+    client.send(question);
+    kept.read_to("\r\n\r\nbody");
+    kept.send(answer);
+    assert_eq!(client.read_to_close(), "");
+    assert_eq!(kept.read_to_close(), "", "the origin sees it");
+    assert_eq!(server.thread.stats().panics().0, 1);
+    drop(client);
+    server.turn_until("the client's place", || server.shares.open() == 0);
+    assert_eq!(server.origin_uses(), (1, 1), "it was the kept one");
+    assert_eq!((server.idle(), server.gauges()), (0, (0, 0)));
+    assert_eq!((buf::pool_use().used, server.thread.tasks_live()), (before, 0));
+
+    let mut client = server.connect();
+    client.send(question);
+    let mut another = server.accept(&origin);
+    another.read_to("\r\n\r\nbody");
+    another.send(answer);
+    assert!(client.read_to("\r\n\r\ndone").starts_with("HTTP/1.1 200"));
+    server.turn_until("the connection's return", || server.idle() == 1);
+    assert_eq!(server.origin_uses(), (2, 1));
+    assert_eq!(server.thread.stats().panics().0, 1);
+}
+
+const SHARED: &str = "http://here/shared";
+const SHARED_HEAD: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n";
+
+/// Fetches of `/shared` under way: each with the number of those who read along.
+fn fetches(server: &Server, store: &RamStore) -> Vec<usize> {
+    let known = store.describe(Key::of(SHARED.as_bytes()), server.thread.now());
+    known.map_or(Vec::new(), |known| known.fetches.iter().map(|fetch| fetch.followers).collect())
+}
+
+#[test]
+fn after_a_panic_of_who_fetches_for_others_the_next_of_them_fetches() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = RamStore::new(RamOptions::new(ByteCount(8 << 20), 1));
+    let gate = Gate::new(RampOptions { first: 1, ..RampOptions::default() });
+    let before = buf::pool_use().used;
+    let server = proxy(&origin, Arc::new(store.clone()), gate.clone());
+    let mut kept = warm(&server, &origin);
+
+    let (mut first, mut second) = (server.connect(), server.connect());
+    first.get("/shared");
+    assert!(kept.read_to("\r\n\r\n").starts_with("GET /shared "));
+    second.get("/shared");
+    server.turn_until("a follower", || fetches(&server, &store) == [1]);
+    {
+        // No other fetch may begin; the first one's answer lets in one, and that wakes it.
+        let _other = gate.try_pass().unwrap();
+        let mut turn = pin!(gate.pass(&server.thread, server.thread.now() + PATIENCE));
+        let tripwire = Waker::from(Arc::new(Tripwire));
+        assert!(turn.as_mut().poll(&mut Context::from_waker(&tripwire)).is_pending());
+        kept.send(&format!("{SHARED_HEAD}0123456789"));
+        assert_eq!(first.read_to_close(), "");
+        assert_eq!(kept.read_to_close(), "", "the origin sees it");
+        assert_eq!(server.thread.stats().panics().0, 1);
+        let Poll::Ready(Ok(_permit)) = turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            panic!("the panic was not where it should be");
+        };
+    }
+    drop(first);
+    let mut another = server.accept(&origin);
+    assert!(another.read_to("\r\n\r\n").starts_with("GET /shared "));
+    assert_eq!(fetches(&server, &store), [0], "it follows nobody");
+    assert_eq!((server.idle(), server.origin_uses(), server.gauges()), (0, (2, 1), (1, 1)));
+    another.send(&format!("{SHARED_HEAD}0123456789"));
+    assert!(second.read_to("0123456789").starts_with("HTTP/1.1 200"));
+
+    // Stored, too: the next needs no origin.
+    let mut third = server.connect();
+    third.get("/shared");
+    assert!(third.read_to("0123456789").starts_with("HTTP/1.1 200"));
+    drop((second, third));
+    server.turn_until("the clients' places", || server.shares.open() == 0);
+    assert_eq!((server.idle(), server.origin_uses(), server.gauges()), (1, (2, 1), (0, 0)));
+    assert_eq!((fetches(&server, &store), gate.numbers().running), (Vec::new(), 0));
+    drop(another);
+    server.turn_until("the origin's going", || server.idle() == 0);
+    assert_eq!((buf::pool_use().used, server.thread.tasks_live()), (before, 0));
+    assert_eq!(server.thread.stats().panics().0, 1);
+}
+
+#[test]
+fn a_panic_of_who_fetches_for_others_within_the_content_cuts_them_and_nothing_is_stored() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = RamStore::new(RamOptions::new(ByteCount(8 << 20), 1));
+    let gate = Gate::new(RampOptions::default());
+    let before = buf::pool_use().used;
+    let server = proxy(&origin, Arc::new(store.clone()), gate.clone());
+    let mut kept = warm(&server, &origin);
+
+    let (mut first, mut second) = (server.connect(), server.connect());
+    first.get("/shared");
+    assert!(kept.read_to("\r\n\r\n").starts_with("GET /shared "));
+    second.get("/shared");
+    server.turn_until("a follower", || fetches(&server, &store) == [1]);
+    {
+        // Behind the second client, so that it is told before us.
+        let (key, now) = (Key::of(SHARED.as_bytes()), server.thread.now());
+        let role = store.enter(Entrance { key, lane: Lane::PRIMARY, seen: Seen::NOTHING, now });
+        let Role::Follow(mut follower) = role else { panic!("{role:?}") };
+        kept.send(&format!("{SHARED_HEAD}01234"));
+        first.read_to("\r\n\r\n01234");
+        second.read_to("\r\n\r\n01234");
+        let mut calm = Context::from_waker(Waker::noop());
+        assert!(matches!(follower.poll_head(&mut calm), Poll::Ready(FollowerHead::Response { .. })));
+        assert!(matches!(follower.poll_next(&mut calm), Poll::Ready(Next::Fragment(_))));
+        let tripwire = Waker::from(Arc::new(Tripwire));
+        assert!(follower.poll_next(&mut Context::from_waker(&tripwire)).is_pending());
+        kept.send("567");
+        // What was taken before it broke off may come; the end does not.
+        for client in [&mut first, &mut second] {
+            let rest = client.read_to_close();
+            assert!("567".starts_with(&rest), "{rest}");
+        }
+        assert_eq!(kept.read_to_close(), "", "the origin sees it");
+        assert_eq!(server.thread.stats().panics().0, 1);
+    }
+    drop((first, second));
+    server.turn_until("the clients' places", || server.shares.open() == 0);
+    assert_eq!((server.idle(), server.origin_uses(), server.gauges()), (0, (1, 1), (0, 0)));
+    assert_eq!((fetches(&server, &store), gate.numbers().running), (Vec::new(), 0));
+    assert_eq!((buf::pool_use().used, server.thread.tasks_live()), (before, 0));
+
+    let mut third = server.connect();
+    third.get("/shared");
+    let mut another = server.accept(&origin);
+    another.read_to("\r\n\r\n");
+    another.send(&format!("{SHARED_HEAD}0123456789"));
+    assert!(third.read_to("0123456789").starts_with("HTTP/1.1 200"), "nothing was stored, and it fetches");
 }
