@@ -350,6 +350,11 @@ fn a_panic_while_a_kept_origin_connection_is_held_closes_it_and_the_next_goes_by
 const SHARED: &str = "http://here/shared";
 const SHARED_HEAD: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n";
 
+/// Who waits does not take a silent writer for dead while a test lasts: what it gets, the writer's end gave it.
+fn store() -> RamStore {
+    RamStore::new(RamOptions { stall: 10 * PATIENCE, ..RamOptions::new(ByteCount(8 << 20), 1) })
+}
+
 /// Fetches of `/shared` under way: each with the number of those who read along.
 fn fetches(server: &Server, store: &RamStore) -> Vec<usize> {
     let known = store.describe(Key::of(SHARED.as_bytes()), server.thread.now());
@@ -359,7 +364,7 @@ fn fetches(server: &Server, store: &RamStore) -> Vec<usize> {
 #[test]
 fn after_a_panic_of_who_fetches_for_others_the_next_of_them_fetches() {
     let origin = TcpListener::bind("127.0.0.1:0").unwrap();
-    let store = RamStore::new(RamOptions::new(ByteCount(8 << 20), 1));
+    let store = store();
     let gate = Gate::new(RampOptions { first: 1, ..RampOptions::default() });
     let before = buf::pool_use().used;
     let server = proxy(&origin, Arc::new(store.clone()), gate.clone());
@@ -409,7 +414,7 @@ fn after_a_panic_of_who_fetches_for_others_the_next_of_them_fetches() {
 #[test]
 fn a_panic_of_who_fetches_for_others_within_the_content_cuts_them_and_nothing_is_stored() {
     let origin = TcpListener::bind("127.0.0.1:0").unwrap();
-    let store = RamStore::new(RamOptions::new(ByteCount(8 << 20), 1));
+    let store = store();
     let gate = Gate::new(RampOptions::default());
     let before = buf::pool_use().used;
     let server = proxy(&origin, Arc::new(store.clone()), gate.clone());
