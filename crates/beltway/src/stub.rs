@@ -211,10 +211,10 @@ impl Stub {
                     return self.stop();
                 }
             }
-            self.bring_back(now, &reaped);
+            let cop = self.bring_back(now, &reaped);
             self.turn_errand(now);
             self.service.turn(now);
-            if let Some(code) = self.await_ready(now, report) {
+            if let Some(code) = self.await_ready(now, cop, report) {
                 return code;
             }
             if now >= housekeeping_at {
@@ -237,7 +237,7 @@ impl Stub {
     }
 
     /// Starts cop when nobody else can.
-    fn bring_back(&mut self, now: Instant, reaped: &Reaped) {
+    fn bring_back(&mut self, now: Instant, reaped: &Reaped) -> Sight {
         let cop = self.cop.look(now, reaped);
         let manager = self.manager.look(now, reaped);
         for (pid, exit) in reaped {
@@ -246,7 +246,7 @@ impl Stub {
         // A cop that could not start a tree has told why: it is not tried again.
         let failed = self.first.is_some() && matches!(self.cop.last_exit(), Some(Exit::Code(_)));
         if failed || cop != Sight::Gone || manager == Sight::Lives {
-            return;
+            return cop;
         }
         let mut arguments = vec![OsString::from("--in-tree")];
         if self.first.is_some() {
@@ -262,6 +262,7 @@ impl Stub {
                 self.cop.not_started(now);
             }
         }
+        cop
     }
 
     /// Starts cop, with the listeners that the service manager passed.
@@ -279,7 +280,7 @@ impl Stub {
     }
 
     /// Until the first server is ready. An exit code: it will never be.
-    fn await_ready(&mut self, now: Instant, report: &mut Report) -> Option<u8> {
+    fn await_ready(&mut self, now: Instant, cop: Sight, report: &mut Report) -> Option<u8> {
         let link = self.first.as_mut()?;
         link.turn(now);
         if link.pong().is_some_and(|pong| pong.generation != 0) {
@@ -289,6 +290,10 @@ impl Stub {
             self.service.keep_listeners(&self.family.directory);
             self.passed.clear(); // whoever was adopted has its own
             self.show();
+            return None;
+        }
+        // One that we started may find another, whom a dying manager had started just before: then that one it is.
+        if cop == Sight::Lives {
             return None;
         }
         let code = match self.cop.last_exit()? {

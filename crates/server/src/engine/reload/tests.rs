@@ -47,9 +47,9 @@ const CANDIDATES: [&str; 23] = [
     "x_forwarded_for",
 ];
 
-/// What others than the engine take over: manager (its token), the main thread (how long it drains), and all of them (their
+/// What others than the engine take over: manager (its token, whether another stands by), the main thread (how long it drains), and all of them (their
 /// logs). Tests with real processes see to these.
-const NOT_THE_ENGINES: [&str; 2] = ["admin.token_file", "server.drain_timeout"];
+const NOT_THE_ENGINES: [&str; 3] = ["admin.token_file", "server.drain_timeout", "server.standby"];
 
 #[test]
 fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
