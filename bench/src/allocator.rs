@@ -1,5 +1,5 @@
 //! How often a process asks its allocator for memory, seen from outside: probes at the entries of the allocator within
-//! the real program, counted by [`perf`].
+//! the real program, counted by perf.
 //!
 //! The probes lie on the copy of the program in the lab's directory and concern nobody else. Setting them needs the same
 //! rights as tracing.

@@ -271,14 +271,14 @@ pub(crate) enum CacheCommand {
     Status(Asked),
     /// Shows what is stored for a URL, and whether it would be served
     Lookup {
-        /// As clients write it: http://www.example.com/page
+        /// As clients write it: `http://www.example.com/page`
         url: String,
         #[command(flatten)]
         asked: Asked,
     },
     /// Removes what is stored for a URL
     Purge {
-        /// As clients write it: http://www.example.com/page
+        /// As clients write it: `http://www.example.com/page`
         #[arg(required_unless_present = "all", conflicts_with = "all")]
         url: Option<String>,
         /// Removes everything

@@ -57,6 +57,10 @@ fn when_all_are_dead_and_the_port_is_taken_they_try_until_it_is_free() {
     let tree = Tree::run("port");
     let stub = Pidfd::open(tree.stub.as_ref().unwrap().id()).unwrap();
     stub.signal(Signal::STOP).unwrap();
+    // Stopped first: or one of them brings back another that has just died.
+    for role in [Role::Cop, Role::Manager] {
+        Pidfd::open(tree.pid(role)).unwrap().signal(Signal::STOP).unwrap();
+    }
     for role in [Role::Cop, Role::Manager, Role::Server] {
         let _ = tree.kill(role);
     }

@@ -49,7 +49,7 @@ const CANDIDATES: [&str; 23] = [
 
 /// What others than the engine take over: manager (its token, whether another stands by), the main thread (how long it drains), and all of them (their
 /// logs). Tests with real processes see to these.
-const NOT_THE_ENGINES: [&str; 3] = ["admin.token_file", "server.drain_timeout", "server.standby"];
+const NOT_THE_ENGINES: [&str; 4] = ["admin.token_file", "server.drain_delay", "server.drain_timeout", "server.standby"];
 
 #[test]
 fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
