@@ -97,11 +97,12 @@ impl Tree {
         RuntimeDir::new(self.home.join("run"))
     }
 
-    /// Starts `beltway run` and waits until it serves.
+    /// Starts `beltway run` and waits until it serves, and says so: until then a death is one of the start.
     pub(crate) fn run(name: &str) -> Self {
         let mut tree = Self::new(name);
         tree.start_stub();
         tree.await_serving();
+        eventually("the top process says so", || tree.log().contains(" serves (").then_some(()));
         tree
     }
 
