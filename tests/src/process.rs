@@ -143,6 +143,15 @@ pub fn lives(pid: u32) -> bool {
     status_line(pid, "State").is_some_and(|state| !state.starts_with(['Z', 'X']))
 }
 
+/// Whether every thread of a process is stopped by a signal.
+#[must_use]
+pub fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let mut states = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    // The name stands in parentheses, and may have some of its own.
+    states.all(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
+}
+
 /// Processes whose arguments hold `text`, by pid.
 #[must_use]
 pub fn with_argument(text: &str) -> Vec<u32> {

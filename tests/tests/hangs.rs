@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use rustix::process::Signal;
-use walks::process::send;
+use walks::process::{is_stopped, send};
 use walks::{Kind, Nginx, Peer, Tree, eventually, now, pause};
 
 /// The hang timeout of these trees is two seconds; a busy machine may take five times what is promised.
@@ -221,6 +221,8 @@ fn who_waits_while_nobody_accepts_is_shown_and_served_afterwards() {
     assert!(before["waiting_max"].as_u64().unwrap() > 0 && before["waiting"] == 0, "{before}");
     let server = tree.pid("server");
     assert!(send(server, Signal::STOP));
+    // The signal is sent before every thread has heard it, and one that has not would accept.
+    eventually("every thread stopped", || is_stopped(server).then_some(()));
     let mut waiting: Vec<_> = (0..5).map(|_| Peer::connect(tree.address())).collect();
     let seen = eventually("five who wait", || queue().filter(|queue| queue["waiting"].as_u64() >= Some(5)));
     println!("{seen}");
