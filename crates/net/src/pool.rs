@@ -6,7 +6,6 @@
 //! before it connects anew.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use base::Instant;
 use event::{Cont, Continuation, Detached, Event, Tcp, Thread};
+use rustc_hash::FxHashMap;
 
 /// A thread keeps this many idle connections to one server, and twice those in use, before it donates one.
 const KEPT_ALWAYS: usize = 8;
@@ -40,7 +40,7 @@ struct Donated {
 /// The stack that all threads share. The lock is held for a push or a pop only; sockets are closed outside it.
 #[derive(Default)]
 pub struct SharedPool {
-    stacks: Mutex<(HashMap<SocketAddr, Vec<Donated>>, usize)>,
+    stacks: Mutex<(FxHashMap<SocketAddr, Vec<Donated>>, usize)>,
 }
 
 impl std::fmt::Debug for SharedPool {
@@ -186,7 +186,7 @@ struct Server {
 
 struct Inside {
     options: PoolOptions,
-    servers: HashMap<SocketAddr, Server>,
+    servers: FxHashMap<SocketAddr, Server>,
     idle: usize,
     next_id: u64,
 }
@@ -217,7 +217,7 @@ impl Pool {
     /// An empty pool that donates to and takes from `shared`.
     #[must_use]
     pub fn new(options: PoolOptions, shared: Arc<SharedPool>) -> Self {
-        let inside = Inside { options, servers: HashMap::new(), idle: 0, next_id: 0 };
+        let inside = Inside { options, servers: FxHashMap::default(), idle: 0, next_id: 0 };
         Self { inside: Rc::new(RefCell::new(inside)), shared }
     }
 
