@@ -1,4 +1,5 @@
-//! twemproxy's distributions: from key to server over those that are live, bit for bit as `nutcracker` does it.
+//! From key to server over those that are live: twemproxy's distributions, bit for bit as `nutcracker` does it, and two
+//! that it has not.
 //!
 //! A [`Continuum`] is built for one set of live servers and never changed; when a server is ejected or restored, build
 //! another (about 10 µs a server for ketama) and swap it in. Looking up neither allocates nor locks.
@@ -8,11 +9,15 @@
 //! floats; weights count even with names; an empty key, and every key of a pool of one server, hashes to 0.
 
 mod ketama;
+mod slots;
 
-use crate::hash::{Hash, UnknownName};
+use crate::cluster::CLUSTER_SLOTS;
+use crate::hash::{Hash, UnknownName, crc16_xmodem};
+use crate::rendezvous::Rendezvous;
 use crate::tag::HashTag;
 use base::Rng;
 use ketama::Ketama;
+use slots::Slots;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -33,11 +38,22 @@ pub enum Distribution {
     Modula,
     /// Any live server, anew for every key and every request; weights do not count. For read-only replicas.
     Random,
+    /// The highest bid on XXH3 ([`Rendezvous`]): when one of n servers goes, its own keys move and no other.
+    Rendezvous,
+    /// Redis Cluster's slot of the key ([`cluster_slot`](crate::cluster_slot)), and contiguous ranges of slots by
+    /// weight, in the order of the servers. When a server goes, its own slots move and no other.
+    Slots,
 }
 
 impl Distribution {
-    /// Every distribution, in twemproxy's order.
-    pub const ALL: [Self; 3] = [Self::Ketama, Self::Modula, Self::Random];
+    /// Every distribution: twemproxy's in its order, then those it has not.
+    pub const ALL: [Self; 5] = [Self::Ketama, Self::Modula, Self::Random, Self::Rendezvous, Self::Slots];
+
+    /// Whether the pool's [`Hash`](enum@Hash) has a part in it.
+    #[must_use]
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::Ketama | Self::Modula)
+    }
 
     /// The name in a configuration.
     #[must_use]
@@ -46,6 +62,8 @@ impl Distribution {
             Self::Ketama => "ketama",
             Self::Modula => "modula",
             Self::Random => "random",
+            Self::Rendezvous => "rendezvous",
+            Self::Slots => "slots",
         }
     }
 }
@@ -67,11 +85,11 @@ impl FromStr for Distribution {
 /// The settings of a pool that decide where a key goes. The default is twemproxy's: `fnv1a_64`, `ketama`, no tag.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Rules {
-    /// Turns the key into 32 bits.
+    /// Turns the key into 32 bits, where the distribution does not hash by itself.
     pub hash: Hash,
     /// Turns the 32 bits into a server.
     pub distribution: Distribution,
-    /// The part of the key to be hashed, if not all of it.
+    /// The part of the key to be hashed, if not all of it. None is [`HashTag::BRACES`] to slots, as in every cluster.
     pub tag: Option<HashTag>,
 }
 
@@ -85,7 +103,7 @@ pub struct Server<'a> {
 }
 
 /// The name of a server that was given none: `host:port`, or just `host` at memcached's port 11211, as libmemcached
-/// has it. For a unix socket the name is its path.
+/// has it. For a unix socket it is the path and a colon.
 #[must_use]
 pub fn default_name(host: &str, port: u16) -> Cow<'_, str> {
     const PORT_WITHOUT_SUFFIX: u16 = 11_211;
@@ -99,6 +117,8 @@ pub enum ContinuumError {
     TooManyServers(usize),
     /// The server of this index has weight 0. To take a server out, leave it out of the live ones.
     NoWeight(usize),
+    /// The server of this index is too light beside the others to get a single slot.
+    NoSlot(usize),
 }
 
 impl fmt::Display for ContinuumError {
@@ -106,6 +126,12 @@ impl fmt::Display for ContinuumError {
         match self {
             Self::TooManyServers(count) => write!(f, "{count} servers in one pool, {SERVERS_MAX} are allowed"),
             Self::NoWeight(index) => write!(f, "server {index} has weight 0, the least is 1"),
+            Self::NoSlot(index) => {
+                write!(
+                    f,
+                    "server {index} gets none of the {CLUSTER_SLOTS} slots: its share of the weights is too small"
+                )
+            }
         }
     }
 }
@@ -119,6 +145,8 @@ impl std::error::Error for ContinuumError {}
 /// | ketama | 160 points of 6 bytes a server, and an index of 4 to 8 bytes a point | the hash, then 4 ns and one or two cache lines, whatever the size |
 /// | modula | 10 bytes a server | the hash, a division, a binary search over the servers |
 /// | random | 2 bytes a server | one number |
+/// | rendezvous | 18 bytes a server | XXH3, then 2 ns a server, 10 with unequal weights |
+/// | slots | 32 KiB | CRC-16, a byte at a time, then one access |
 #[derive(Clone, Debug)]
 pub struct Continuum {
     rules: Rules,
@@ -139,16 +167,21 @@ enum Ring {
     Random {
         owners: Vec<u16>,
     },
+    Rendezvous {
+        bids: Rendezvous,
+        owners: Vec<u16>,
+    },
+    Slots(Slots),
 }
 
 impl Continuum {
     /// The ring over those of `servers` that are `live`, which is asked with their index once each.
     ///
-    /// Indices in and out are those of `servers` as given; its order has no influence on where keys go. With nobody
-    /// live there is a ring too, and [`pick`](Self::pick) finds nobody on it.
+    /// Indices in and out are those of `servers` as given; its order has no influence on where keys go, but for slots.
+    /// With nobody live there is a ring too, and [`pick`](Self::pick) finds nobody on it.
     ///
     /// # Errors
-    /// When a weight is 0 or there are more than [`SERVERS_MAX`] servers.
+    /// When a weight is 0, there are more than [`SERVERS_MAX`] servers, or one would get no slot.
     pub fn build(servers: &[Server<'_>], rules: Rules, live: impl Fn(usize) -> bool) -> Result<Self, ContinuumError> {
         if let Some(index) = servers.iter().position(|server| server.weight == 0) {
             return Err(ContinuumError::NoWeight(index));
@@ -174,6 +207,14 @@ impl Continuum {
                 Ring::Modula { ends: ends.collect(), owners: owners() }
             }
             Distribution::Random => Ring::Random { owners: owners() },
+            Distribution::Rendezvous => {
+                let bids = Rendezvous::build(order.iter().map(|(_, server)| (server.name, server.weight)));
+                Ring::Rendezvous { bids, owners: owners() }
+            }
+            Distribution::Slots => {
+                let live: Vec<u16> = owners();
+                Ring::Slots(Slots::deal(servers, &live)?)
+            }
         };
         Ok(Self { rules, alone: servers.len() == 1, ring })
     }
@@ -188,6 +229,8 @@ impl Continuum {
             Ring::Ketama(ring) => ring.owner(ring.position(self.hash(key))),
             Ring::Modula { ends, owners } => owners[modula(ends, self.hash(key)).1],
             Ring::Random { owners } => owners[random(owners, chance)],
+            Ring::Rendezvous { bids, owners } => owners[self.highest(bids, key)],
+            Ring::Slots(slots) => slots.owner(self.slot(key)),
         };
         Some(usize::from(owner))
     }
@@ -195,7 +238,11 @@ impl Continuum {
     /// As [`pick`](Self::pick), with the reason: for people who ask where a key is and why.
     #[must_use]
     pub fn explain(&self, key: &[u8], chance: &mut Rng) -> Placement {
-        let hash = self.hash(key);
+        let hash = match &self.ring {
+            Ring::Slots(_) => u32::from(crc16_xmodem(&key[self.hashed(key)])),
+            _ if self.rules.distribution.hashes() => self.hash(key),
+            _ => 0,
+        };
         let (way, owner) = match &self.ring {
             Ring::Nobody => (Way::NobodyLive, None),
             Ring::Ketama(ring) => {
@@ -210,6 +257,15 @@ impl Continuum {
                 (Way::Modula { remainder, total_weight }, Some(owners[at]))
             }
             Ring::Random { owners } => (Way::Random { live: owners.len() }, Some(owners[random(owners, chance)])),
+            Ring::Rendezvous { bids, owners } => {
+                (Way::Rendezvous { live: owners.len() }, Some(owners[self.highest(bids, key)]))
+            }
+            Ring::Slots(slots) => {
+                let slot = self.slot(key);
+                let (home, range) = slots.home(slot);
+                let owner = slots.owner(slot);
+                (Way::Slots { slot, range, lent: home != usize::from(owner) }, Some(owner))
+            }
         };
         Placement { server: owner.map(usize::from), hashed: self.hashed(key), hash, alone: self.alone, way }
     }
@@ -228,6 +284,8 @@ impl Continuum {
             }),
             Ring::Random { owners } if owners.iter().any(is_it) => ratio(1, owners.len() as u64),
             Ring::Random { .. } => 0.0,
+            Ring::Rendezvous { bids, owners } => owners.iter().position(is_it).map_or(0.0, |at| bids.share(at)),
+            Ring::Slots(slots) => ratio(slots.count(server), u64::from(CLUSTER_SLOTS)),
         }
     }
 
@@ -238,7 +296,21 @@ impl Continuum {
     }
 
     fn hashed(&self, key: &[u8]) -> Range<usize> {
-        self.rules.tag.map_or(0..key.len(), |tag| tag.span(key))
+        let tag = match self.rules.distribution {
+            Distribution::Slots => self.rules.tag.or(Some(HashTag::BRACES)),
+            _ => self.rules.tag,
+        };
+        tag.map_or(0..key.len(), |tag| tag.span(key))
+    }
+
+    /// Redis Cluster's slot, within the pool's own tag where it has one.
+    fn slot(&self, key: &[u8]) -> u16 {
+        crc16_xmodem(&key[self.hashed(key)]) % CLUSTER_SLOTS
+    }
+
+    /// The place among the live of the highest bidder. There is one: all have weight.
+    fn highest(&self, bids: &Rendezvous, key: &[u8]) -> usize {
+        if self.alone { 0 } else { bids.pick(&key[self.hashed(key)]).unwrap_or(0) }
     }
 
     fn hash(&self, key: &[u8]) -> u32 {
@@ -268,7 +340,7 @@ pub struct Placement {
     pub server: Option<usize>,
     /// The bytes of the key that were hashed: all, or those within the hash tag.
     pub hashed: Range<usize>,
-    /// Their hash; 0 for an empty key and in a pool of one server.
+    /// Their hash; 0 for an empty key, in a pool of one server, and where the distribution has no use for it.
     pub hash: u32,
     /// Whether the pool has one server only, so that the key does not matter.
     pub alone: bool,
@@ -302,6 +374,20 @@ pub enum Way {
         /// How many it may go to.
         live: usize,
     },
+    /// The highest bid for the key.
+    Rendezvous {
+        /// Of how many.
+        live: usize,
+    },
+    /// The slot of the key.
+    Slots {
+        /// The hash by [`CLUSTER_SLOTS`](crate::CLUSTER_SLOTS).
+        slot: u16,
+        /// The slots that are one server's own, among which this one is.
+        range: Range<u16>,
+        /// Whether that server is not live, and another has the slot meanwhile.
+        lent: bool,
+    },
     /// Every server is ejected, or there is none.
     NobodyLive,
 }
@@ -312,7 +398,10 @@ impl fmt::Display for Placement {
             Way::NobodyLive => return f.write_str("no server is live"),
             _ if self.alone => return f.write_str("the pool's only server, whatever the key"),
             Way::Random { live } => return write!(f, "by chance one of {live} live servers, anew for each request"),
-            Way::Ketama { .. } | Way::Modula { .. } => {}
+            Way::Rendezvous { live } => {
+                return write!(f, "the highest of {live} bids for bytes {}..{}", self.hashed.start, self.hashed.end);
+            }
+            Way::Ketama { .. } | Way::Modula { .. } | Way::Slots { .. } => {}
         }
         write!(f, "bytes {}..{} hash to {:#010x}, ", self.hashed.start, self.hashed.end, self.hash)?;
         match &self.way {
@@ -323,7 +412,12 @@ impl fmt::Display for Placement {
                 write!(f, "above the last of {points} points, so around to the first, {point:#010x}")
             }
             Way::Modula { remainder, total_weight } => write!(f, "by {total_weight} leaves {remainder}"),
-            Way::Random { .. } | Way::NobodyLive => Ok(()),
+            Way::Slots { slot, range, lent } => {
+                let of = format_args!("slot {slot} of {} to {}", range.start, range.end - 1).to_string();
+                let whose = if *lent { "whose own server is not live" } else { "its own" };
+                write!(f, "{of}, {whose}")
+            }
+            Way::Random { .. } | Way::Rendezvous { .. } | Way::NobodyLive => Ok(()),
         }
     }
 }

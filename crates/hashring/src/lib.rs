@@ -3,12 +3,14 @@
 //! Two families live here. The first is twemproxy's, bit for bit, with every oddity that data out in the field depends
 //! on: twelve hashes ([`Hash`](enum@Hash)), three distributions ([`Distribution`]), hash tags ([`HashTag`]) and the ring they make
 //! ([`Continuum`]). The second is for what has no history to keep: [`Rendezvous`], which moves the fewest keys and has
-//! an order of preference for every key, and [`cluster_slot`], Redis Cluster's.
+//! an order of preference for every key, and [`cluster_slot`], Redis Cluster's. Both are distributions of a pool too.
 //!
 //! ```text
-//! key ── hash tag ── hash: u32 ──┬── ketama: first point ≥ hash on the ring, wrapping ──┐
-//!                                ├── modula: hash % total weight of the live servers ───┼── index of the server
-//!                                └── random: any live server, hash unused ──────────────┘
+//! key ── hash tag ─┬─ hash: u32 ─┬─ ketama: first point ≥ hash on the ring, wrapping ─┐
+//!                  │             └─ modula: hash % total weight of the live servers ──┤
+//!                  ├─ slots: CRC-16 % 16384, a range of them by weight ───────────────┼── index of the server
+//!                  ├─ rendezvous: the highest of all live servers' bids on XXH3 ──────┤
+//!                  └─ random: any live server ────────────────────────────────────────┘
 //! ```
 //!
 //! Nothing here knows an address, a connection or a clock: servers are names and weights, and who is live is told by

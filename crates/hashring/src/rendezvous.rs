@@ -70,6 +70,13 @@ impl Rendezvous {
         });
     }
 
+    /// The part of all keys that the server of this index gets, from 0 to 1.
+    #[must_use]
+    pub fn share(&self, server: usize) -> f64 {
+        let total: f64 = self.bidders.iter().map(|bidder| bidder.weight).sum();
+        self.bidders.get(server).filter(|_| total > 0.0).map_or(0.0, |bidder| bidder.weight / total)
+    }
+
     fn bid(&self, bidder: &Bidder, key: u64) -> Bid {
         let draw = mix(key ^ bidder.seed);
         if self.equal_weights { (0.0, draw) } else { (-bidder.weight / unit(draw).ln(), draw) }

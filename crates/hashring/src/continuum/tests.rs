@@ -34,7 +34,7 @@ fn the_order_in_the_file_does_not_matter() {
     let mut back = FOUR;
     back.reverse();
     let mut chance = Rng::new(1);
-    for way in [Distribution::Ketama, Distribution::Modula] {
+    for way in [Distribution::Ketama, Distribution::Modula, Distribution::Rendezvous] {
         let (one, other) =
             (Continuum::build(&FOUR, rules(way), |_| true), Continuum::build(&back, rules(way), |_| true));
         let (one, other) = (one.unwrap(), other.unwrap());
@@ -57,6 +57,42 @@ fn an_ejected_server_gets_nothing_and_under_ketama_few_other_keys_move() {
     }
     // The others' numbers of points change with the total weight, so a few move although their server stayed.
     assert!(moved < 1_000, "{moved} of 10,000 keys moved without need");
+}
+
+#[test]
+fn under_rendezvous_and_slots_only_the_keys_of_a_lost_server_move() {
+    let mut chance = Rng::new(1);
+    for way in [Distribution::Rendezvous, Distribution::Slots] {
+        let all = Continuum::build(&FOUR, rules(way), |_| true).unwrap();
+        for lost in 0..4 {
+            let without = Continuum::build(&FOUR, rules(way), |index| index != lost).unwrap();
+            let mut heirs = [0_u32; 4];
+            for key in keys() {
+                let before = all.pick(&key, &mut chance).unwrap();
+                let after = without.pick(&key, &mut chance).unwrap();
+                if before == lost { heirs[after] += 1 } else { assert_eq!(before, after, "{way}") }
+            }
+            assert!(heirs[lost] == 0 && heirs.iter().filter(|count| **count > 0).count() == 3, "{way}: {heirs:?}");
+        }
+    }
+}
+
+#[test]
+fn slots_are_those_of_a_cluster_whatever_the_pools_hash() {
+    let mut chance = Rng::new(1);
+    for hash in Hash::ALL {
+        let rules = Rules { hash, distribution: Distribution::Slots, tag: None };
+        let ring = Continuum::build(&FOUR, rules, |_| true).unwrap();
+        for key in ["", "123456789", "foo{hash_tag}", "{user1000}.following", "foo{}{bar}", "foo{{bar}}zap"] {
+            let Way::Slots { slot, range, lent } = ring.explain(key.as_bytes(), &mut chance).way else { panic!() };
+            assert_eq!(slot, crate::cluster_slot(key.as_bytes()));
+            assert!(range.contains(&slot) && !lent);
+        }
+    }
+    let dollars = Rules { tag: Some(HashTag::new(b'$', b'$')), ..rules(Distribution::Slots) };
+    let ring = Continuum::build(&FOUR, dollars, |_| true).unwrap();
+    let Way::Slots { slot, .. } = ring.explain(b"a$foo$b", &mut chance).way else { panic!() };
+    assert_eq!(slot, 12_182, "the slot of foo");
 }
 
 #[test]
@@ -102,7 +138,7 @@ fn both_sides_of_the_limits_are_told_apart() {
 fn huge_weights_cost_no_memory_and_count_rightly() {
     let heavy = [Server { name: "a", weight: u32::MAX }, Server { name: "b", weight: u32::MAX }];
     let mut chance = Rng::new(1);
-    for way in [Distribution::Ketama, Distribution::Modula] {
+    for way in [Distribution::Ketama, Distribution::Modula, Distribution::Rendezvous, Distribution::Slots] {
         let ring = Continuum::build(&heavy, rules(way), |_| true).unwrap();
         assert!((ring.share(0) - 0.5).abs() < 0.1);
         assert!(ring.pick(b"key", &mut chance).is_some());
@@ -136,14 +172,17 @@ fn placements_are_explained_in_a_sentence() {
     let ketama = said(&FOUR, Rules::default(), b"key");
     assert!(ketama.starts_with("bytes 0..3 hash to 0x") && ketama.ends_with("of 628"), "{ketama}");
     assert!(said(&FOUR, rules(Distribution::Random), b"key").contains("one of 4 live"));
+    assert_eq!(said(&FOUR, rules(Distribution::Rendezvous), b"key"), "the highest of 4 bids for bytes 0..3");
+    let slots = said(&FOUR, rules(Distribution::Slots), b"a{foo}b");
+    assert_eq!(slots, "bytes 2..5 hash to 0x0000af96, slot 12182 of 9362 to 16383, its own");
     assert!(said(&FOUR[..1], Rules::default(), b"key").contains("only server"));
     assert_eq!(said(&[], Rules::default(), b"key"), "no server is live");
 }
 
 #[test]
 fn explaining_and_picking_agree() {
-    for way in [Distribution::Ketama, Distribution::Modula] {
-        let ring = Continuum::build(&FOUR, rules(way), |_| true).unwrap();
+    for way in Distribution::ALL.into_iter().filter(|way| *way != Distribution::Random) {
+        let ring = Continuum::build(&FOUR, rules(way), |index| index != 3).unwrap();
         let mut chance = Rng::new(1);
         for key in keys().take(500) {
             assert_eq!(ring.explain(&key, &mut chance).server, ring.pick(&key, &mut chance));
