@@ -13,6 +13,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroI32;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -27,10 +28,18 @@ use crate::thread::{FLUSH_AFTER_CLOSE_MAX, Source, Thread, TimerTarget};
 use crate::timer::TimerKey;
 
 mod outgo;
+mod peer;
 mod release;
+
+pub use release::Detached;
+
+use peer::Peer;
 
 /// Gathered sends one connection may make at the end of one turn; the rest goes out in the next.
 const SENDS_PER_TURN_MAX: usize = 4;
+
+/// It failed by our own doing.
+const OURS: NonZeroI32 = NonZeroI32::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -46,30 +55,36 @@ enum Phase {
 pub(crate) struct Stream {
     thread: Thread,
     socket: Socket,
-    token: usize,
+    token: u32,
     ready: Cell<Ready>,
     phase: Cell<Phase>,
     dirty: Cell<bool>,
     /// Told of writability: from the first send that the kernel did not take whole.
     watches_writes: Cell<bool>,
-    error: Cell<Option<i32>>,
+    /// Why it failed, as the kernel numbers it, or [`OURS`].
+    error: Cell<Option<NonZeroI32>>,
     reader: Cell<Option<Waker>>,
     writer: Cell<Option<Waker>>,
     /// The writer is woken when no more than this is queued.
-    wanted_room: Cell<usize>,
+    wanted_room: Cell<u32>,
     handler: Cell<Option<Cont>>,
-    out: RefCell<Chain>,
+    /// What is queued. An emptied chain is the thread's, so that an idle connection has none.
+    out: RefCell<Option<Box<Chain>>>,
     read_deadline: Cell<Instant>,
     write_deadline: Cell<Instant>,
     /// The wheel's entry, at or before both deadlines: moving one back costs nothing until the entry fires.
     timer: Cell<TimerKey>,
     /// When that entry fires; [`Instant::FAR_FUTURE`] when there is none.
     armed: Cell<Instant>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     share: Option<Share>,
     received: Cell<u64>,
     sent: Cell<u64>,
 }
+
+// There may be a hundred thousand of them, idle: with its counts it fits into the allocator's 192 bytes.
+#[cfg(not(any(test, feature = "sim")))]
+const _: () = assert!(size_of::<Stream>() <= 192 - 2 * size_of::<usize>());
 
 const READABLE: Ready = Ready::READ.with(Ready::READ_CLOSED).with(Ready::HANG_UP).with(Ready::ERROR);
 const WRITABLE: Ready = Ready::WRITE.with(Ready::HANG_UP).with(Ready::ERROR);
@@ -82,7 +97,7 @@ impl Stream {
     pub(crate) fn became_ready(&self, ready: Ready, thread: &Thread) {
         self.ready.set(self.ready.get().with(ready));
         if ready.has(WRITABLE) {
-            if !self.out.borrow().is_empty() {
+            if self.queued() > 0 {
                 self.mark_dirty();
             } else if let Some(waker) = self.writer.take() {
                 waker.wake();
@@ -99,12 +114,23 @@ impl Stream {
         }
     }
 
+    /// Bytes that wait for the kernel.
+    #[inline]
+    fn queued(&self) -> usize {
+        self.out.borrow().as_ref().map_or(0, |chain| chain.len())
+    }
+
+    /// Its place in the thread's table.
+    fn slot(&self) -> usize {
+        self.token as usize
+    }
+
     fn mark_dirty(&self) {
         if self.dirty.replace(true) {
             return;
         }
         let core = self.thread.core();
-        let me = match core.sources.borrow().get(self.token) {
+        let me = match core.sources.borrow().get(self.slot()) {
             Some(Source::Stream(me)) if std::ptr::eq(Rc::as_ptr(me), self) => Rc::clone(me),
             _ => return,
         };
@@ -117,41 +143,46 @@ impl Stream {
         if self.phase.get() == Phase::Closed {
             return;
         }
-        let mut out = self.out.borrow_mut();
-        let mut sends = 0;
-        while !out.is_empty() && self.ready.get().has(Ready::WRITE) && self.error.get().is_none() {
-            if sends == SENDS_PER_TURN_MAX {
-                drop(out);
-                self.mark_dirty();
-                return;
-            }
-            sends += 1;
-            match outgo::send_some(&self.socket, &out) {
-                Ok(n) => {
-                    self.sent.set(self.sent.get() + n as u64);
-                    out.consume(n);
+        let mut queue = self.out.borrow_mut();
+        let mut left = 0;
+        if let Some(out) = queue.as_deref_mut() {
+            let mut sends = 0;
+            while !out.is_empty() && self.ready.get().has(Ready::WRITE) && self.error.get().is_none() {
+                if sends == SENDS_PER_TURN_MAX {
+                    drop(queue);
+                    self.mark_dirty();
+                    return;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.ready.set(self.ready.get().without(Ready::WRITE));
-                    if !self.watches_writes.replace(true)
-                        && let Err(error) = thread.core().driver.watch_writes(&self.socket, self.token as u64)
-                    {
-                        self.fail(&error);
+                sends += 1;
+                match outgo::send_some(&self.socket, out) {
+                    Ok(n) => {
+                        self.sent.set(self.sent.get() + n as u64);
+                        out.consume(n);
                     }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.ready.set(self.ready.get().without(Ready::WRITE));
+                        if !self.watches_writes.replace(true)
+                            && let Err(error) = thread.core().driver.watch_writes(&self.socket, self.token.into())
+                        {
+                            self.fail(&error);
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => self.fail(&error),
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => self.fail(&error),
             }
+            if self.error.get().is_some() {
+                out.clear();
+            }
+            left = out.len();
         }
-        if self.error.get().is_some() {
-            out.clear();
+        if left == 0
+            && let Some(emptied) = queue.take()
+        {
+            thread.core().give_chain(emptied);
         }
-        let left = out.len();
-        if left == 0 {
-            thread.core().give_chain(std::mem::take(&mut *out));
-        }
-        drop(out);
-        if left <= self.wanted_room.get()
+        drop(queue);
+        if left <= self.wanted_room.get() as usize
             && let Some(waker) = self.writer.take()
         {
             waker.wake();
@@ -170,7 +201,7 @@ impl Stream {
     }
 
     fn fail(&self, error: &io::Error) {
-        self.error.set(Some(error.raw_os_error().unwrap_or(0)));
+        self.error.set(Some(error.raw_os_error().and_then(NonZeroI32::new).unwrap_or(OURS)));
         if let Some(waker) = self.reader.take() {
             waker.wake();
         }
@@ -187,8 +218,8 @@ impl Stream {
 
     fn failure(&self) -> Option<io::Error> {
         self.error.get().map(|errno| match errno {
-            0 => io::Error::from(io::ErrorKind::ConnectionAborted),
-            errno => io::Error::from_raw_os_error(errno),
+            OURS => io::Error::from(io::ErrorKind::ConnectionAborted),
+            errno => io::Error::from_raw_os_error(errno.get()),
         })
     }
 
@@ -205,7 +236,7 @@ impl Stream {
             return;
         }
         if self.phase.get() == Phase::Closing {
-            self.error.set(Some(0));
+            self.error.set(Some(OURS));
             self.cut_short();
             self.close();
             return;
@@ -263,7 +294,7 @@ impl Stream {
         self.disarm();
         self.handler.take();
         // The table's hold goes; the descriptor closes with the last one, at the latest when the turn's lists are done.
-        let source = core.sources.borrow_mut().try_remove(self.token);
+        let source = core.sources.borrow_mut().try_remove(self.slot());
         drop(source);
     }
 
@@ -278,7 +309,7 @@ impl Stream {
     /// What is still queued will not be sent: makes the close an abort, so that the peer does not take what it has for
     /// whole.
     fn cut_short(&self) {
-        if !self.out.borrow().is_empty() {
+        if self.queued() > 0 {
             // Fails only when the connection is gone, and then the peer has its error already.
             let _ = self.socket.abort_on_close();
         }
@@ -295,27 +326,6 @@ impl Stream {
 /// A connection, owned. See the module for the order of calls.
 pub struct Tcp(Rc<Stream>);
 
-/// A connection between two threads: registered nowhere, nothing queued, nobody waiting. Send.
-#[derive(Debug)]
-pub struct Detached {
-    pub(crate) socket: Socket,
-    pub(crate) peer: Option<SocketAddr>,
-}
-
-impl Detached {
-    /// Whether it is still open and silent, as an idle connection should be. One system call.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.socket.is_quiet()
-    }
-
-    /// A connected socket from elsewhere: accepted, or handed over by another process.
-    #[must_use]
-    pub fn from_fd(fd: std::os::fd::OwnedFd, peer: Option<SocketAddr>) -> Self {
-        Self { socket: Socket::Kernel(fd), peer }
-    }
-}
-
 impl Tcp {
     pub(crate) fn register(
         thread: &Thread,
@@ -327,8 +337,8 @@ impl Tcp {
         let core = thread.core();
         let mut sources = core.sources.borrow_mut();
         let entry = sources.vacant_entry();
-        let token = entry.key();
-        core.driver.register(&socket, token as u64, connecting)?;
+        let token = u32::try_from(entry.key()).map_err(io::Error::other)?;
+        core.driver.register(&socket, token.into(), connecting)?;
         let stream = Rc::new(Stream {
             thread: thread.clone(),
             socket,
@@ -342,12 +352,12 @@ impl Tcp {
             writer: Cell::new(None),
             wanted_room: Cell::new(0),
             handler: Cell::new(None),
-            out: RefCell::new(Chain::new()),
+            out: RefCell::new(None),
             read_deadline: Cell::new(Instant::FAR_FUTURE),
             write_deadline: Cell::new(Instant::FAR_FUTURE),
             timer: Cell::new(TimerKey::NONE),
             armed: Cell::new(Instant::FAR_FUTURE),
-            peer,
+            peer: peer.into(),
             share,
             received: Cell::new(0),
             sent: Cell::new(0),
@@ -380,34 +390,6 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// Takes over a connection that another thread, or another process, let go.
-    ///
-    /// # Errors
-    /// When it cannot be registered: no memory, or too many watches.
-    pub fn attach(thread: &Thread, detached: Detached) -> io::Result<Self> {
-        let tcp = Self::register(thread, detached.socket, detached.peer, None, false)?;
-        // What arrived before the registration is reported by it; nothing to read is not known, so try.
-        tcp.0.ready.set(tcp.0.ready.get().with(Ready::READ));
-        Ok(tcp)
-    }
-
-    /// Lets go of the connection, so that another thread may take it. `None`, and it closes, when something is still
-    /// queued or it has failed.
-    #[must_use]
-    pub fn detach(self) -> Option<Detached> {
-        let stream = &self.0;
-        let whole = stream.phase.get() == Phase::Open
-            && stream.error.get().is_none()
-            && stream.out.borrow().is_empty()
-            && stream.share.is_none()
-            && stream.thread.core().driver.unregister(&stream.socket).is_ok();
-        if !whole {
-            return None;
-        }
-        let socket = stream.socket.duplicate().ok()?;
-        Some(Detached { socket, peer: stream.peer })
-    }
-
     /// Its thread.
     #[must_use]
     pub fn thread(&self) -> &Thread {
@@ -417,7 +399,7 @@ impl Tcp {
     /// The other end; `None` when it has no IP address.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.0.peer
+        self.0.peer.address()
     }
 
     /// This end. One system call.
@@ -546,13 +528,7 @@ impl Tcp {
         if stream.error.get().is_some() || stream.phase.get() != Phase::Open {
             return;
         }
-        let mut out = stream.out.borrow_mut();
-        if out.is_empty() {
-            // An emptied chain's memory is the thread's, so that an idle connection has none.
-            *out = stream.thread.core().take_chain();
-        }
-        out.push(chunk);
-        drop(out);
+        stream.out.borrow_mut().get_or_insert_with(|| stream.thread.core().take_chain()).push(chunk);
         if stream.ready.get().has(Ready::WRITE) {
             stream.mark_dirty();
         }
@@ -561,7 +537,7 @@ impl Tcp {
     /// Bytes queued and not yet taken by the kernel.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.0.out.borrow().len()
+        self.0.queued()
     }
 
     /// Ready when at most `limit` bytes are queued.
@@ -573,13 +549,13 @@ impl Tcp {
         if let Some(error) = stream.failure() {
             return Poll::Ready(Err(error));
         }
-        if stream.out.borrow().len() <= limit {
+        if stream.queued() <= limit {
             return Poll::Ready(Ok(()));
         }
         if stream.write_expired() {
             return Poll::Ready(Err(timed_out()));
         }
-        stream.wanted_room.set(limit);
+        stream.wanted_room.set(u32::try_from(limit).unwrap_or(u32::MAX));
         stream.writer.set(Some(context.waker().clone()));
         Poll::Pending
     }
@@ -602,7 +578,7 @@ impl Tcp {
 
     /// Drops what is queued and makes the close an abort, so that the peer cannot take what it has for whole.
     pub fn abort(&self) {
-        self.0.out.borrow_mut().clear();
+        *self.0.out.borrow_mut() = None;
         // Fails only when the connection is gone, and then the peer has its error already.
         let _ = self.0.socket.abort_on_close();
     }
@@ -641,7 +617,7 @@ impl Drop for Tcp {
         stream.reader.take();
         stream.writer.take();
         let handler = stream.handler.take();
-        let unsent = !stream.out.borrow().is_empty() && stream.error.get().is_none();
+        let unsent = stream.queued() > 0 && stream.error.get().is_none();
         if unsent && stream.phase.get() != Phase::Closed {
             stream.phase.set(Phase::Closing);
             let latest = stream.thread.now() + FLUSH_AFTER_CLOSE_MAX;
@@ -657,6 +633,6 @@ impl Drop for Tcp {
 
 impl fmt::Debug for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tcp").field("peer", &self.0.peer).field("queued", &self.queued()).finish_non_exhaustive()
+        f.debug_struct("Tcp").field("peer", &self.peer()).field("queued", &self.queued()).finish_non_exhaustive()
     }
 }

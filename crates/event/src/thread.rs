@@ -122,7 +122,8 @@ pub(crate) struct Core {
     pub(crate) driver: Driver,
     pub(crate) sources: RefCell<Slab<Source>>,
     pub(crate) dirty: RefCell<Vec<Rc<Stream>>>,
-    pub(crate) chains: RefCell<Vec<Chain>>,
+    #[expect(clippy::vec_box, reason = "they move between this list and connections by their address")]
+    pub(crate) chains: RefCell<Vec<Box<Chain>>>,
     /// How often the allocator is still to be asked to give memory back.
     collect: Cell<u8>,
     external: Arc<External>,
@@ -532,12 +533,12 @@ impl Core {
     }
 
     /// An empty chain, with memory if a used one is at hand.
-    pub(crate) fn take_chain(&self) -> Chain {
+    pub(crate) fn take_chain(&self) -> Box<Chain> {
         self.chains.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes an emptied chain back.
-    pub(crate) fn give_chain(&self, chain: Chain) {
+    pub(crate) fn give_chain(&self, chain: Box<Chain>) {
         let mut chains = self.chains.borrow_mut();
         if chains.len() < CHAINS_MAX {
             chains.push(chain);
