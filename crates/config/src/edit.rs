@@ -1,7 +1,8 @@
 //! One key of a file: what is written there, and the same file with another value in its place.
 //!
 //! Comments and everything else stay as they are. A change is a piece of text put into another, so [`set`] reads the
-//! outcome and refuses what differs in anything but the key that was meant: whoever calls it needs not trust it.
+//! outcome and refuses what differs in anything but the key that was meant: whoever calls it needs not trust it. How a
+//! key is taken out again is told in `unset`.
 
 use std::fmt;
 use std::rc::Rc;
@@ -14,6 +15,10 @@ use crate::nearest::nearest;
 use crate::table::{Applied, Key, TABLE, find};
 use crate::tree::{self, Content, Node};
 use crate::{KV_AVAILABLE, parse};
+
+pub use self::unset::unset;
+
+mod unset;
 
 /// What is shown instead of a password.
 const HIDDEN: &str = "(hidden)";
@@ -34,7 +39,7 @@ pub struct Setting {
     pub applied: Applied,
 }
 
-/// Why a key cannot be set.
+/// Why a key cannot be set or unset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EditError {
     /// There is no such key.
@@ -58,10 +63,10 @@ impl fmt::Display for EditError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { key, hint } => write!(f, "there is no key {}{hint}", quoted(key)),
-            Self::Section(key) => write!(f, "`{key}` has keys below it: set one of these"),
+            Self::Section(key) => write!(f, "`{key}` has keys below it: name one of these"),
             Self::Value(why) => write!(f, "the value {why}"),
             Self::Tangled(key) => {
-                write!(f, "`{key}` cannot be set by itself as the file is written: edit the file, then reload")
+                write!(f, "`{key}` cannot be changed by itself as the file is written: edit the file, then reload")
             }
             Self::Wrong(wrong) => wrong.fmt(f),
         }
@@ -121,13 +126,7 @@ impl Config {
 /// # Errors
 /// There is no such key; the value is wrong; the file is written in a way that more than the key would change.
 pub fn set(file_name: &str, text: &str, key: &str, value: &str) -> Result<Config, EditError> {
-    let row = find(&general(key)).ok_or_else(|| unknown(key))?;
-    if let Kind::Section { off: false } | Kind::Map { .. } = row.kind {
-        return Err(EditError::Section(row.path));
-    }
-    if key.contains("[]") {
-        return Err(EditError::Tangled(key.to_owned()));
-    }
+    let row = key_row(key)?;
     let value = value.trim();
     if value.is_empty() {
         return Err(EditError::Value("is empty"));
@@ -145,17 +144,29 @@ pub fn set(file_name: &str, text: &str, key: &str, value: &str) -> Result<Config
     let (from, to, piece) = edit(text, root.as_deref(), key, value).ok_or_else(tangled)?;
     let edited = format!("{}{piece}{}", text.get(..from).unwrap_or(""), text.get(to..).unwrap_or(""));
     let after = parse(file_name, &edited).map_err(EditError::Wrong)?;
+    // What is written now is what was meant: no comment, no second value that hides.
+    let is_written = after.setting(key).is_some_and(|setting| setting.is_written);
+    if is_written && compare(&before, &after, row) { Ok(after) } else { Err(tangled()) }
+}
+
+/// The row of a key that can be set and unset.
+fn key_row(key: &str) -> Result<&'static Key, EditError> {
+    let row = find(&general(key)).ok_or_else(|| unknown(key))?;
+    if let Kind::Section { off: false } | Kind::Map { .. } = row.kind {
+        return Err(EditError::Section(row.path));
+    }
+    if key.contains("[]") { Err(EditError::Tangled(key.to_owned())) } else { Ok(row) }
+}
+
+/// Whether nothing differs but `row`, what is below it, and what it is part of.
+fn compare(before: &Config, after: &Config, row: &Key) -> bool {
     // A section that was off gets all its keys with the first of them, the others by default.
     let off = |above: &&Key| matches!(above.kind, Kind::Section { off: true }) && is_below(row.path, above.path);
     let section = TABLE.iter().find(off);
     let written = |path: &str| after.setting(path).is_some_and(|setting| setting.is_written);
     let came = |path: &str| section.is_some_and(|section| is_below(path, section.path)) && !written(path);
     let meant = |path: &str| path == row.path || is_below(path, row.path) || is_below(row.path, path) || came(path);
-    if !before.changed(&after).all(|(path, _)| meant(path)) {
-        return Err(tangled());
-    }
-    // What is written now is what was meant: no comment, no second value that hides.
-    if written(key) { Ok(after) } else { Err(tangled()) }
+    before.changed(after).all(|(path, _)| meant(path))
 }
 
 /// From, to, and what is written between.

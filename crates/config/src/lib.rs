@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use choice::{Balance, EjectPolicy, Forwarded, HostHeader, Io, KvDistribution, KvHash, Level, LogFormat};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity, Spanned};
-pub use edit::{EditError, Setting, set};
+pub use edit::{EditError, Setting, set, unset};
 pub use explain::{explain, nearest_key, reference_markdown, reference_markdown_as_if};
 pub use kind::Kind;
 pub use model::{
