@@ -28,12 +28,10 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             ConfigCommand::Get { all: true, asked, .. } => every_key(&asked),
             ConfigCommand::Get { asked, .. } => in_force(&asked),
             ConfigCommand::Set { key, value, restart, judge, asked } => {
-                let step = match (judge, restart) {
-                    (true, _) => Step::Judge,
-                    (false, true) => Step::Restart,
-                    (false, false) => Step::Reload,
-                };
-                change(&asked, Proposal::Set { key, value }, step)
+                change(&asked, Proposal::Set { key, value }, step(judge, restart))
+            }
+            ConfigCommand::Unset { key, restart, judge, asked } => {
+                change(&asked, Proposal::Unset { key }, step(judge, restart))
             }
             ConfigCommand::Diff { number, asked } => {
                 change(&asked, number.map_or(Proposal::File, Proposal::Past), Step::Judge)
@@ -41,7 +39,7 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             ConfigCommand::Reload(asked) => change(&asked, Proposal::File, Step::Reload),
             ConfigCommand::History(asked) => past(&asked),
             ConfigCommand::Rollback { number, restart, asked } => {
-                change(&asked, Proposal::Past(number), if restart { Step::Restart } else { Step::Reload })
+                change(&asked, Proposal::Past(number), step(false, restart))
             }
         },
         CtlCommand::Server { command } => match command {
@@ -74,6 +72,14 @@ pub(crate) fn ctl(command: CtlCommand) -> u8 {
             let memory = ctl::memory(directory, exact)?;
             Ok(printed(&asked, to_value(&memory), || ctl::memory_table(&memory)))
         }),
+    }
+}
+
+const fn step(judge: bool, restart: bool) -> Step {
+    match (judge, restart) {
+        (true, _) => Step::Judge,
+        (false, true) => Step::Restart,
+        (false, false) => Step::Reload,
     }
 }
 

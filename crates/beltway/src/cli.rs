@@ -226,6 +226,19 @@ pub(crate) enum ConfigCommand {
         #[command(flatten)]
         asked: Asked,
     },
+    /// Takes one key out of the file, so that its default is in force; what is refused changes neither
+    Unset {
+        /// The key, such as http.timeouts.keep_alive
+        key: String,
+        /// With a new server side by side, when the key takes one
+        #[arg(long, conflicts_with = "judge")]
+        restart: bool,
+        /// Only says what would happen
+        #[arg(long)]
+        judge: bool,
+        #[command(flatten)]
+        asked: Asked,
+    },
     /// Judges the file as the running server would, and says which keys differ and what they take
     Diff {
         /// Instead of the file, one of the history, by its number

@@ -105,6 +105,42 @@ fn a_key_is_set_in_the_running_server_and_in_the_file_or_in_neither() {
 }
 
 #[test]
+fn a_key_that_is_taken_out_has_its_default_and_the_history_keeps_what_was() {
+    let tree = tree("ctl-unset");
+    let server = tree.pid(Role::Server);
+    let before = fs::read_to_string(tree.file()).unwrap();
+    assert_eq!(code(&tree, "ctl config set http.via mine"), 0);
+    let verdict = json(&tree, "ctl config unset http.via --judge");
+    assert_eq!((&verdict["outcome"], &verdict["changed"][0]["after"]), (&"possible".into(), &"beltway".into()));
+    assert_eq!(json(&tree, "ctl config get http.via")["value"], "mine", "only judged");
+
+    assert_eq!(code(&tree, "ctl config unset http.via"), 0);
+    assert!(!tree.get().unwrap().contains("mine"), "the default is used");
+    assert_eq!(json(&tree, "ctl config get http.via")["written"], false);
+    assert_eq!(fs::read_to_string(tree.file()).unwrap(), before, "as if it had never been set");
+    assert_eq!(json(&tree, "ctl config unset http.via")["outcome"], "unchanged");
+
+    // Also one that is written as it is by default.
+    assert_eq!(code(&tree, "ctl config set http.via beltway"), 0);
+    assert_eq!(json(&tree, "ctl config get http.via")["written"], true);
+    assert_eq!(code(&tree, "ctl config unset http.via"), 0);
+    assert_eq!(fs::read_to_string(tree.file()).unwrap(), before);
+    assert_eq!(json(&tree, "ctl config history").as_array().unwrap().len(), 5, "each was committed");
+
+    for (words, exit) in [("unset http.vai", 1), ("unset http", 1), ("unset threads", 1), ("unset", 2)] {
+        assert_eq!(code(&tree, &format!("ctl config {words}")), exit, "{words}");
+        assert_eq!(fs::read_to_string(tree.file()).unwrap(), before, "{words}");
+    }
+    assert_eq!(tree.pid(Role::Server), server, "never replaced");
+    assert_eq!(code(&tree, "ctl config rollback 2"), 0);
+    assert!(tree.get().unwrap().contains("mine"), "what was can be had back");
+    assert_eq!(code(&tree, "ctl config reload"), 0);
+    let (status, verdict) = http(&tree, "DELETE", "/api/v1/config/keys/threads?restart=true", "");
+    assert_eq!((status, &verdict["outcome"]), (200, &"applied".into()), "{verdict}");
+    assert_ne!(tree.pid(Role::Server), server);
+}
+
+#[test]
 fn readiness_fails_when_asked_and_everything_goes_on_also_over_a_death_and_a_new_manager() {
     let tree = tree("ctl-drain");
     assert_eq!(health(tree.admin), 200);
@@ -126,6 +162,44 @@ fn readiness_fails_when_asked_and_everything_goes_on_also_over_a_death_and_a_new
     tree.get().unwrap();
     assert_eq!(code(&tree, "ctl server start"), 0);
     assert_eq!(health(tree.admin), 200);
+}
+
+/// A listener as `ctl status` shows it.
+fn listener(tree: &Tree, kind: &str) -> Option<Value> {
+    let status = tree.status()?;
+    status["listeners"].as_array()?.iter().find(|listener| listener["kind"] == kind).cloned()
+}
+
+#[test]
+fn each_queue_shows_who_waits_and_how_many_may_and_counts_whom_it_turned_away() {
+    let mut tree = Tree::new("ctl-queue");
+    let small = format!("listen: [{{address: {}, backlog: 2}}]", tree.http);
+    tree.configure(&tree.original().replacen(&format!("listen: [{}]", tree.http), &small, 1));
+    tree.start_stub();
+    tree.await_serving();
+    tree.get().unwrap();
+    for kind in ["http", "server", "demo", "admin"] {
+        let queue = listener(&tree, kind).unwrap();
+        assert!(queue["waiting"].is_u64() && queue["waiting_max"].as_u64() > Some(0), "{queue}");
+    }
+    assert_eq!(listener(&tree, "http").unwrap()["waiting_max"], 2);
+
+    // Nobody accepts: the kernel takes as many as there is room for, and turns the others away.
+    assert_eq!(code(&tree, "ctl server stop"), 0);
+    let clients: Vec<_> = (0..8).map(|_| sys::socket::connect(tree.http).unwrap()).collect();
+    let full = || listener(&tree, "http").filter(|it| it["waiting"].as_u64() >= Some(2) && it["dropped"] != 0);
+    let (queue, _) = eventually("it is full, and somebody was turned away", full);
+    let text = String::from_utf8(tree.ask("ctl status").stdout).unwrap();
+    let told = format!("{} of 2 wait, ", queue["waiting"]);
+    assert!(text.lines().any(|line| line.contains(&told) && line.contains(" turned away")), "{told:?} in\n{text}");
+    let counted = String::from_utf8(tree.ask("ctl metric get beltway_listener_dropped_total").stdout).unwrap();
+    assert!(counted.lines().any(|line| line.contains("kind=\"http\"") && !line.ends_with(" 0")), "{counted}");
+
+    assert_eq!(code(&tree, "ctl server start"), 0);
+    eventually("nobody waits", || listener(&tree, "http").filter(|queue| queue["waiting"] == 0));
+    tree.get().unwrap();
+    assert_ne!(listener(&tree, "http").unwrap()["dropped"], 0, "what was counted stays counted");
+    drop(clients);
 }
 
 #[test]

@@ -119,7 +119,12 @@ impl Supervisor {
         let from_past = matches!(proposal, Proposal::Past(_));
         let config = match proposal {
             Proposal::Set { key, value } => {
-                let (config, staged) = staged::stage(&self.family.source, &self.config, &key, &value)?;
+                let (config, staged) = staged::stage(&self.family.source, &self.config, &key, Some(&value))?;
+                file = Some(staged);
+                config
+            }
+            Proposal::Unset { key } => {
+                let (config, staged) = staged::stage(&self.family.source, &self.config, &key, None)?;
                 file = Some(staged);
                 config
             }
@@ -139,7 +144,9 @@ impl Supervisor {
         if matches!(log, (LogFile::Path(_), LogFile::Stderr)) {
             return Err(refused(Outcome::Failed, "`log.file: stderr` takes a stop and a start"));
         }
-        if changed.is_empty() && !is_new_server {
+        // A key that is written as it is by default, or taken out then, is in the file what was asked for.
+        let is_to_write = step != Step::Judge && file.as_ref().is_some_and(|file| !file.is_same(&config));
+        if changed.is_empty() && !is_new_server && !is_to_write {
             return Err(refused(Outcome::Unchanged, ""));
         }
         if step == Step::Reload && changed.iter().any(|changed| changed.needs_restart) {

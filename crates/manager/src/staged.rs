@@ -1,4 +1,4 @@
-//! One key of the configuration file, set by an operator: judged like any change, and written when it is in force.
+//! One key of the configuration file, set or unset by an operator: judged like any change, and written when it is in force.
 //!
 //! What is to be written lies beside the file from the beginning, so that what can fail fails before anything has changed.
 //! A file that says more than what is in force is not written over: its other changes were not asked for.
@@ -17,11 +17,11 @@ pub(crate) struct Staged {
     target: PathBuf,
     /// Beside the target; gone once it is renamed.
     temporary: PathBuf,
-    /// What the target said when the key was set.
+    /// What the target said when the key was changed.
     before: String,
 }
 
-/// The configuration with `key` set in its file, and the file to come.
+/// The configuration with `key` set to `value` in its file, or taken out of it, and the file to come.
 ///
 /// # Errors
 /// There is no file, it says other than what is in force, the key or value is wrong, nothing can be written there.
@@ -29,11 +29,11 @@ pub(crate) fn stage(
     source: &Source,
     in_force: &Config,
     key: &str,
-    value: &str,
+    value: Option<&str>,
 ) -> Result<(Config, Staged), Box<Verdict>> {
     let failed = |why: String| Box::new(Verdict::new(Outcome::Failed, why));
     let Source::File(path) = source else {
-        return Err(failed("there is no file to set a key in: the built-in default runs".to_owned()));
+        return Err(failed("there is no file to change a key in: the built-in default runs".to_owned()));
     };
     let name = path.display().to_string();
     let told = |error: io::Error| failed(format!("{name}: {error}"));
@@ -46,7 +46,11 @@ pub(crate) fn stage(
         let keys = others.join(", ");
         return Err(failed(format!("{name} says other than what is in force ({keys}): reload first, or take it back")));
     }
-    let config = config::set(&name, &before, key, value).map_err(|error| match error {
+    let edited = match value {
+        Some(value) => config::set(&name, &before, key, value),
+        None => config::unset(&name, &before, key),
+    };
+    let config = edited.map_err(|error| match error {
         EditError::Wrong(wrong) => Box::new(Verdict::wrong(&wrong.0)),
         other => failed(other.to_string()),
     })?;
@@ -55,6 +59,11 @@ pub(crate) fn stage(
 }
 
 impl Staged {
+    /// Whether it says the same as what is there.
+    pub(crate) fn is_same(&self, config: &Config) -> bool {
+        self.before == config.source_text()
+    }
+
     fn write(target: PathBuf, before: String, text: &str) -> io::Result<Self> {
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".{}", std::process::id()));
@@ -120,7 +129,7 @@ mod tests {
         std::os::unix::fs::symlink("beltway.yaml", &link).unwrap();
         let source = Source::File(link.clone());
         let in_force = source.load().unwrap();
-        let stage = |key: &str, value: &str| stage(&source, &in_force, key, value);
+        let stage = |key: &str, value: &str| stage(&source, &in_force, key, Some(value));
 
         drop(stage("names.ttl", "7s").unwrap());
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
@@ -141,11 +150,18 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_dir(&home).unwrap().count(), 2);
 
-        let wrong = super::stage(&source, &config, "names.ttl", "soon").unwrap_err();
+        let (config, staged) = super::stage(&source, &config, "names.ttl", None).unwrap();
+        assert!(!staged.is_same(&config));
+        staged.put().unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\nnames: {}\n");
+        let (config, staged) = super::stage(&source, &config, "names.ttl", None).unwrap();
+        assert!(staged.is_same(&config), "nothing is left to take out");
+
+        let wrong = super::stage(&source, &config, "names.ttl", Some("soon")).unwrap_err();
         assert_eq!(wrong.outcome, Outcome::Wrong);
-        let unknown = super::stage(&source, &config, "names.tll", "1s").unwrap_err();
+        let unknown = super::stage(&source, &config, "names.tll", Some("1s")).unwrap_err();
         assert!(unknown.why.contains("did you mean `names.ttl`"), "{unknown:?}");
-        assert!(super::stage(&Source::BuiltIn, &config, "names.ttl", "1s").unwrap_err().why.contains("built-in"));
+        assert!(super::stage(&Source::BuiltIn, &config, "names.ttl", Some("1s")).unwrap_err().why.contains("built-in"));
         fs::remove_dir_all(home).unwrap();
     }
 }

@@ -27,6 +27,11 @@ pub enum Proposal {
         /// Its value, as it would be written in the file.
         value: String,
     },
+    /// As [`Proposal::Set`], with one key taken out, so that its default is in force.
+    Unset {
+        /// The key.
+        key: String,
+    },
 }
 
 /// How far to go with it.

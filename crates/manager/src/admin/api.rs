@@ -44,7 +44,11 @@ pub(super) const PATHS: [(&str, &str, &str); 16] = [
     ("GET", "/memory", "where the memory is"),
     ("GET", "/metrics?match=TEXT", "the numbers whose names contain a text"),
     ("GET", "/config", "every key with its value; passwords are hidden"),
-    ("GET, PUT", "/config/keys/KEY", "one key; PUT sets it in the file, the body being its value (?restart=true)"),
+    (
+        "GET, PUT, DELETE",
+        "/config/keys/KEY",
+        "one key; PUT sets it in the file, the body being its value; DELETE takes it out (?restart=true)",
+    ),
     ("GET", "/config/history", "the configurations that were in force"),
     ("POST", "/config/judge", "what a reload would do (?number=N: what a return to N would do)"),
     ("POST", "/config/reload", "puts what the file says in force"),
@@ -76,7 +80,7 @@ pub(super) fn router(source: Arc<dyn StatusSource>) -> axum::Router {
         ("/memory", get(memory_account)),
         ("/metrics", get(metrics)),
         ("/config", get(every_key)),
-        ("/config/keys/{key}", get(one_key).put(set_key)),
+        ("/config/keys/{key}", get(one_key).put(set_key).delete(unset_key)),
         ("/config/history", get(past)),
         ("/config/judge", post(judge)),
         ("/config/reload", post(reload)),
@@ -189,6 +193,11 @@ async fn set_key(State(source): Source, Path(key): Path<String>, Query(how): Que
     };
     let step = how.step();
     change(source, Proposal::Set { key, value }, step).await
+}
+
+async fn unset_key(State(source): Source, Path(key): Path<String>, Query(how): Query<How>) -> Response {
+    let step = how.step();
+    change(source, Proposal::Unset { key }, step).await
 }
 
 async fn judge(State(source): Source, Query(how): Query<How>) -> Response {

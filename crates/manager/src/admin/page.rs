@@ -120,14 +120,22 @@ impl Page<'_> {
     }
 
     fn listeners(&self, to: &mut String) -> fmt::Result {
-        to.push_str("<h2>Listeners</h2><table><tr><th>kind</th><th>address</th><th class=\"n\">queue</th></tr>");
+        to.push_str(
+            "<h2>Listeners</h2><table><tr><th>kind</th><th>address</th><th class=\"n\">waiting</th>\
+             <th class=\"n\">at most</th><th class=\"n\">turned away</th></tr>",
+        );
         for listener in &self.status.listeners {
+            write!(to, "<tr><td>{}</td><td>{}</td>", Text(&listener.kind), Text(&listener.address))?;
+            if listener.waiting_max == 0 {
+                // The kernel does not tell of sockets in the file system.
+                write!(to, "<td></td><td class=\"n\">{}</td><td></td></tr>", listener.backlog)?;
+                continue;
+            }
+            let bad = if listener.waiting >= listener.waiting_max { " bad" } else { "" };
             write!(
                 to,
-                "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td></tr>",
-                Text(&listener.kind),
-                Text(&listener.address),
-                listener.backlog
+                "<td class=\"n{bad}\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                listener.waiting, listener.waiting_max, listener.dropped
             )?;
         }
         to.push_str("</table>");

@@ -114,6 +114,9 @@ fn status_with(generations: &[u64]) -> Status {
         listeners: vec![ListenerStatus {
             kind: "http".to_owned(),
             address: "127.0.0.1:8080".to_owned(),
+            waiting: 3,
+            waiting_max: 128,
+            dropped: 17,
             ..ListenerStatus::default()
         }],
         ..Status::default()
@@ -276,6 +279,8 @@ fn the_page_shows_the_tree_and_the_numbers_and_no_markup_of_others() {
             assert!(page.contains(what), "{what} in {page}");
         }
         assert!(page.contains("/run/&lt;beltway&gt;") && page.contains("a&lt;b") && page.contains("1 of 9"));
+        let queue = "127.0.0.1:8080</td><td class=\"n\">3</td><td class=\"n\">128</td><td class=\"n\">17</td>";
+        assert!(page.contains(queue), "{queue} in {page}");
         assert!(page.contains("1.0 ms") && page.contains("http-equiv=\"refresh\""));
         assert!(!page.contains("<script") && !page.contains("<badly>"));
     }

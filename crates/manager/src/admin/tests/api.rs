@@ -145,6 +145,13 @@ fn what_passes_reaches_manager_as_it_was_meant() {
             Proposal::Set { key: "names.ttl".to_owned(), value: "7s".to_owned() },
             Step::Reload,
         ),
+        (
+            "DELETE",
+            "/api/v1/config/keys/names.ttl?restart=true",
+            "",
+            Proposal::Unset { key: "names.ttl".to_owned() },
+            Step::Restart,
+        ),
     ] {
         let (status, answer) = port.change(method, path, body);
         assert_eq!(status, 200, "{path}: {answer}");
