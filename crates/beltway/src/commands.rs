@@ -184,6 +184,10 @@ fn check(asked: &Check) -> u8 {
             for warning in config.warnings() {
                 eprintln!("{warning}");
             }
+            if let Err(wrong) = server::judge(&config) {
+                eprintln!("{wrong}");
+                return COULD_NOT;
+            }
             println!("{source} is right");
             DONE
         }

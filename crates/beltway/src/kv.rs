@@ -11,8 +11,8 @@ use std::path::Path;
 
 use base::Rng;
 use config::kv::{Kv, KvPool, nutcracker};
-use config::{Diagnostics, KvDistribution};
-use hashring::{Continuum, Distribution, HashTag, Rendezvous, Rules, Server};
+use config::{Diagnostics, EjectPolicy};
+use hashring::{Continuum, HashTag, Rules, Server, UnknownName, Way};
 use serde_json::json;
 use supervise::failure::{COULD_NOT, DONE, WRONG_CONFIGURATION, WRONG_USAGE};
 
@@ -66,7 +66,8 @@ pub(crate) fn answer(
     let ring = Ring::build(pool, live).map_err(|why| format!("pool {}: {why}", pool.name))?;
     let mut text = String::new();
     for key in keys {
-        let found = ring.find(key.as_bytes());
+        let mut found = ring.find(key.as_bytes());
+        found.ejected = found.server.is_some_and(|at| !live(&pool.servers[at].ring_name()));
         // Writing to a string cannot fail.
         let _ =
             if json { writeln!(text, "{}", found.json(pool, key)) } else { write!(text, "{}", found.text(pool, key)) };
@@ -99,10 +100,7 @@ fn has_keys_of_ours(file: &Path) -> bool {
 }
 
 /// What chooses among a pool's servers.
-enum Ring {
-    Continuum(Continuum),
-    Rendezvous(Rendezvous, Option<HashTag>),
-}
+struct Ring(Continuum);
 
 /// Where one key is.
 struct Found {
@@ -112,45 +110,33 @@ struct Found {
     why: String,
     /// Whether the next request may go elsewhere.
     by_chance: bool,
+    /// Whether the server is ejected and keeps its keys all the same, by the pool's policy.
+    ejected: bool,
 }
 
 impl Ring {
     fn build(pool: &KvPool, live: &dyn Fn(&str) -> bool) -> Result<Self, String> {
         let names: Vec<_> = pool.servers.iter().map(|server| (server.ring_name(), server.weight)).collect();
         let tag = pool.hash_tag.map(|[open, close]| HashTag::new(open, close));
-        let distribution = match pool.distribution {
-            KvDistribution::Ketama => Distribution::Ketama,
-            KvDistribution::Modula => Distribution::Modula,
-            KvDistribution::Random => Distribution::Random,
-            KvDistribution::Rendezvous => {
-                let names = names.iter().map(|(name, weight)| (name.as_ref(), *weight));
-                return Ok(Self::Rendezvous(Rendezvous::build(names), tag));
-            }
-        };
-        let hash = pool.hash.word().parse().map_err(|error: hashring::UnknownName| error.to_string())?;
+        let unknown = |error: UnknownName| error.to_string();
+        let distribution = pool.distribution.word().parse().map_err(unknown)?;
+        let hash = pool.hash.word().parse().map_err(unknown)?;
         let servers: Vec<Server<'_>> =
             names.iter().map(|(name, weight)| Server { name: name.as_ref(), weight: *weight }).collect();
-        let ring = Continuum::build(&servers, Rules { hash, distribution, tag }, |at| live(servers[at].name));
-        ring.map(Self::Continuum).map_err(|error| error.to_string())
+        let rehash = pool.eject_policy == EjectPolicy::Rehash;
+        let rules = Rules { hash, distribution, tag };
+        let ring = Continuum::build(&servers, rules, |at| !rehash || live(servers[at].name));
+        ring.map(Self).map_err(|error| error.to_string())
     }
 
     fn find(&self, key: &[u8]) -> Found {
         // Only the distribution `random` draws from it, and says so.
         const SEED: u64 = 1;
-        match self {
-            Self::Continuum(ring) => {
-                let placement = ring.explain(key, &mut Rng::new(SEED));
-                let by_chance = matches!(placement.way, hashring::Way::Random { .. }) && !placement.alone;
-                let hash = (!placement.alone && !by_chance).then_some(placement.hash);
-                Found { server: placement.server, hash, why: placement.to_string(), by_chance }
-            }
-            Self::Rendezvous(ring, tag) => {
-                let hashed = tag.map_or(0..key.len(), |tag| tag.span(key));
-                let server = ring.pick(&key[hashed.clone()]);
-                let why = format!("the highest bid for bytes {}..{}", hashed.start, hashed.end);
-                Found { server, hash: None, why, by_chance: false }
-            }
-        }
+        let placement = self.0.explain(key, &mut Rng::new(SEED));
+        let by_chance = matches!(placement.way, Way::Random { .. }) && !placement.alone;
+        let hashed = matches!(placement.way, Way::Ketama { .. } | Way::Modula { .. } | Way::Slots { .. });
+        let hash = (hashed && !placement.alone).then_some(placement.hash);
+        Found { server: placement.server, hash, why: placement.to_string(), by_chance, ejected: false }
     }
 }
 
@@ -162,7 +148,12 @@ impl Found {
             Some(server) => {
                 let (address, name) = (server.address.to_string(), server.ring_name());
                 let called = if name == address { String::new() } else { format!(" called {name}") };
-                format!("{key}: {address}{called}, weight {}\n  {}\n", server.weight, self.why)
+                let policy = if self.ejected {
+                    format!("\n  ejected, eject_policy: {}", pool.eject_policy)
+                } else {
+                    String::new()
+                };
+                format!("{key}: {address}{called}, weight {}\n  {}{policy}\n", server.weight, self.why)
             }
             None => format!("{key}: {}\n", self.why),
         }
@@ -177,6 +168,7 @@ impl Found {
             "name": server.map(config::kv::KvServer::ring_name),
             "weight": server.map(|server| server.weight),
             "hash": self.hash,
+            "ejected": self.ejected,
             "why": self.why,
         })
     }
@@ -240,6 +232,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ejected_server_keeps_its_keys_where_the_policy_says_so() {
+        let answer = |policy: &str| {
+            let text = format!(
+                "kv: {{pools: {{a: {{listen: 127.0.0.1:1, eject_policy: {policy}, servers: [\"s:1:1 one\", \"t:1:1 two\"]}}}}}}"
+            );
+            let config = config::parse_as_if("t", &text, true).unwrap();
+            let keys: Vec<OsString> = (0..20).map(|n| format!("{n}:{}", n * 7_919).into()).collect();
+            answer(&config.kv, "a", &keys, false, &|name| name != "one").unwrap()
+        };
+        assert!(!answer("rehash").contains("called one"));
+        let kept = answer("miss");
+        assert!(kept.contains("called one") && kept.contains("called two"), "{kept}");
+        assert_eq!(kept.matches("called one").count(), kept.matches("ejected, eject_policy: miss").count());
+    }
+
+    #[test]
     fn the_answer_names_the_server_and_the_reason() {
         let answer = |distribution: &str| {
             let text = format!(
@@ -256,7 +264,12 @@ mod tests {
         assert!(text.contains("bytes 6..7 hash to") && text.contains("by 3 leaves"), "{text}");
         assert!(json["server"].is_string() && json["hash"].is_u64() && json["pool"] == "a", "{json}");
         assert!(answer("ketama").0.contains("point"));
-        assert!(answer("rendezvous").0.contains("the highest bid for bytes 6..7"));
+        assert!(answer("rendezvous").0.contains("the highest of 2 bids for bytes 6..7"));
+        assert!(
+            answer("slots").0.contains("slot 1716 of 0 to 5460") && answer("slots").1["hash"].is_u64(),
+            "{}",
+            answer("slots").0
+        );
         let (text, json) = answer("random");
         assert!(text.contains("by chance one of 2") && !text.contains("10.0.0") && json["server"].is_null(), "{text}");
     }

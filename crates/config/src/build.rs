@@ -174,7 +174,7 @@ impl Settings {
         self.take(path, |value| if let Value::Duration(duration) = value { Some(*duration) } else { None })
     }
 
-    fn size(&self, path: &str) -> ByteCount {
+    pub(crate) fn size(&self, path: &str) -> ByteCount {
         self.take(path, |value| if let Value::Size(size) = value { Some(*size) } else { None })
     }
 

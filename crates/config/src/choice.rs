@@ -145,12 +145,19 @@ choice! {
         Random = "random",
         /// The highest bid, on XXH3; not known to twemproxy. The pool's `hash` is not used.
         Rendezvous = "rendezvous",
+        /// Redis Cluster's slots, by weight; not known to twemproxy. The pool's `hash` is not used.
+        Slots = "slots",
     }
 }
 
 impl KvDistribution {
     /// Those that twemproxy's own file can name.
     pub(crate) const OF_TWEMPROXY: [Self; 3] = [Self::Ketama, Self::Modula, Self::Random];
+
+    /// Whether it makes a number of a key by itself, and has no use for the pool's hash.
+    pub(crate) fn hashes_by_itself(self) -> bool {
+        matches!(self, Self::Rendezvous | Self::Slots)
+    }
 }
 
 choice! {
@@ -161,6 +168,16 @@ choice! {
         /// Requests for them are answered with an error.
         Error = "error",
         /// Reads of them find nothing; what would write is answered with an error.
+        Miss = "miss",
+    }
+}
+
+choice! {
+    /// What becomes of a memcached request for several keys when the servers of some of them fail.
+    MultigetPolicy {
+        /// The whole is answered with an error.
+        Error = "error",
+        /// Those keys are missing from the answer.
         Miss = "miss",
     }
 }

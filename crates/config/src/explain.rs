@@ -27,10 +27,11 @@ pub fn explain(key: &str) -> Option<String> {
 
 /// `kv.pools.alpha.hash` as the table has it: `kv.pools.NAME.hash`.
 pub(crate) fn general(key: &str) -> String {
-    match key.strip_prefix("kv.pools.").and_then(|rest| rest.rsplit_once('.')) {
-        Some((_, name)) => format!("kv.pools.NAME.{name}"),
-        None => key.to_owned(),
-    }
+    let Some(rest) = key.strip_prefix("kv.pools.") else { return key.to_owned() };
+    // A pool's name may have dots of its own: the longest end that is a key decides.
+    let mut ends = rest.match_indices('.').map(|(at, _)| format!("kv.pools.NAME{}", &rest[at..]));
+    let known = ends.clone().find(|path| TABLE.iter().any(|row| row.path == path));
+    known.or(ends.next_back()).unwrap_or_else(|| key.to_owned())
 }
 
 /// What the keys inside `key` have before their last name.

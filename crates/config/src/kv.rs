@@ -18,7 +18,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::choice::{EjectPolicy, KvDistribution, KvHash};
+use base::ByteCount;
+
+use crate::choice::{EjectPolicy, KvDistribution, KvHash, MultigetPolicy};
 use crate::diagnostic::Spanned;
 
 /// `kv`: the key-value proxy. Empty when nothing is configured.
@@ -54,14 +56,16 @@ pub struct KvPool {
     pub name: Spanned<String>,
     /// Where its clients connect.
     pub listen: Spanned<KvListen>,
-    /// What turns a key into 32 bits.
-    pub hash: KvHash,
+    /// What turns a key into 32 bits, where the distribution does not do that by itself.
+    pub hash: Spanned<KvHash>,
     /// The two bytes between which the hashed part of a key stands; none: all of the key is hashed.
     pub hash_tag: Option<[u8; 2]>,
     /// How the hash chooses a server.
     pub distribution: KvDistribution,
     /// A request's whole time, queueing and connecting included. None, for ever: only from twemproxy's own file.
     pub timeout: Option<Duration>,
+    /// Other times for requests of a kind.
+    pub timeouts: KvTimeouts,
     /// How many connections may wait in the kernel to be accepted.
     pub backlog: u32,
     /// Client connections at a time; none: no limit of its own.
@@ -90,8 +94,25 @@ pub struct KvPool {
     pub eject_policy: EjectPolicy,
     /// Whether memcached's `flush_all` reaches the servers.
     pub memcached_flush_all: bool,
+    /// What becomes of memcached's requests for several keys when some of their servers fail.
+    pub multiget_policy: MultigetPolicy,
+    /// How many bytes of requests and replies it may keep at a time.
+    pub memory: ByteCount,
     /// The servers, in the order of the file; never empty. No two have the same [`KvServer::ring_name`].
     pub servers: Vec<Spanned<KvServer>>,
+}
+
+/// Other times than a pool's `timeout` for requests of a kind. None: as that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KvTimeouts {
+    /// Requests that read.
+    pub read: Option<Duration>,
+    /// Requests that may change something.
+    pub write: Option<Duration>,
+    /// Requests that go to several servers in parts.
+    pub split: Option<Duration>,
+    /// Scripts and functions.
+    pub script: Option<Duration>,
 }
 
 /// Where the clients of a pool connect.

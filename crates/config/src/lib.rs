@@ -34,7 +34,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use choice::{Balance, EjectPolicy, Forwarded, HostHeader, Io, KvDistribution, KvHash, Level, LogFormat};
+pub use choice::{
+    Balance, EjectPolicy, Forwarded, HostHeader, Io, KvDistribution, KvHash, Level, LogFormat, MultigetPolicy,
+};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Place, Severity, Spanned};
 pub use edit::{EditError, Setting, set, unset};
 pub use explain::{explain, nearest_key, reference_markdown, reference_markdown_as_if};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use config::kv::{KvAddress, KvListen};
-use config::{Applied, Config, Diagnostics, EjectPolicy, KvDistribution, KvHash, parse_as_if};
+use config::kv::{KvAddress, KvListen, KvTimeouts};
+use config::{Applied, Config, Diagnostics, EjectPolicy, KvDistribution, KvHash, MultigetPolicy, parse_as_if};
 
 const FULL: &str = include_str!("good/pools.yaml");
 
@@ -27,13 +27,16 @@ fn every_key_of_a_pool_arrives_in_its_field() {
     let alpha = config.kv.pool("alpha").unwrap();
     assert_eq!(alpha.name.place.line, 4);
     assert_eq!(alpha.listen.value, KvListen::Tcp("127.0.0.1:22121".parse().unwrap()));
-    assert_eq!((alpha.hash, alpha.distribution), (KvHash::Murmur, KvDistribution::Modula));
+    assert_eq!((alpha.hash.value, alpha.distribution), (KvHash::Murmur, KvDistribution::Modula));
     assert_eq!((alpha.hash_tag, alpha.timeout), (Some(*b"{}"), Some(Duration::from_millis(400))));
     assert_eq!((alpha.backlog, alpha.client_connections), (1024, Some(100)));
     assert_eq!((alpha.redis, alpha.redis_auth.as_ref().unwrap().reveal(), alpha.redis_db), (true, "open sesame", 3));
     assert!(alpha.preconnect && alpha.tcpkeepalive && alpha.reuseport && alpha.auto_eject_hosts);
     assert_eq!((alpha.server_connections, alpha.server_failure_limit), (2, 1));
     assert_eq!((alpha.server_retry_timeout, alpha.eject_policy), (Duration::from_secs(2), EjectPolicy::Miss));
+    let ms = Duration::from_millis;
+    let times = KvTimeouts { read: Some(ms(200)), script: Some(ms(30_000)), ..KvTimeouts::default() };
+    assert_eq!((alpha.timeouts, alpha.multiget_policy, alpha.memory.0), (times, MultigetPolicy::Miss, 64 << 20));
     assert_eq!(alpha.servers[0].name.as_deref(), Some("one"));
     assert_eq!((alpha.servers[1].weight, alpha.servers[1].place.line), (2, 25));
     assert_eq!(alpha.servers[1].address, KvAddress::Tcp { host: "cache.internal".to_owned(), port: 6380 });
@@ -48,12 +51,14 @@ fn every_key_of_a_pool_arrives_in_its_field() {
 fn what_is_not_written_is_as_with_twemproxy_but_for_the_bounded_timeout() {
     let config = read(&pool("")).unwrap();
     let pool = &config.kv.pools[0];
-    assert_eq!((pool.hash, pool.distribution, pool.hash_tag), (KvHash::Fnv1a64, KvDistribution::Ketama, None));
+    assert_eq!((pool.hash.value, pool.distribution, pool.hash_tag), (KvHash::Fnv1a64, KvDistribution::Ketama, None));
     assert_eq!(pool.timeout, Some(Duration::from_secs(5)));
     assert_eq!((pool.backlog, pool.client_connections, pool.redis_db), (512, None, 0));
     assert_eq!((pool.server_connections, pool.server_failure_limit), (1, 2));
     assert_eq!((pool.server_retry_timeout, pool.eject_policy), (Duration::from_secs(30), EjectPolicy::Rehash));
     assert!(!pool.redis && !pool.preconnect && !pool.tcpkeepalive && !pool.reuseport && !pool.auto_eject_hosts);
+    assert_eq!((pool.timeouts, pool.multiget_policy), (KvTimeouts::default(), MultigetPolicy::Error));
+    assert_eq!(pool.memory.0, 256 << 20);
     assert!(pool.redis_auth.is_none() && config.kv.stats.is_none());
     assert_eq!(config.warnings(), [], "a file with pools and no HTTP listener is a whole one");
     assert_eq!(read("").unwrap().kv, config::kv::Kv::default());
@@ -72,6 +77,12 @@ fn what_is_wrong_is_pointed_at() {
         ("redis_auth: x", "speaks memcached's protocol", "`redis: true`"),
         ("server_connections: 0", "out of bounds", "from 1 up to 64"),
         ("eject_policy: drop", "cannot be `drop`", "`rehash`, `error` or `miss`"),
+        ("distribution: slots, hash: murmur", "pool `a` has a `hash`, and `distribution: slots` hashes", "remove one"),
+        ("hash: fnv1a_64, distribution: rendezvous", "`distribution: rendezvous` hashes by itself", "remove one"),
+        ("distribution: random, eject_policy: miss", "with `distribution: random` no key belongs", "remove one"),
+        ("redis_db: 3", "speaks memcached's protocol", "remove the database"),
+        ("timeouts: {reads: 1}", "unknown key `reads` in `kv.pools.NAME.timeouts`", "did you mean `read`?"),
+        ("memory: 1KiB", "`kv.pools.NAME.memory` is out of bounds", "1MiB"),
     ];
     for (keys, message, hint) in cases {
         let said = refusal(&pool(keys));
@@ -118,4 +129,28 @@ fn a_changed_pool_needs_a_restart_only_for_what_its_listener_is() {
     assert_eq!(changed(text, &renamed), [reload("kv.pools"), ("kv.pools.NAME.listen", Applied::Restart)]);
     let at = text.find("    beta:").unwrap();
     assert_eq!(changed(&text[..at], text), [reload("kv.pools"), ("kv.pools.NAME.listen", Applied::Restart)]);
+}
+
+#[test]
+fn keys_are_placed_by_a_clusters_slots_where_every_server_gets_one() {
+    let servers = |weights: [u32; 3]| {
+        let servers: Vec<String> = weights.iter().enumerate().map(|(at, w)| format!("\"s{at}:1:{w}\"")).collect();
+        let servers = servers.join(", ");
+        format!("kv: {{pools: {{a: {{listen: 127.0.0.1:1, distribution: slots, servers: [{servers}]}}}}}}")
+    };
+    assert_eq!(read(&servers([1, 2, 3])).unwrap().kv.pools[0].distribution, KvDistribution::Slots);
+    assert!(read(&servers([16_000, 1, 383])).is_ok());
+    let wrong = refusal(&servers([40_000, 1, 40_000]));
+    assert!(wrong.starts_with("t.yaml:1:") && wrong.contains("the weight of `s1:1` is too small"), "{wrong}");
+}
+
+#[test]
+fn a_key_within_a_section_of_a_pool_is_asked_about_as_any_other() {
+    let text = "kv: {pools: {a: {listen: 127.0.0.1:1, servers: [\"s:1:1\"], timeouts: {read: 5s}, hash: md5}}}";
+    let config = read(text).unwrap();
+    let value = |key: &str| config.setting(key).map(|setting| setting.value);
+    assert_eq!(value("kv.pools.a.timeouts.read").as_deref(), Some("5s"));
+    assert_eq!(value("kv.pools.a.timeouts.write").as_deref(), Some("0"));
+    assert_eq!(value("kv.pools.a.hash").as_deref(), Some("md5"));
+    assert_eq!(value("kv.pools.a.timeouts"), None);
 }

@@ -355,7 +355,7 @@ beta:
     let read = read(text).unwrap();
     let [alpha, beta] = read.kv.pools.as_slice() else { panic!("two pools") };
     assert_eq!(alpha.listen.value, KvListen::Unix { path: "/run/alpha.sock".into(), mode: Some(0o660) });
-    assert_eq!((alpha.hash, alpha.distribution), (KvHash::Jenkins, KvDistribution::Modula));
+    assert_eq!((alpha.hash.value, alpha.distribution), (KvHash::Jenkins, KvDistribution::Modula));
     assert_eq!((alpha.hash_tag, alpha.timeout), (Some(*b"{}"), Some(Duration::from_millis(400))));
     assert_eq!((alpha.backlog, alpha.client_connections, alpha.redis_db), (1024, Some(100), 3));
     assert!(alpha.redis && alpha.preconnect && alpha.tcpkeepalive && alpha.reuseport && alpha.auto_eject_hosts);
@@ -366,7 +366,7 @@ beta:
     assert_eq!((beta.name.as_str(), beta.timeout, beta.backlog), ("beta", None, 512));
     assert_eq!((beta.server_connections, beta.server_failure_limit, beta.redis), (1, 2, false));
     assert_eq!((beta.server_retry_timeout, beta.eject_policy), (Duration::from_secs(30), EjectPolicy::Rehash));
-    assert_eq!((beta.hash, beta.distribution), (KvHash::Fnv1a64, KvDistribution::Ketama));
+    assert_eq!((beta.hash.value, beta.distribution), (KvHash::Fnv1a64, KvDistribution::Ketama));
     assert_eq!(beta.servers[0].ring_name(), "127.0.0.1");
 }
 

@@ -28,6 +28,9 @@ fn file_with(key: &Key, value: &str) -> String {
         let listen = if name == "listen" { "" } else { "listen: 127.0.0.1:1, " };
         let servers = if name == "servers" { "" } else { "servers: [\"127.0.0.1:2:1\"], " };
         let redis = if name == "redis" { "" } else { "redis: true, " };
+        if let Some(time) = name.strip_prefix("timeouts.") {
+            return format!("kv: {{pools: {{a: {{{listen}{servers}timeouts: {{{time}: {value}}}}}}}}}");
+        }
         return format!("kv: {{pools: {{a: {{{listen}{servers}{redis}{name}: {value}}}}}}}");
     }
     let names: Vec<&str> = key.path.split('.').collect();
@@ -115,8 +118,7 @@ fn what_is_not_built_yet_is_refused_and_says_so() {
         refused += 1;
     }
     assert!(refused >= 3, "disk, tls and protocols");
-    let slots = "kv: {pools: {a: {listen: 127.0.0.1:1, servers: [\"a:1:1\"], distribution: slots}}}";
-    for text in ["io: io_uring", "http: {forward_proxy: true}", slots] {
+    for text in ["io: io_uring", "http: {forward_proxy: true}"] {
         let wrong = parse_as_if("t", text, true).expect_err(text).to_string();
         assert!(wrong.contains("not available in this version"), "{wrong}");
     }

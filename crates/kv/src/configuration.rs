@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use config::kv::{Kv as Configured, KvAddress, KvPool};
+use hashring::ContinuumError;
 
 use crate::plan::{Address, EjectPolicy, PlanError, PoolSource, ServerSource};
 
@@ -56,6 +57,15 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
 }
 
 impl PlanError {
+    /// The server of that pool that it is about, by its place there.
+    #[must_use]
+    pub fn server(&self) -> Option<usize> {
+        match self {
+            Self::Ring(_, ContinuumError::NoWeight(at) | ContinuumError::NoSlot(at)) => Some(*at),
+            _ => None,
+        }
+    }
+
     /// The pool that it is about, by its name.
     #[must_use]
     pub fn pool(&self) -> &str {

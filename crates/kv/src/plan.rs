@@ -252,7 +252,8 @@ fn server(source: &ServerSource) -> ServerPlan {
     let name = source.name.clone().unwrap_or_else(|| match &source.address {
         Address::Ip(ip, port) => default_name(&ip.to_string(), *port).into_owned(),
         Address::Name(host, port) => default_name(host, *port).into_owned(),
-        Address::Unix(path) => path.display().to_string(),
+        // As twemproxy was seen to do: it takes the colon before the weight with it.
+        Address::Unix(path) => format!("{}:", path.display()),
     });
     ServerPlan { name, weight: source.weight, address: source.address.clone() }
 }

@@ -100,7 +100,9 @@ pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
 /// What cannot be, at its place in the file.
 pub(crate) fn plan(config: &Config) -> Result<Arc<Plan>, Vec<Diagnostic>> {
     kv::configuration::pools(&config.kv).and_then(Plan::prepare).map_err(|error| {
-        let place = config.kv.pool(error.pool()).map_or(config::Place::NOWHERE, |pool| pool.name.place);
+        let pool = config.kv.pool(error.pool());
+        let server = error.server().and_then(|at| Some(pool?.servers.get(at)?.place));
+        let place = server.or(pool.map(|pool| pool.name.place)).unwrap_or(config::Place::NOWHERE);
         vec![config.diagnose(place, error.to_string(), None)]
     })
 }

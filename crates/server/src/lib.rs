@@ -17,3 +17,14 @@ mod shell;
 
 pub use options::Options;
 pub use shell::run;
+
+/// Judges a configuration as a server would that starts with it, without touching anything.
+///
+/// # Errors
+/// What the engines cannot do, at its place in the file.
+pub fn judge(config: &config::Config) -> Result<(), config::Diagnostics> {
+    let http = http::Plan::prepare(config).map(drop);
+    let kv = kv_engine::plan(config).map(drop);
+    let wrong: Vec<_> = [http, kv].into_iter().filter_map(Result::err).flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { Err(config::Diagnostics(wrong)) }
+}

@@ -1,8 +1,8 @@
 //! From settings to [`Kv`].
 
 use super::rows::POOL;
-use super::{Kv, KvPool, KvStats};
-use crate::choice::{EjectPolicy, KvDistribution, KvHash};
+use super::{Kv, KvPool, KvStats, KvTimeouts};
+use crate::choice::{EjectPolicy, KvDistribution, KvHash, MultigetPolicy};
 use crate::diagnostic::Spanned;
 use crate::read::Settings;
 use crate::table::Key;
@@ -32,13 +32,22 @@ fn pool(named: &NamedSettings) -> KvPool {
             Value::Listen(listen) => Some(Spanned::new(listen.clone(), s.place("kv.pools.NAME.listen"))),
             _ => None,
         }),
-        hash: s.choice("kv.pools.NAME.hash", KvHash::from_word),
+        hash: Spanned::new(s.choice("kv.pools.NAME.hash", KvHash::from_word), s.place("kv.pools.NAME.hash")),
         hash_tag: s.find("kv.pools.NAME.hash_tag").and_then(|value| match value.value {
             Value::Tag(tag) => Some(tag),
             _ => None,
         }),
         distribution: s.choice("kv.pools.NAME.distribution", KvDistribution::from_word),
         timeout: Some(s.duration("kv.pools.NAME.timeout")),
+        timeouts: {
+            let own = |path| Some(s.duration(path)).filter(|time| !time.is_zero());
+            KvTimeouts {
+                read: own("kv.pools.NAME.timeouts.read"),
+                write: own("kv.pools.NAME.timeouts.write"),
+                split: own("kv.pools.NAME.timeouts.split"),
+                script: own("kv.pools.NAME.timeouts.script"),
+            }
+        },
         backlog: s.count("kv.pools.NAME.backlog"),
         client_connections: Some(s.count("kv.pools.NAME.client_connections")).filter(|limit| *limit > 0),
         redis: s.switch("kv.pools.NAME.redis"),
@@ -56,6 +65,8 @@ fn pool(named: &NamedSettings) -> KvPool {
         server_failure_limit: s.count("kv.pools.NAME.server_failure_limit"),
         eject_policy: s.choice("kv.pools.NAME.eject_policy", EjectPolicy::from_word),
         memcached_flush_all: s.switch("kv.pools.NAME.memcached_flush_all"),
+        multiget_policy: s.choice("kv.pools.NAME.multiget_policy", MultigetPolicy::from_word),
+        memory: s.size("kv.pools.NAME.memory"),
         servers: s.take("kv.pools.NAME.servers", |value| match value {
             Value::Servers(servers) => Some(servers.clone()),
             _ => None,
@@ -68,7 +79,7 @@ fn pool(named: &NamedSettings) -> KvPool {
 /// A pool that only one of them has is a difference of `kv.pools`, and of `listen` because its listener comes or goes;
 /// every other key is compared in the pools that both have.
 pub(crate) fn pool_key_changed(old: &Settings, new: &Settings, key: &Key) -> Option<bool> {
-    let in_pools = key.parent() == POOL;
+    let in_pools = key.path.strip_prefix(POOL).is_some_and(|rest| rest.starts_with('.'));
     if !in_pools && key.path != "kv.pools" {
         return None;
     }

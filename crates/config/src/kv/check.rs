@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Kv, KvListen, KvPool};
+use crate::choice::{EjectPolicy, KvDistribution};
 use crate::diagnostic::{Findings, quoted};
 
 /// Looks at every pool.
@@ -11,6 +12,7 @@ pub(crate) fn check(kv: &Kv, findings: &mut Findings<'_>) {
     for pool in &kv.pools {
         names(pool, findings);
         protocol(pool, findings);
+        placement(pool, findings);
     }
 }
 
@@ -51,8 +53,63 @@ fn names(pool: &KvPool, findings: &mut Findings<'_>) {
     }
 }
 
-/// A password is Redis'.
+/// What chooses a server goes together.
+fn placement(pool: &KvPool, findings: &mut Findings<'_>) {
+    let way = pool.distribution;
+    if way.hashes_by_itself() && pool.hash.place.is_written() {
+        findings.error(pool.hash.place, || {
+            let message =
+                format!("pool {} has a `hash`, and `distribution: {way}` hashes by itself", quoted(&pool.name));
+            (message, Some("remove one of the two".to_owned()))
+        });
+    }
+    if way == KvDistribution::Random && pool.eject_policy != EjectPolicy::Rehash {
+        findings.error(pool.name.place, || {
+            let message = format!(
+                "pool {} has `eject_policy: {}`, and with `distribution: random` no key belongs to a server",
+                quoted(&pool.name),
+                pool.eject_policy
+            );
+            (message, Some("remove one of the two: a live server is chosen for each request".to_owned()))
+        });
+    }
+    if way == KvDistribution::Slots {
+        slots(pool, findings);
+    }
+}
+
+/// Every server of a pool gets at least one of Redis Cluster's slots.
+fn slots(pool: &KvPool, findings: &mut Findings<'_>) {
+    const SLOTS: u128 = 16_384;
+    let total: u128 = pool.servers.iter().map(|server| u128::from(server.weight)).sum();
+    // As the ring deals them: each range ends at the nearest slot.
+    let end = |sum: u128| (sum * SLOTS * 2 + total) / (total * 2);
+    let mut sum = 0;
+    for server in &pool.servers {
+        let begin = end(sum);
+        sum += u128::from(server.weight);
+        if begin == end(sum) {
+            findings.error(server.place, || {
+                let message = format!(
+                    "pool {}: the weight of {} is too small beside the others' for one of the {SLOTS} slots",
+                    quoted(&pool.name),
+                    quoted(&server.ring_name())
+                );
+                (message, Some("make the weights more alike, or use another distribution".to_owned()))
+            });
+            return;
+        }
+    }
+}
+
+/// A password is Redis', and so is a database.
 fn protocol(pool: &KvPool, findings: &mut Findings<'_>) {
+    if pool.redis_db != 0 && !pool.redis {
+        findings.error(pool.name.place, || {
+            let message = format!("pool {} has `redis_db`, and speaks memcached's protocol", quoted(&pool.name));
+            (message, Some("write `redis: true` in it, or remove the database".to_owned()))
+        });
+    }
     if pool.redis_auth.is_some() && !pool.redis {
         findings.error(pool.name.place, || {
             let message = format!("pool {} has `redis_auth`, and speaks memcached's protocol", quoted(&pool.name));

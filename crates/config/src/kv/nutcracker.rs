@@ -11,10 +11,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use base::ByteCount;
+
 use super::rows::POOL;
 use super::text::{self, NUMBER_MAX};
-use super::{Kv, KvListen, KvPool, KvServer, KvStats, Password, check};
-use crate::choice::{EjectPolicy, KvDistribution, KvHash};
+use super::{Kv, KvListen, KvPool, KvServer, KvStats, KvTimeouts, Password, check};
+use crate::choice::{EjectPolicy, KvDistribution, KvHash, MultigetPolicy};
 use crate::diagnostic::{Diagnostic, Diagnostics, Findings, Place, Severity, Source, Spanned, quoted};
 use crate::kind::one_of;
 use crate::model::{Config, Log};
@@ -24,7 +26,8 @@ use crate::tree::{self, Content, Entry, Node};
 use crate::value::{Fault, hash_tag};
 
 /// Keys of a pool that only Beltway's own file has.
-const NOT_OF_TWEMPROXY: [&str; 3] = ["eject_policy", "memcached_flush_all", "sentinels"];
+const NOT_OF_TWEMPROXY: [&str; 6] =
+    ["eject_policy", "memcached_flush_all", "memory", "multiget_policy", "sentinels", "timeouts"];
 
 /// How a listener's host becomes an address: the first that the system's resolver names.
 pub type Resolve<'r> = &'r dyn Fn(&str, u16) -> io::Result<SocketAddr>;
@@ -142,6 +145,13 @@ impl Reader<'_, '_> {
                 (message, Some("as with twemproxy; but a silent connection is probed here".to_owned()))
             });
         }
+        if draft.pool.redis_db != 0 && !draft.pool.redis {
+            draft.pool.redis_db = 0;
+            self.findings.warning(draft_place(keys, "redis_db").unwrap_or(entry.place), || {
+                let message = format!("pool {pool} speaks memcached's protocol: its `redis_db` selects nothing");
+                (message, Some("as with twemproxy; write `redis: true`, or remove the key".to_owned()))
+            });
+        }
         draft.listen.map(|listen| KvPool { listen, ..draft.pool })
     }
 
@@ -167,7 +177,7 @@ impl Reader<'_, '_> {
         };
         match name {
             "listen" => draft.listen = Some(Spanned::new(self.listen(text)?, place)),
-            "hash" => pool.hash = word(name, text, KvHash::WORDS, KvHash::from_word)?,
+            "hash" => pool.hash = Spanned::new(word(name, text, KvHash::WORDS, KvHash::from_word)?, place),
             "hash_tag" => pool.hash_tag = Some(hash_tag(name, text)?),
             "distribution" => {
                 let words = KvDistribution::OF_TWEMPROXY.map(KvDistribution::word);
@@ -280,14 +290,16 @@ fn defaults(name: &str, place: Place) -> KvPool {
     const BACKLOG: u32 = 512;
     const SERVER_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
     const SERVER_FAILURE_LIMIT: u32 = 2;
+    const MEMORY: ByteCount = ByteCount(256 << 20);
     KvPool {
         name: Spanned::new(name.to_owned(), place),
         // Put in when it is known; a pool without one is an error.
         listen: Spanned::new(KvListen::Unix { path: "/".into(), mode: None }, Place::NOWHERE),
-        hash: KvHash::Fnv1a64,
+        hash: Spanned::new(KvHash::Fnv1a64, Place::NOWHERE),
         hash_tag: None,
         distribution: KvDistribution::Ketama,
         timeout: None,
+        timeouts: KvTimeouts::default(),
         backlog: BACKLOG,
         client_connections: None,
         redis: false,
@@ -302,6 +314,8 @@ fn defaults(name: &str, place: Place) -> KvPool {
         server_failure_limit: SERVER_FAILURE_LIMIT,
         eject_policy: EjectPolicy::Rehash,
         memcached_flush_all: false,
+        multiget_policy: MultigetPolicy::Error,
+        memory: MEMORY,
         servers: Vec::new(),
     }
 }

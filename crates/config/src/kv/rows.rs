@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use base::ByteCount;
+
 use super::text::NUMBER_MAX;
-use crate::choice::{EjectPolicy, KvDistribution, KvHash};
+use crate::choice::{EjectPolicy, KvDistribution, KvHash, MultigetPolicy};
 use crate::kind::Kind;
 use crate::table::Applied::{Reload, Restart};
 use crate::table::{Key, WAIT_MAX, choice, count, key, required, section};
@@ -15,6 +17,12 @@ const POOLS_MAX: usize = 1024;
 
 /// The most servers of one pool: the ring keeps their indices in 16 bits.
 const SERVERS_MAX: usize = 65_536;
+
+/// The least memory of a pool: a few large replies.
+const MEMORY_MIN: ByteCount = ByteCount(1 << 20);
+
+/// The most memory of a pool.
+const MEMORY_MAX: ByteCount = ByteCount(1 << 44);
 
 /// The path that every pool's keys stand below; `NAME` stands for the name it is given.
 pub(crate) const POOL: &str = "kv.pools.NAME";
@@ -30,7 +38,7 @@ const fn optional(path: &'static str, kind: Kind, meaning: &'static str) -> Key 
 }
 
 /// Every key of `kv`.
-pub(crate) const ROWS: [Key; 26] = [
+pub(crate) const ROWS: [Key; 33] = [
     section("kv", "The Redis and memcached proxy."),
     key(
         "kv.stats",
@@ -68,10 +76,10 @@ pub(crate) const ROWS: [Key; 26] = [
     ),
     key(
         "kv.pools.NAME.distribution",
-        Kind::Choice { words: KvDistribution::WORDS, later: &["slots"] },
+        choice(KvDistribution::WORDS),
         "ketama",
         Reload,
-        "How the number chooses a server. `rendezvous` hashes by itself and does not use `hash`.",
+        "How the number chooses a server. `rendezvous` and `slots` hash by themselves, so `hash` cannot stand beside them: `rendezvous` asks every server for its bid; `slots` are Redis Cluster's, with ranges by weight in the order of the servers, and `{}` for a hash tag unless another is written.",
     ),
     key(
         "kv.pools.NAME.timeout",
@@ -79,6 +87,23 @@ pub(crate) const ROWS: [Key; 26] = [
         "5000",
         Reload,
         "How long a request may take in all, from its arrival to its answer: queueing and connecting count.",
+    ),
+    section("kv.pools.NAME.timeouts", "Other times than `timeout` for requests of a kind."),
+    key("kv.pools.NAME.timeouts.read", millis(0), "0", Reload, "Requests that read. 0: as `timeout`."),
+    key("kv.pools.NAME.timeouts.write", millis(0), "0", Reload, "Requests that may change something. 0: as `timeout`."),
+    key(
+        "kv.pools.NAME.timeouts.split",
+        millis(0),
+        "0",
+        Reload,
+        "Requests that go to several servers in parts, whatever they do. 0: as `timeout`.",
+    ),
+    key(
+        "kv.pools.NAME.timeouts.script",
+        millis(0),
+        "0",
+        Reload,
+        "Redis' scripts and functions: EVAL, EVALSHA, FCALL. 0: as `timeout`.",
     ),
     key(
         "kv.pools.NAME.backlog",
@@ -163,6 +188,20 @@ pub(crate) const ROWS: [Key; 26] = [
         "false",
         Reload,
         "Whether memcached's flush_all empties all servers of the pool; else it is refused.",
+    ),
+    key(
+        "kv.pools.NAME.multiget_policy",
+        choice(MultigetPolicy::WORDS),
+        "error",
+        Reload,
+        "What becomes of memcached's get of several keys when the servers of some of them fail: the whole is an error (`error`), or those keys are missing from the answer (`miss`).",
+    ),
+    key(
+        "kv.pools.NAME.memory",
+        Kind::Size { min: MEMORY_MIN, max: MEMORY_MAX },
+        "256MiB",
+        Reload,
+        "Bytes of requests and replies that the pool may keep on all threads together, until they are whole or have their turn. From half of it on its clients are read from no more; what would be beyond it is answered with an error.",
     ),
     required(
         "kv.pools.NAME.servers",
