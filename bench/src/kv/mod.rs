@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Milliseconds of a turn where this program is the load
     #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(50..=60_000))]
     turn_ms: u64,
-    /// Beltway: the example proxy, or a binary that answers to `nutcracker`; default: the example, brought up to date
+    /// Beltway: its binary, or the engine's example program `proxy`; default: the binary, brought up to date
     #[arg(long)]
     beltway: Option<PathBuf>,
     /// The core for the proxies
@@ -91,7 +91,7 @@ impl Field {
 pub(crate) fn run(options: &Options) -> Outcome<bool> {
     let beltway = match &options.beltway {
         Some(path) => path.clone(),
-        None => proxies::build()?,
+        None => crate::target::build_beltway()?,
     };
     let lab = Lab::open(options.proxy_core, options.load_core, options.keep)?;
     let beltway = lab.copy_of(&beltway)?;

@@ -1,8 +1,7 @@
-//! What is measured: nutcracker as Debian has it, and Beltway, each with one pool in front of given servers.
+//! What is measured: nutcracker as Debian has it, and Beltway's server, each with one pool in front of given servers.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use kv::Protocol;
@@ -79,11 +78,7 @@ impl Proxy {
         let words = match kind {
             Kind::Direct | Kind::Nutcracker => nutcracker(&room, port, setup, servers)?,
             Kind::Beltway if beltway.ends_with("proxy") => example(beltway, port, setup, servers),
-            Kind::Beltway => {
-                let mut words = vec![beltway.display().to_string()];
-                words.extend(nutcracker(&room, port, setup, servers)?);
-                words
-            }
+            Kind::Beltway => server(beltway, &room, port, setup, servers)?,
         };
         let core =
             if setup.pinned { lab.proxy_core.to_string() } else { format!("{},{}", lab.proxy_core, lab.load_core) };
@@ -105,20 +100,41 @@ impl Proxy {
     }
 }
 
-fn nutcracker(room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
-    let mut text = format!(
-        "bench:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  backlog: 4096\n  redis: {}\n",
-        setup.protocol == Protocol::Redis
-    );
+/// The pool as both have it, each line behind `indent`.
+fn pool(indent: &str, port: u16, setup: &Setup, servers: &[Store]) -> String {
+    let mut lines = vec![
+        "bench:".to_owned(),
+        format!("  listen: 127.0.0.1:{port}"),
+        "  hash: fnv1a_64".to_owned(),
+        "  distribution: ketama".to_owned(),
+        "  backlog: 4096".to_owned(),
+        format!("  redis: {}", setup.protocol == Protocol::Redis),
+    ];
     if setup.ejects {
-        text.push_str(
-            "  timeout: 400\n  auto_eject_hosts: true\n  server_failure_limit: 2\n  server_retry_timeout: 2000\n",
-        );
+        let ejects =
+            ["timeout: 400", "auto_eject_hosts: true", "server_failure_limit: 2", "server_retry_timeout: 2000"];
+        lines.extend(ejects.map(|line| format!("  {line}")));
     }
-    text.push_str("  servers:\n");
-    for server in servers {
-        text.push_str(&format!("   - 127.0.0.1:{}:1\n", server.port));
-    }
+    lines.push("  servers:".to_owned());
+    lines.extend(servers.iter().map(|server| format!("   - 127.0.0.1:{}:1", server.port)));
+    lines.iter().map(|line| format!("{indent}{line}\n")).collect()
+}
+
+/// The real server.
+fn server(program: &Path, room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
+    let text = format!(
+        "runtime_dir: {}\nthreads: {}\nadmin: {{listen: off}}\nkv:\n  pools:\n{}",
+        room.join("run").display(),
+        setup.threads,
+        pool("    ", port, setup, servers)
+    );
+    let conf = room.join("beltway.yaml");
+    fs::write(&conf, text).doing(conf.display())?;
+    Ok(vec![program.display().to_string(), "server".to_owned(), "-c".to_owned(), conf.display().to_string()])
+}
+
+fn nutcracker(room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
+    let text = pool("", port, setup, servers);
     let conf = room.join("nutcracker.yml");
     fs::write(&conf, text).doing(conf.display())?;
     let stats = lab::free_port()?.to_string();
@@ -137,21 +153,4 @@ fn example(program: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Vec<S
         words.extend(settings.map(str::to_owned));
     }
     words
-}
-
-/// Brings the example up to date through cargo when this program itself was started by cargo, and finds it.
-pub(super) fn build() -> Outcome<PathBuf> {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let status = Command::new(cargo)
-            .args(["build", "--release", "--quiet", "-p", "beltway-kv", "--example", "proxy"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .doing("building the proxy")?;
-        if !status.success() {
-            return Err(Trouble::NotBuilt("the proxy does not compile".to_owned()));
-        }
-    }
-    let me = std::env::current_exe().doing("finding this program")?;
-    let example = me.with_file_name("examples").join("proxy");
-    if example.is_file() { Ok(example) } else { Err(Trouble::NotBuilt(format!("{} is missing", example.display()))) }
 }

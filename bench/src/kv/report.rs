@@ -10,8 +10,8 @@ pub(super) struct Row {
     pub(super) what: String,
     pub(super) nutcracker: String,
     pub(super) beltway: String,
-    /// What it is to reach and what it aims at, in words, and whether it reached.
-    pub(super) wanted: Option<(&'static str, bool)>,
+    /// What it is to reach and what it aims at, in words, whether it reached, and whether it came to its aim.
+    pub(super) wanted: Option<(&'static str, bool, bool)>,
 }
 
 /// What was said so far.
@@ -119,8 +119,9 @@ impl Report {
         };
         for row in rows {
             let (wanted, verdict) = match row.wanted {
-                Some((wanted, true)) => (wanted, "reached"),
-                Some((wanted, false)) => (wanted, "MISSED"),
+                Some((wanted, true, true)) => (wanted, "aim"),
+                Some((wanted, true, false)) => (wanted, "reached"),
+                Some((wanted, false, _)) => (wanted, "MISSED"),
                 None => ("", ""),
             };
             println!("| {} | {} | {} | {wanted} | {verdict} |", row.what, row.nutcracker, row.beltway);
