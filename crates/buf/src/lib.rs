@@ -18,8 +18,10 @@ mod block;
 mod chain;
 mod pool;
 mod prefetch;
+mod room;
 
 pub use block::{Block, Chunk, LEND_MIN};
 pub use chain::{Chain, SLICES_MAX};
 pub use pool::{PoolUse, SizeClass, pool_use, trim};
 pub use prefetch::{prefetch, prefetch_value};
+pub use room::Room;

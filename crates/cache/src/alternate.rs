@@ -104,13 +104,23 @@ pub(crate) struct Alternate {
     pub(crate) id: u64,
     /// How often it was marked stale since it was stored or refreshed.
     pub(crate) stale_marks: AtomicU32,
-    /// Metadata, tags and this record; the body has its own.
-    pub(crate) charge: Charge,
+    /// What metadata, tags and this record take.
+    pub(crate) cost: RecordCost,
+}
+
+/// Who pays for what an alternate takes beside its body.
+#[derive(Debug)]
+pub(crate) enum RecordCost {
+    /// So many bytes are charged with the body: both came together.
+    WithBody(u64),
+    /// It came later.
+    Own(Charge),
 }
 
 impl Alternate {
     pub(crate) fn bytes(&self) -> u64 {
-        self.charge.bytes() + self.body.memory()
+        let own = if let RecordCost::Own(charge) = &self.cost { charge.bytes() } else { 0 };
+        own + self.body.memory()
     }
 
     /// Has what is read of it next brought closer, all at once: record and body lie elsewhere.
@@ -126,6 +136,14 @@ impl Alternate {
 
     pub(crate) fn mark_stale(&self) {
         self.stale_marks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Alternate {
+    fn drop(&mut self) {
+        if let RecordCost::WithBody(bytes) = self.cost {
+            self.body.outlive(bytes);
+        }
     }
 }
 
@@ -149,6 +167,15 @@ impl Entry {
     pub(crate) fn announce(&self) {
         if let Self::One(one) = self {
             buf::prefetch_value(&**one);
+        }
+    }
+
+    /// Has what a single alternate refers to brought closer: it will be dropped soon.
+    #[inline]
+    pub(crate) fn announce_parts(&self) {
+        if let Self::One(one) = self {
+            buf::prefetch(&one.metadata[..one.metadata.len().min(1)]);
+            one.body.announce();
         }
     }
 

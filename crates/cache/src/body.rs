@@ -128,6 +128,13 @@ enum Held {
 }
 
 impl Body {
+    /// Of one fragment.
+    pub(crate) fn of_one(fragment: Fragment, complete: Option<u64>, charge: Arc<Charge>) -> Self {
+        let (length, arena_bytes) = (fragment.len() as u64, fragment.arena_bytes());
+        Self { held: Held::One(fragment), length, complete, arena_bytes, charge }
+    }
+
+    /// Of fragments in their order.
     pub(crate) fn new(fragments: Vec<Fragment>, complete: Option<u64>, charge: Arc<Charge>) -> Self {
         let length = fragments.iter().map(|fragment| fragment.len() as u64).sum();
         let arena_bytes = fragments.iter().map(Fragment::arena_bytes).sum();
@@ -196,6 +203,21 @@ impl Body {
     pub(crate) fn warm(&self, max: usize) {
         if let Held::One(Fragment { memory: Memory::Heap(bytes), .. }) = &self.held {
             buf::prefetch(&bytes[..bytes.len().min(max)]);
+        }
+    }
+
+    /// Has the beginnings of what it refers to brought closer.
+    #[inline]
+    pub(crate) fn announce(&self) {
+        self.warm(1);
+        buf::prefetch_value(&*self.charge);
+    }
+
+    /// The record that was charged with it goes: gives its bytes back, if the body outlives it.
+    pub(crate) fn outlive(&self, record: u64) {
+        // Alone with it, the charge goes too, and gives back all.
+        if Arc::strong_count(&self.charge) > 1 {
+            self.charge.shrink(record);
         }
     }
 

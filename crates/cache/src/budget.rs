@@ -103,6 +103,9 @@ impl Charge {
 
     /// Gives part of it back.
     pub(crate) fn shrink(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.budget.give(bytes);
     }

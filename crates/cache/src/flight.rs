@@ -11,7 +11,6 @@
 //! Every change answers with the wakers of those it concerns; whoever holds the lock wakes them after letting go of it.
 //! The writer is known by its *term*: a writer that was superseded has an old one, and changes nothing any more.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -22,6 +21,7 @@ use crate::alternate::Tags;
 use crate::body::{Body, Fragment};
 use crate::budget::{Charge, footprint_shared};
 use crate::describe::FetchDescription;
+use crate::pieces::Pieces;
 use crate::store::Reason;
 use crate::worth::Progress;
 use crate::write::Head;
@@ -76,7 +76,7 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) enum End {
     /// The body is whole.
-    Whole { metadata: Arc<[u8]>, body: Body, _record: Option<Charge> },
+    Whole { metadata: Arc<[u8]>, body: Body },
     /// The body is over, and only its last part is still here.
     Rest(Stream),
     /// Look up again: there is something new.
@@ -93,14 +93,12 @@ pub(crate) struct Stream {
     pub(crate) metadata: Arc<[u8]>,
     pub(crate) tags: Tags,
     pub(crate) expected: Option<u64>,
-    held: VecDeque<(u64, Fragment)>,
+    held: Pieces,
     pub(crate) total: u64,
     /// `Some` when it will not be kept: then only the last bytes are held, for the followers.
     pub(crate) not_kept: Option<Reason>,
-    /// The body's bytes.
+    /// The bytes of the body, and of the record that is stored with it.
     pub(crate) charge: Arc<Charge>,
-    /// The metadata's bytes: what is stored has its own.
-    record: Option<Charge>,
 }
 
 /// A follower's place.
@@ -389,7 +387,8 @@ impl Flight {
         }
     }
 
-    /// More of the body is there: `fragment`, of `len` bytes; none when there was no room to hold it. `cost` is what it took of the budget.
+    /// More of the body is there: `fragment`, of `len` bytes; none when there was no room to hold it. `cost` is what it took
+    /// of the budget; 0 when that is charged already.
     pub(crate) fn push(
         &mut self,
         term: Term,
@@ -401,11 +400,9 @@ impl Flight {
         let stream = self.stream(term)?;
         match fragment {
             Some(fragment) => {
-                if !stream.held.back_mut().is_some_and(|(_, last)| last.extend(&fragment)) {
-                    stream.held.push_back((stream.total, fragment));
-                }
-                stream.charge.absorb(cost);
+                stream.held.push(stream.total, fragment);
                 if cost > 0 {
+                    stream.charge.absorb(cost);
                     stream.join_short();
                 }
             }
@@ -416,13 +413,18 @@ impl Flight {
         Some(self.wake_all())
     }
 
-    /// The body is over. `whole`: as it was stored.
-    pub(crate) fn finish(&mut self, term: Term, whole: Option<Body>) -> Option<Wakes> {
+    /// The body is over. `whole`: as it was stored; nobody can join any more.
+    pub(crate) fn finish(&mut self, term: Term, whole: Option<&Body>) -> Option<Wakes> {
+        let nobody = self.seated == 0;
         let stream = self.stream(term)?;
         if let Some(body) = whole {
-            let metadata = Arc::clone(&stream.metadata);
-            let _record = stream.record.take();
-            return Some(self.end(End::Whole { metadata, body, _record }));
+            // Whoever comes from here on looks it up.
+            let end = if nobody {
+                End::Again
+            } else {
+                End::Whole { metadata: Arc::clone(&stream.metadata), body: body.clone() }
+            };
+            return Some(self.end(end));
         }
         let Stage::Streaming(stream) = std::mem::replace(&mut self.stage, Stage::AwaitHead) else { return None };
         Some(self.end(End::Rest(stream)))
@@ -447,9 +449,9 @@ impl Flight {
 }
 
 impl Stream {
-    pub(crate) fn new(head: Head, record: Charge, charge: Arc<Charge>) -> Self {
+    pub(crate) fn new(head: Head, charge: Arc<Charge>) -> Self {
         let Head { metadata, tags, expected } = head;
-        Self { metadata, tags, expected, held: VecDeque::new(), total: 0, not_kept: None, charge, record: Some(record) }
+        Self { metadata, tags, expected, held: Pieces::default(), total: 0, not_kept: None, charge }
     }
 
     /// What is held at `place`; none when it has not come yet.
@@ -457,23 +459,14 @@ impl Stream {
         if place >= self.total {
             return None;
         }
-        let after = self.held.partition_point(|(start, _)| *start <= place);
-        let held = after.checked_sub(1).and_then(|at| self.held.get(at)).and_then(|(start, fragment)| {
-            let skip = usize::try_from(place - start).ok().filter(|skip| *skip < fragment.len())?;
-            Some(fragment.part(skip..fragment.len()))
-        });
-        Some(held.map_or(BodyStep::Lagged, BodyStep::Fragment))
+        Some(self.held.at(place).map_or(BodyStep::Lagged, BodyStep::Fragment))
     }
 
     /// Makes one of short fragments at the end: bytes that come one by one would cost more for each than for what they
     /// say. Each byte is copied a few times at most, for what is joined is of about one length.
     fn join_short(&mut self) {
-        while let Some(before) = self.held.len().checked_sub(2) {
-            let (Some((start, first)), Some((next, second))) = (self.held.get(before), self.held.get(before + 1))
-            else {
-                return;
-            };
-            if start + first.len() as u64 != *next {
+        while let Some((start, first, next, second)) = self.held.last_two() {
+            if start + first.len() as u64 != next {
                 return;
             }
             let short = first.len() + second.len() <= JOINED_MAX && first.len() <= 2 * second.len();
@@ -485,9 +478,7 @@ impl Stream {
             }
             let joined = Fragment::new([&**first, &**second].concat().into());
             let saved = costs.saturating_sub(joined.heap_bytes());
-            let start = *start;
-            self.held.truncate(before);
-            self.held.push_back((start, joined));
+            self.held.replace_last_two(start, joined);
             self.charge.shrink(saved);
         }
     }
@@ -502,17 +493,19 @@ impl Stream {
 
     fn drop_before(&mut self, window: u64) -> Vec<Fragment> {
         let mut dropped = Vec::new();
-        while let Some((start, fragment)) = self.held.front() {
-            if start + fragment.len() as u64 + window > self.total {
-                break;
-            }
-            dropped.extend(self.held.pop_front().map(|(_, fragment)| fragment));
+        while let Some(fragment) = self.total.checked_sub(window).and_then(|end| self.held.pop_before(end)) {
+            dropped.push(fragment);
         }
         dropped
     }
 
+    /// The body, if it is one fragment.
+    pub(crate) fn single(&self) -> Option<&Fragment> {
+        self.held.single()
+    }
+
     pub(crate) fn fragments(&self) -> Vec<Fragment> {
-        self.held.iter().map(|(_, fragment)| fragment.clone()).collect()
+        self.held.all()
     }
 }
 

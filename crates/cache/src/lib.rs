@@ -24,6 +24,7 @@ mod follow;
 mod gate;
 mod key;
 mod metrics;
+mod pieces;
 mod ram;
 mod ramp;
 mod store;

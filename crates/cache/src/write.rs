@@ -6,13 +6,15 @@ use std::sync::Arc;
 use base::Instant;
 use sys::arena::Appender;
 
+use buf::Room;
+
 use crate::alternate::{Hit, Tags};
 use crate::body::Fragment;
 use crate::budget::{Charge, footprint_of, footprint_shared};
 use crate::flight::{End, Stream, Term};
 use crate::key::{Key, Lane};
 use crate::ram::fill::Fill;
-use crate::ram::{Inside, Landing};
+use crate::ram::{Inside, Landing, record_bytes};
 use crate::store::Reason;
 use crate::worth::Progress;
 
@@ -26,6 +28,9 @@ pub struct Head {
     /// The length of the body, when it is known.
     pub expected: Option<u64>,
 }
+
+/// A body of no more bytes comes at once, nearly always: its memory is taken beforehand.
+const SHORT_MAX: u64 = 4 << 10;
 
 /// What became of a head or of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,13 +54,34 @@ pub struct Writer {
     /// Purges up to this one happened before.
     since: u64,
     done: bool,
-    /// Where the next bytes of a long body go.
-    tail: Option<Appender>,
+    /// Where the next bytes of the body go.
+    rest: Rest,
+}
+
+/// Memory that a writer has for what comes next.
+#[derive(Debug)]
+pub(crate) enum Rest {
+    /// None.
+    Nowhere,
+    /// For the whole of a short body, and paid for.
+    Short(Room),
+    /// For more of a long one.
+    Long(Appender),
+}
+
+impl Rest {
+    /// What it was paid for, of the stream's charge, and is not needed: it comes otherwise than announced.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        match std::mem::replace(self, Self::Nowhere) {
+            Self::Short(room) => footprint_shared(room.capacity()),
+            Self::Nowhere | Self::Long(_) => 0,
+        }
+    }
 }
 
 impl Writer {
     pub(crate) fn new(store: &Arc<Inside>, fill: Arc<Fill>, term: Term) -> Self {
-        Self { since: store.purges.sequence(), store: Arc::clone(store), fill, term, done: false, tail: None }
+        Self { since: store.purges.sequence(), store: Arc::clone(store), fill, term, done: false, rest: Rest::Nowhere }
     }
 
     /// What it is for.
@@ -96,13 +122,25 @@ impl Writer {
             self.conclude(End::Declined(Reason::TooLarge));
             return Kept::No(Reason::TooLarge);
         }
-        let record = self.store.reserve(footprint_shared(head.metadata.len()));
-        let body = self.store.reserve(footprint_of::<Charge>());
-        let (Some(record), Some(body)) = (record, body) else {
-            self.conclude(End::Declined(Reason::NoRoom));
-            return Kept::No(Reason::NoRoom);
+        // All that a short body will take is taken at once; its memory is on its way while the head goes to the client.
+        let short = head.expected.filter(|expected| (1..=SHORT_MAX).contains(expected));
+        let short = short.and_then(|expected| usize::try_from(expected).ok());
+        let needed = footprint_of::<Charge>() + record_bytes(&head.metadata, &head.tags);
+        let with_body = short.and_then(|len| self.store.reserve(needed + footprint_shared(len)).zip(Some(len)));
+        let charge = match with_body {
+            Some((charge, len)) => {
+                self.rest = Rest::Short(Room::new(len));
+                charge
+            }
+            None => match self.store.reserve(needed) {
+                Some(charge) => charge,
+                None => {
+                    self.conclude(End::Declined(Reason::NoRoom));
+                    return Kept::No(Reason::NoRoom);
+                }
+            },
         };
-        let stream = Stream::new(head, record, Arc::new(body));
+        let stream = Stream::new(head, Arc::new(charge));
         let started = self.fill.lock().start(self.term, stream, now);
         match started {
             Some(wakes) => {
@@ -124,7 +162,7 @@ impl Writer {
         if bytes.is_empty() {
             return Kept::Yes;
         }
-        self.store.append((&self.fill, self.term), &mut self.tail, bytes, now, &mut taken)
+        self.store.append((&self.fill, self.term), &mut self.rest, bytes, now, &mut taken)
     }
 
     /// The body is over. `metadata` replaces the head's record in what is stored; `replaces` says of each alternate's
@@ -139,8 +177,7 @@ impl Writer {
         now: Instant,
     ) -> Result<(), Reason> {
         self.done = true;
-        self.tail = None;
-        let landing = Landing { since: self.since, partial: false, now };
+        let landing = Landing { since: self.since, partial: false, unused: self.rest.give_up(), now };
         self.store.finish(&self.fill, self.term, metadata, replaces, landing)
     }
 
@@ -156,8 +193,7 @@ impl Writer {
         now: Instant,
     ) -> Result<(), Reason> {
         self.done = true;
-        self.tail = None;
-        let landing = Landing { since: self.since, partial: true, now };
+        let landing = Landing { since: self.since, partial: true, unused: self.rest.give_up(), now };
         self.store.finish(&self.fill, self.term, metadata, replaces, landing)
     }
 

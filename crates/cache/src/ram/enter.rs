@@ -16,7 +16,8 @@ const FILL_BYTES: u64 = footprint_of::<Fill>() + 2 * (size_of::<(Key, Lane, usiz
 
 impl Inside {
     pub(crate) fn enter(self: &Arc<Self>, entry: Entrance) -> Role {
-        let mut charge: Option<Charge> = None;
+        // Most who come here fetch; what others took for nothing goes back at once.
+        let mut charge = self.budget.take(FILL_BYTES).then(|| Charge::of_taken(&self.budget, FILL_BYTES));
         loop {
             // What leaves the table is dropped after the lock.
             let _over;
@@ -88,12 +89,8 @@ impl Inside {
 
     /// Takes a fetch out of the table: it is over, or nobody is to join it any more.
     pub(crate) fn unregister(&self, fill: &Arc<Fill>) {
-        let place = (fill.key, fill.lane);
         let mut shard = self.cell(fill.key).lock();
-        let removed = match shard.flights.get(&place) {
-            Some(registered) if Arc::ptr_eq(registered, fill) => shard.flights.remove(&place),
-            _ => None,
-        };
+        let removed = fill.take_out_of(&mut shard);
         drop(shard);
         drop(removed);
     }

@@ -134,12 +134,17 @@ impl Inside {
         let evicted = self.totals.evicted();
         let step = self.shards[at].change(&self.totals, |shard| {
             let step = shard.table.step(queue, stamp, evicted, |stored| {
+                stored.entry.announce_parts();
                 let busy = *spare > 0 && stored.entry.is_busy();
                 if busy {
                     *spare -= 1;
                 }
                 busy
             });
+            // The next to go is of the same age: it was not looked at for as long.
+            if let Some(next) = shard.table.announce_oldest(queue) {
+                next.entry.announce();
+            }
             match step {
                 Step::Empty => None,
                 Step::Spared { promoted } => {

@@ -80,6 +80,14 @@ impl Index {
         }
     }
 
+    /// Has the place of a fingerprint brought closer: it will be looked for soon.
+    #[inline]
+    pub(crate) fn announce(&self, fingerprint: u32) {
+        if let Some(entry) = self.entries.get(fingerprint as usize & self.entries.len().wrapping_sub(1)) {
+            buf::prefetch_value(entry);
+        }
+    }
+
     /// Takes a slot out and closes the gap.
     pub(crate) fn remove(&mut self, fingerprint: u32, slot: SlotNumber) {
         if self.entries.is_empty() {

@@ -43,7 +43,7 @@ use crate::ram::purges::Purges;
 use crate::ram::shard::{ShardCell, Tide, Totals};
 use crate::store::{Entrance, Found, LookUp, Purge, Reason, Role, Store};
 
-pub(crate) use land::Landing;
+pub(crate) use land::{Landing, record_bytes};
 
 /// Shards per thread: so that two threads rarely want the same one.
 const SHARDS_PER_THREAD: usize = 4;

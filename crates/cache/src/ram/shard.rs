@@ -147,8 +147,11 @@ impl ShardCell {
         let before = (shard.table.bytes(Queue::Small), shard.table.bytes(Queue::Main));
         let result = change(&mut shard);
         let after = (shard.table.bytes(Queue::Small), shard.table.bytes(Queue::Main));
-        totals.small.fetch_add(after.0.wrapping_sub(before.0), Ordering::Relaxed);
-        totals.main.fetch_add(after.1.wrapping_sub(before.1), Ordering::Relaxed);
+        for (total, before, after) in [(&totals.small, before.0, after.0), (&totals.main, before.1, after.1)] {
+            if before != after {
+                total.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+            }
+        }
         self.oldest_small.store(shard.table.oldest(Queue::Small), Ordering::Relaxed);
         self.oldest_main.store(shard.table.oldest(Queue::Main), Ordering::Relaxed);
         result
