@@ -48,12 +48,24 @@ pub struct Shares {
     paused_at_limit: AtomicU64,
     out_of_descriptors: AtomicU64,
     draining: AtomicBool,
+    /// What these are a part of.
+    whole: Option<Arc<Shares>>,
 }
 
 impl Shares {
     /// For `threads` threads and at most `limit` connections together.
     #[must_use]
     pub fn new(threads: usize, limit: usize) -> Arc<Self> {
+        Self::of(threads, limit, None)
+    }
+
+    /// As [`Shares::new`], for a part of `whole`: what is open here counts there too, and the limits of both hold.
+    #[must_use]
+    pub fn part_of(whole: &Arc<Self>, limit: usize) -> Arc<Self> {
+        Self::of(whole.open.len(), limit, Some(Arc::clone(whole)))
+    }
+
+    fn of(threads: usize, limit: usize, whole: Option<Arc<Self>>) -> Arc<Self> {
         Arc::new(Self {
             open: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
             limit,
@@ -62,6 +74,7 @@ impl Shares {
             paused_at_limit: AtomicU64::new(0),
             out_of_descriptors: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            whole,
         })
     }
 
@@ -69,6 +82,22 @@ impl Shares {
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.iter().map(|open| open.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether there is no place for another.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.limit || self.whole.as_ref().is_some_and(|whole| whole.is_full())
+    }
+
+    /// One more, or one less, on a thread.
+    fn count(&self, thread: usize, count: impl Fn(&AtomicUsize) + Copy) {
+        if let Some(open) = self.open.get(thread) {
+            count(open);
+        }
+        if let Some(whole) = &self.whole {
+            whole.count(thread, count);
+        }
     }
 
     /// Connections open now, by thread.
@@ -116,18 +145,14 @@ pub(crate) struct Share(Arc<Shares>, usize);
 
 impl Share {
     fn take(shares: &Arc<Shares>, thread: usize) -> Self {
-        if let Some(open) = shares.open.get(thread) {
-            open.fetch_add(1, Ordering::Relaxed);
-        }
+        shares.count(thread, |open| _ = open.fetch_add(1, Ordering::Relaxed));
         Self(Arc::clone(shares), thread)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Some(open) = self.0.open.get(self.1) {
-            open.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.count(self.1, |open| _ = open.fetch_sub(1, Ordering::Relaxed));
     }
 }
 
@@ -237,7 +262,7 @@ impl ListenerState {
         self.unregister(thread);
         let shares = &self.listener.shares;
         for _ in 0..LAST_ACCEPTS_MAX {
-            if shares.open() >= shares.limit {
+            if shares.is_full() {
                 break;
             }
             let Ok((socket, peer)) = thread.core().driver.accept(&self.listener.socket) else { break };
@@ -272,7 +297,7 @@ impl ListenerState {
                 self.last_call(thread);
                 return;
             }
-            if shares.open() >= shares.limit {
+            if shares.is_full() {
                 shares.paused_at_limit.fetch_add(1, Ordering::Relaxed);
                 self.pause(thread);
                 return;
@@ -353,6 +378,21 @@ mod tests {
         assert_eq!(shares.owner(0), 1);
         assert_eq!(shares.owner(2), 2);
         assert_eq!(shares.open_by_thread(), [5, 1, 2]);
+    }
+
+    #[test]
+    fn parts_are_full_when_they_or_the_whole_are() {
+        let whole = Shares::new(2, 3);
+        let (one, other) = (Shares::part_of(&whole, 2), Shares::part_of(&whole, 2));
+        let first: Vec<_> = [0, 1].map(|thread| Share::take(&one, thread)).into();
+        assert!(one.is_full() && !other.is_full() && !whole.is_full());
+        let second = Share::take(&other, 1);
+        assert!(other.is_full() && whole.is_full(), "1 of 2, and 3 of 3 together");
+        assert_eq!((one.open(), other.open(), whole.open_by_thread()), (2, 1, vec![1, 2]));
+        drop(first);
+        assert!(!one.is_full() && !other.is_full());
+        drop(second);
+        assert_eq!(whole.open(), 0);
     }
 
     #[test]
