@@ -45,6 +45,9 @@ pub(crate) const PIPELINE_MAX: usize = 1_024;
 const UNTAKEN_MAX: usize = 256 << 10;
 /// Bytes of replies that wait for earlier ones before a client that does not take its own gets no more of them.
 pub(crate) const KEPT_SOFT: usize = 1 << 20;
+/// Bytes of replies that wait for earlier ones before it gets no more of them though it takes its own: an earlier one
+/// is late.
+const KEPT_AHEAD: usize = 32 << 20;
 /// The most of them; a reply that would be more is an error.
 pub(crate) const KEPT_MAX: usize = 64 << 20;
 /// How long a client may take none of what waits for it before it is cut.
@@ -118,7 +121,9 @@ pub(crate) struct Client {
     room: Option<Task>,
     /// It is counted among those who wait for a reply.
     waits: bool,
+    /// Connections that go on when it has taken what it was sent, and those that do when an earlier reply has come.
     resume: Vec<Rc<LaneCell>>,
+    ahead: Vec<Rc<LaneCell>>,
     /// Since when something it asked is not answered, by the worker's microseconds.
     busy_since: Option<u32>,
     /// The worker's changes that it has followed.
@@ -164,6 +169,7 @@ impl Client {
                 room: None,
                 waits: false,
                 resume: Vec::new(),
+                ahead: Vec::new(),
                 busy_since: None,
                 changes: worker.changes(),
             })
@@ -288,7 +294,17 @@ impl Client {
 
     /// Whether it has enough to take before it gets more that would wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.kept > KEPT_SOFT && self.is_backed_up()
+        self.is_far_ahead() || self.kept > KEPT_SOFT && self.is_backed_up()
+    }
+
+    /// Whether so much waits for an earlier reply that this had better come first.
+    fn is_far_ahead(&self) -> bool {
+        self.kept > KEPT_AHEAD
+    }
+
+    /// The request whose reply everything waits for, if it is not the client itself that everything waits for.
+    pub(crate) fn waits_for(&self) -> Option<u64> {
+        (self.is_far_ahead() && !self.is_backed_up()).then_some(self.base)
     }
 
     /// A whole reply in pieces. While a run is open it waits for that.
@@ -361,6 +377,15 @@ impl Client {
         self.mark();
     }
 
+    /// Lets the lane, which brings what [`Client::is_full`] keeps from coming, go on when there is room for it.
+    pub(crate) fn resume_when_not_full(&mut self, lane: Rc<LaneCell>) {
+        if self.is_far_ahead() {
+            self.ahead.push(lane);
+        } else {
+            self.resume_when_taken(lane);
+        }
+    }
+
     /// The turn's end: hands over what is to be sent.
     pub(crate) fn flush(&mut self) {
         self.dirty = false;
@@ -368,6 +393,9 @@ impl Client {
         self.pool.cells().add(KvPool::SENT, self.out.len() as u64);
         self.out.take(|chunk| tcp.send(chunk));
         self.out.rest();
+        if !self.ahead.is_empty() && !self.is_far_ahead() {
+            self.resume.append(&mut self.ahead);
+        }
         if tcp.queued() > UNTAKEN_MAX || !self.resume.is_empty() {
             self.wait_for_room();
         }
@@ -405,15 +433,25 @@ impl Client {
             return;
         }
         let thread = self.worker.thread().clone();
-        if let Some(tcp) = &self.tcp {
-            tcp.set_write_deadline(self.worker.now() + STALLED_MAX);
-        }
         self.room = Some(thread.clone().spawn("kv client waits", async move {
-            let outcome = poll_fn(|context| match &me.borrow().tcp {
-                Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
-                None => std::task::Poll::Ready(Ok(())),
-            })
-            .await;
+            // As long as it takes anything at all it is not late.
+            let mut sent_before = None;
+            let outcome = loop {
+                let sent = me.borrow().begin_patience();
+                if sent_before == Some(sent) {
+                    break Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+                }
+                sent_before = Some(sent);
+                let outcome = poll_fn(|context| match &me.borrow().tcp {
+                    Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
+                    None => std::task::Poll::Ready(Ok(())),
+                })
+                .await;
+                match outcome {
+                    Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+                    outcome => break outcome,
+                }
+            };
             let mut client = me.borrow_mut();
             client.worker.nudge();
             client.waits_for_room = false;
@@ -429,6 +467,14 @@ impl Client {
             }
             thread.schedule_imm(Rc::clone(&me) as Cont).detach();
         }));
+    }
+
+    /// From now on it has its time to take something. Says how much it has taken so far, in bytes.
+    fn begin_patience(&self) -> u64 {
+        self.tcp.as_ref().map_or(0, |tcp| {
+            tcp.set_write_deadline(self.worker.now() + STALLED_MAX);
+            tcp.sent()
+        })
     }
 
     /// Ends the connection at once, visibly before its time.
@@ -463,6 +509,7 @@ impl Client {
         self.run = 0..0;
         self.out.take(drop);
         self.out.rest();
+        self.resume.append(&mut self.ahead);
         for lane in std::mem::take(&mut self.resume) {
             // Its handler may be the one that closes us.
             if let Ok(mut lane) = lane.try_borrow_mut() {

@@ -43,6 +43,9 @@ const HELD_BYTES_MAX: usize = 32 << 10;
 const KEPT_MAX: u64 = 1 << 20;
 /// How long others wait behind a client that does not take its reply before they are asked for elsewhere.
 const RELIEF: Duration = Duration::from_millis(20);
+/// How long a lane that is ahead of a client's earlier reply waits for any progress of that client before it goes on, as
+/// far as may be kept. What the client waits for may be behind this lane, by way of others that wait alike.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
 
 /// A shared hold on a lane.
 pub(crate) type LaneCell = RefCell<Lane>;
@@ -90,6 +93,10 @@ pub(crate) struct Lane {
     passing: bool,
     /// Nothing is received until a client has taken what it has.
     paused: bool,
+    /// What the client waits for, and since when at least, while the lane is paused because it is ahead of that.
+    ahead_of: Option<(u64, Instant)>,
+    /// It has waited long enough for this: replies are kept as far as may be.
+    impatient: Option<u64>,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
     /// It is there for one request, see `alone`.
@@ -164,6 +171,8 @@ impl Lane {
                 pieces_len: 0,
                 passing: false,
                 paused: false,
+                ahead_of: None,
+                impatient: None,
                 retired: false,
                 alone: false,
                 own: None,
@@ -396,6 +405,7 @@ impl Lane {
 
     /// Goes on receiving after a client has taken what it had.
     pub(crate) fn resume(&mut self) {
+        self.ahead_of = None;
         if std::mem::take(&mut self.paused)
             && let Some(me) = self.me.upgrade()
         {
@@ -428,10 +438,21 @@ impl Lane {
         if !self.paused {
             return;
         }
-        let slow = match self.queue.front().map(|pending| &pending.owner) {
-            Some(Owner::Client(client, _)) => Rc::as_ptr(client),
-            _ => std::ptr::null(),
+        let (slow, waits_for) = match self.queue.front().map(|pending| &pending.owner) {
+            Some(Owner::Client(client, _)) => (Rc::as_ptr(client), client.borrow().waits_for()),
+            _ => (std::ptr::null(), None),
         };
+        if let (Some(seq), Some(me)) = (waits_for, self.me.upgrade()) {
+            let now = self.worker.now();
+            let since = self.ahead_of.filter(|ahead| ahead.0 == seq).map_or(now, |ahead| ahead.1);
+            if now - since >= AHEAD_MAX {
+                self.impatient = Some(seq);
+                self.resume();
+            } else {
+                self.ahead_of = Some((seq, since));
+                self.relief = Some(self.worker.thread().schedule_at(me, since + AHEAD_MAX));
+            }
+        }
         for at in 1..self.handed.min(self.queue.len()) {
             let end = self.queue.get(at + 1).map_or(self.pushed, |next| next.start);
             let Some(pending) = self.queue.get_mut(at) else { return };

@@ -311,11 +311,11 @@ impl Lane {
                         self.retire();
                     }
                 } else {
-                    let full = to.is_full();
+                    let full = to.is_full() && (self.impatient.is_none() || self.impatient != to.waits_for());
                     let may = to.may_hold(self.pieces_len + range.len());
                     if full && let Some(me) = self.me.upgrade() {
                         self.paused = true;
-                        to.resume_when_taken(me);
+                        to.resume_when_not_full(me);
                     }
                     drop(to);
                     self.keep_piece(block, range, may);

@@ -1,0 +1,230 @@
+//! Replies that wait: for an earlier one that is late, or for a client that takes its time.
+//!
+//! Two simulated servers: one answers at once with a large value, the other when the test wants it to. Time is virtual.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use buf::{Block, Chunk, SizeClass};
+use event::sim::{Faults, World};
+use event::{Shares, Tcp, Thread};
+use kv::wire::Scanned;
+use kv::wire::resp::{Reply, Request, Scan, request};
+use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
+use net::{Names, NamesOptions};
+use stats::Cells;
+
+const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
+const QUICK: u16 = 6_379;
+const LATE: u16 = 6_380;
+const VALUE: usize = 1 << 20;
+/// More of them than may wait for an earlier reply.
+const VALUES: usize = 100;
+const NAMES: NamesOptions = NamesOptions {
+    ttl: Duration::from_secs(30),
+    negative_ttl: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
+    stale: Duration::from_secs(3_600),
+};
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    /// How many values the quick server has sent.
+    static SENT: Cell<usize> = const { Cell::new(0) };
+}
+
+fn shared(bytes: Vec<u8>) -> Chunk {
+    let len = bytes.len();
+    Chunk::from_shared(bytes.into(), 0..len)
+}
+
+/// The length of a reply with a value of `len` bytes.
+fn whole(len: usize) -> usize {
+    format!("${len}\r\n\r\n").len() + len
+}
+
+/// When the late server answers.
+#[derive(Clone, Copy)]
+enum Late {
+    /// A while after the quick one has sent almost as much as is taken ahead of an earlier reply.
+    ByLittle,
+    /// When the quick one has sent all.
+    ByMuch,
+}
+
+impl Late {
+    async fn wait(self, thread: &Thread) {
+        let (sent, then) = match self {
+            Self::ByLittle => (30, Duration::from_millis(500)),
+            Self::ByMuch => (VALUES, Duration::ZERO),
+        };
+        while SENT.get() < sent {
+            thread.sleep(Duration::from_millis(10)).await;
+        }
+        thread.sleep(then).await;
+    }
+}
+
+/// A server that answers each GET with `len` bytes, and anything else with its port.
+async fn serve(thread: Thread, tcp: Tcp, port: u16, len: usize, mut late: Option<Late>) {
+    let is_quick = late.is_none();
+    let mut have: Vec<u8> = Vec::new();
+    loop {
+        let mut block = Block::new(SizeClass::Medium);
+        match tcp.recv(&mut block).await {
+            Ok(got) if got > 0 => have.extend_from_slice(&block),
+            _ => return,
+        }
+        let mut request = Request::default();
+        while let Scan::Whole(end) = request.scan(&have) {
+            let asked: Vec<u8> = have.drain(..end).collect();
+            request.clear();
+            if !asked.windows(3).any(|word| word == b"GET") {
+                tcp.send(shared(format!("+{port}\r\n").into_bytes()));
+                continue;
+            }
+            if let Some(late) = late.take() {
+                late.wait(&thread).await;
+            }
+            tcp.send(shared([format!("${len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat()));
+            if tcp.room(0).await.is_err() {
+                return;
+            }
+            SENT.set(SENT.get() + usize::from(is_quick));
+        }
+    }
+}
+
+/// The next reply.
+async fn reply(thread: &Thread, tcp: &Tcp, have: &mut Vec<u8>) -> Vec<u8> {
+    let (mut scan, mut scanned) = (Reply::default(), 0);
+    loop {
+        match scan.scan(&have[scanned..]) {
+            Scanned::Whole(len) => return have.drain(..scanned + len).collect(),
+            Scanned::Part(len) => scanned += len,
+            Scanned::Malformed => panic!("not a reply"),
+        }
+        let mut block = Block::new(SizeClass::Large);
+        tcp.set_read_deadline(thread.now() + Duration::from_secs(20_000));
+        assert!(tcp.recv(&mut block).await.unwrap() > 0, "the connection is open");
+        have.extend_from_slice(&block);
+    }
+}
+
+/// A connection to the proxy, and a key that lives on the server of that port.
+async fn arrive(thread: &Thread, port: u16) -> (Tcp, String) {
+    let tcp = Tcp::connect(thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
+    for key in (0..100).map(|n| format!("{}:{n}", n * 7_919)) {
+        tcp.send(shared(request::encode(&["TYPE", &key])));
+        if reply(thread, &tcp, &mut Vec::new()).await == format!("+{port}\r\n").as_bytes() {
+            return (tcp, key);
+        }
+    }
+    panic!("no key lives on {port}");
+}
+
+/// What a client got: the lengths of its replies, errors as none.
+#[derive(Default)]
+struct Seen {
+    replies: RefCell<Vec<Option<usize>>>,
+    over: Cell<bool>,
+}
+
+/// Asks for a value that comes late and many that do not.
+async fn greedy(thread: Thread, seen: Rc<Seen>) {
+    let (_, quick) = arrive(&thread, QUICK).await;
+    let (tcp, late) = arrive(&thread, LATE).await;
+    let mut bytes = request::encode(&["GET", &late]);
+    (0..VALUES).for_each(|_| bytes.extend(request::encode(&["GET", &quick])));
+    tcp.send(shared(bytes));
+    let mut have = Vec::new();
+    for _ in 0..=VALUES {
+        let reply = reply(&thread, &tcp, &mut have).await;
+        seen.replies.borrow_mut().push((reply[0] == b'$').then_some(reply.len()));
+    }
+    seen.over.set(true);
+}
+
+/// Asks for a few values and takes them a little at a time.
+async fn slow(thread: Thread, seen: Rc<Seen>) {
+    const ASKED: usize = 4;
+    let (tcp, quick) = arrive(&thread, QUICK).await;
+    tcp.send(shared(request::encode(&["GET", &quick]).repeat(ASKED)));
+    let mut left = ASKED * whole(VALUE);
+    while left > 0 {
+        let mut block = Block::new(SizeClass::Small);
+        left -= tcp.recv(&mut block).await.unwrap();
+        thread.sleep(Duration::from_secs(5)).await;
+    }
+    seen.over.set(true);
+}
+
+/// The replies of that client in a world where the late server is so late.
+fn run<F: Future<Output = ()> + 'static>(late: Late, client: fn(Thread, Rc<Seen>) -> F) -> Vec<Option<usize>> {
+    let before = buf::pool_use().used;
+    SENT.set(0);
+    let world = World::new(5, Faults { segment_max: 4 << 20, buffer: [1 << 16, 1 << 20], ..Faults::none() });
+    let servers = world.thread("servers").unwrap();
+    for (port, len, late) in [(QUICK, VALUE, None), (LATE, 3, Some(late))] {
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        let serve = move |thread: &Thread, tcp| {
+            thread.spawn("redis", serve(thread.clone(), tcp, port, len, late));
+        };
+        world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&servers).unwrap();
+    }
+    let server = |port| ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None };
+    let source = PoolSource { redis: true, ..PoolSource::new("two", vec![server(QUICK), server(LATE)]) };
+    let plan = Plan::prepare(vec![source]).unwrap();
+    let proxy = world.group("proxy", 1).unwrap();
+    let peers = Arc::new(OnceLock::new());
+    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
+    let worker = Worker::new(WorkerParts {
+        thread: proxy[0].clone(),
+        plan: Arc::clone(&plan),
+        shared: Shared::new(&plan),
+        names: Names::new(NAMES),
+        cells: Cells::detached(),
+        numbers: kv::numbers::Numbers::detached(),
+    });
+    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
+    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
+        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
+    });
+    listener.accept_on(&proxy[0]).unwrap();
+    drop(listener);
+    let seen = Rc::new(Seen::default());
+    let clients = world.thread("clients").unwrap();
+    clients.spawn("client", client(clients.clone(), Rc::clone(&seen)));
+    world.run_until(|| seen.over.get(), Duration::from_secs(20_000)).unwrap();
+    world.run_for(Duration::from_secs(10)).unwrap();
+    WORKER.with(|slot| *slot.borrow_mut() = None);
+    drop(world);
+    drop((proxy, servers, clients));
+    assert_eq!(buf::pool_use().used, before, "blocks");
+    seen.replies.take()
+}
+
+#[test]
+fn replies_ahead_of_a_late_one_wait_at_the_server_and_none_is_lost() {
+    let replies = run(Late::ByLittle, greedy);
+    assert_eq!(replies[0], Some(whole(3)));
+    assert_eq!(replies[1..].iter().filter(|reply| **reply == Some(whole(VALUE))).count(), VALUES);
+}
+
+#[test]
+fn what_does_not_come_at_all_is_waited_for_until_no_more_may_be_kept() {
+    let replies = run(Late::ByMuch, greedy);
+    assert_eq!(replies[0], Some(whole(3)));
+    let errors = replies.iter().filter(|reply| reply.is_none()).count();
+    assert!((30..50).contains(&errors), "of 100 MiB 64 may be kept: {errors} errors");
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_cut() {
+    run(Late::ByLittle, slow);
+}
