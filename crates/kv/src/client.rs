@@ -10,6 +10,7 @@
 //! `local` answers what the proxy answers itself.
 
 mod gather;
+mod kind;
 mod leave;
 mod local;
 mod memcached;

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use config::kv::{Kv as Configured, KvAddress, KvPool};
+use config::kv::{Kv as Configured, KvAddress, KvPool, KvTimeouts};
 use hashring::ContinuumError;
 
-use crate::plan::{Address, EjectPolicy, PlanError, PoolSource, ServerSource};
+use crate::plan::{Address, EjectPolicy, MultigetPolicy, PlanError, PoolSource, ServerSource, Timeouts};
 
 /// The pools of a configuration, in its order. Listening, with all its settings, is the caller's.
 ///
@@ -50,8 +50,17 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
         eject_policy: match from.eject_policy {
             config::EjectPolicy::Rehash => EjectPolicy::Rehash,
             config::EjectPolicy::Error => EjectPolicy::Error,
-            config::EjectPolicy::Miss => return Err(unavailable("eject_policy: miss")),
+            config::EjectPolicy::Miss => EjectPolicy::Miss,
         },
+        multiget_policy: match from.multiget_policy {
+            config::MultigetPolicy::Error => MultigetPolicy::Error,
+            config::MultigetPolicy::Miss => MultigetPolicy::Miss,
+        },
+        timeouts: {
+            let KvTimeouts { read, write, split, script } = from.timeouts;
+            Timeouts { read, write, split, script }
+        },
+        memory: usize::try_from(from.memory.0).unwrap_or(usize::MAX),
         ..PoolSource::new(name, servers.collect())
     })
 }

@@ -19,8 +19,9 @@ use crate::wire::resp::reply::{elements, integer};
 pub(crate) enum How {
     /// As Redis's command has it.
     Joined(Join),
-    /// memcached's values, in the order of these keys of the request.
-    Lines { request: Arc<[u8]>, keys: Vec<Range<u32>> },
+    /// memcached's values, in the order of these keys of the request. `forgiving`: keys of parts that failed are missing,
+    /// unless all failed.
+    Lines { request: Arc<[u8]>, keys: Vec<Range<u32>>, forgiving: bool },
     /// One line each, and one for all: the first that is not as the others.
     SameLine,
     /// memcached's `stats`: numbers are added up.
@@ -100,7 +101,7 @@ pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) 
     }
     Some(match &joining.how {
         How::Joined(join) => whole(*join, &joining.places, &joining.parts),
-        How::Lines { request, keys } => lines(request, keys, &joining.places, &joining.parts),
+        How::Lines { request, keys, forgiving } => lines(request, keys, &joining.places, &joining.parts, *forgiving),
         How::SameLine => same_line(&joining.parts),
         How::Stats => stats(&joining.parts),
     })
@@ -222,16 +223,26 @@ fn elements_of_all(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
     chunks
 }
 
-/// The values of all keys in the order of the request; an error of one part is the answer.
-fn lines(request: &[u8], keys: &[Range<u32>], places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
+/// The values of all keys in the order of the request. An error of one part is the answer or, when that is `forgiving`,
+/// an error of all parts.
+fn lines(request: &[u8], keys: &[Range<u32>], places: &[u16], parts: &[Option<Chunk>], forgiving: bool) -> Vec<Chunk> {
     let unlike = || vec![Chunk::from_static(Fault::Unlike.line(Protocol::Memcached))];
     let mut found = Vec::with_capacity(parts.len());
+    let mut failed = Vec::new();
     for part in parts.iter().flatten() {
         match values(part) {
             Some(values) => found.push((part, values.into_iter().peekable())),
             None if part.starts_with(b"VALUE ") => return unlike(),
-            None => return vec![part.clone()],
+            None => {
+                failed.push(part);
+                found.push((part, Vec::new().into_iter().peekable()));
+            }
         }
+    }
+    if let Some(first) = failed.first()
+        && (!forgiving || failed.len() == found.len())
+    {
+        return vec![(*first).clone()];
     }
     let mut out = Outbox::new(SizeClass::Medium);
     for (key, place) in keys.iter().zip(places) {
@@ -312,10 +323,11 @@ mod tests {
     fn memcached_values_come_in_the_order_of_the_keys_and_misses_are_left_out() {
         let request = b"get a b c a";
         let keys = [4..5, 6..7, 8..9, 10..11];
-        let join = |parts: [&'static [u8]; 2]| {
+        let joined = |parts: [&'static [u8]; 2], forgiving| {
             let parts = parts.map(|part| Some(Chunk::from_static(part)));
-            String::from_utf8(bytes_of(&lines(request, &keys, &[0, 1, 0, 0], &parts))).unwrap()
+            String::from_utf8(bytes_of(&lines(request, &keys, &[0, 1, 0, 0], &parts, forgiving))).unwrap()
         };
+        let join = |parts| joined(parts, false);
         let (a, b) = ("VALUE a 0 1\r\n1\r\n", "VALUE b 0 1\r\n2\r\n");
         assert_eq!(
             join([b"VALUE a 0 1\r\n1\r\nVALUE a 0 1\r\n1\r\nEND\r\n", b"VALUE b 0 1\r\n2\r\nEND\r\n"]),
@@ -323,6 +335,9 @@ mod tests {
         );
         assert_eq!(join([b"END\r\n", b"VALUE b 0 1\r\n2\r\nEND\r\n"]), format!("{b}END\r\n"));
         assert_eq!(join([b"SERVER_ERROR x\r\n", b"END\r\n"]), "SERVER_ERROR x\r\n");
+        let partly: [&[u8]; 2] = [b"SERVER_ERROR x\r\n", b"VALUE b 0 1\r\n2\r\nEND\r\n"];
+        assert_eq!(joined(partly, true), format!("{b}END\r\n"));
+        assert_eq!(joined([b"SERVER_ERROR x\r\n", b"ERROR\r\n"], true), "SERVER_ERROR x\r\n", "nobody answered");
         assert!(join([b"VALUE z 0 1\r\n1\r\nEND\r\n", b"END\r\n"]).starts_with("SERVER_ERROR"));
     }
 

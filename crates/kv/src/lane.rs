@@ -8,9 +8,11 @@
 //!
 //! While a batch is on its way the next is held until the replies have come or it has the pool's size: requests travel
 //! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
-//! a read can be repeated when the connection fails. `receive` holds what becomes of replies.
+//! a read can be repeated when the connection fails. `receive` holds what becomes of replies, `late` of those that do not
+//! come.
 
 mod alone;
+mod late;
 mod receive;
 
 use std::cell::RefCell;
@@ -77,6 +79,9 @@ pub(crate) struct Lane {
     kept: VecDeque<(u64, Chunk)>,
     dirty: bool,
     timer: Option<Action>,
+    /// When that comes, and when somebody may be due first.
+    wakes_at: Instant,
+    soonest: Instant,
     relief: Option<Action>,
     /// Clients that wait for room here.
     waiting: Vec<Weak<ClientCell>>,
@@ -161,6 +166,8 @@ impl Lane {
                 kept: VecDeque::new(),
                 dirty: false,
                 timer: None,
+                wakes_at: Instant::FAR_FUTURE,
+                soonest: Instant::FAR_FUTURE,
                 relief: None,
                 waiting: Vec::new(),
                 input: None,
@@ -280,6 +287,7 @@ impl Lane {
     /// As [`Lane::expect`], one that was asked before.
     #[inline]
     pub(crate) fn expect_again(&mut self, pending: Pending, len: usize) {
+        self.soonest = self.soonest.min(pending.deadline);
         self.queue.push_back(Pending { start: self.pushed, ..pending });
         self.pushed += len as u64;
         self.mark();
@@ -346,61 +354,6 @@ impl Lane {
         {
             self.kept.pop_front();
         }
-    }
-
-    /// Has a timer while somebody waits with a deadline.
-    fn watch_time(&mut self) {
-        if self.timer.is_none()
-            && let Some(pending) = self.queue.get(self.expired)
-            && pending.deadline != Instant::FAR_FUTURE
-            && let Some(me) = self.me.upgrade()
-        {
-            self.timer = Some(self.worker.thread().schedule_at(me, pending.deadline));
-        }
-    }
-
-    /// Answers those whose time is over. Their replies, when they come, belong to nobody.
-    fn expire(&mut self, now: Instant) -> u32 {
-        self.timer = None;
-        let mut late = 0;
-        while let Some(pending) = self.queue.get_mut(self.expired) {
-            if !matches!(pending.owner, Owner::Handshake) {
-                if pending.deadline > now {
-                    break;
-                }
-                // A reply that is being passed on is not late any more.
-                if self.expired > 0 || !self.passing {
-                    let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
-                    give_fault(&self.worker, owner, Fault::TimedOut);
-                    late += 1;
-                }
-            }
-            self.expired += 1;
-        }
-        self.worker.cells().add(Kv::TIMED_OUT, late.into());
-        self.server.cells().add(KvServer::TIMED_OUT, late.into());
-        self.watch_time();
-        late
-    }
-
-    /// Whether what is late now says that the server is not well: nothing came of it meanwhile, and it has missed as many
-    /// requests running as its pool bears.
-    fn is_condemned(&self, now: Instant, late: u32) -> bool {
-        !self.paused && self.server.timeout().is_some_and(|limit| now - self.heard >= limit) && self.server.missed(late)
-    }
-
-    /// Whether the server has said nothing for twice as long as a request may take, though it was asked.
-    fn is_silent(&self, now: Instant) -> bool {
-        !self.paused && self.expired > 0 && self.server.timeout().is_some_and(|limit| now - self.heard >= limit * 2)
-    }
-
-    /// Whether the server owes a reply, and has said nothing for so long.
-    pub(crate) fn is_mute(&self, now: Instant, limit: Duration) -> bool {
-        let waited = || self.queue.front().map_or(0, |first| self.worker.micros().wrapping_sub(first.asked));
-        !self.paused
-            && self.handed > 0
-            && now - self.heard >= limit
-            && Duration::from_micros(u64::from(waited())) >= limit
     }
 
     /// Goes on receiving after a client has taken what it had.
@@ -547,6 +500,21 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
         if let Some(client) = client.upgrade() {
             worker.thread().schedule_imm(client).detach();
         }
+    }
+}
+
+/// Gives the answer of a server that has nothing in a reply's place.
+pub(crate) fn give_nothing(owner: Owner, nothing: Vec<u8>) {
+    let len = nothing.len();
+    let reply = Chunk::from_shared(nothing.into(), 0..len);
+    match owner {
+        Owner::Client(client, seq) => {
+            let mut client = client.borrow_mut();
+            client.pool().cells().add(KvPool::MISSES, 1);
+            client.fill_pieces(seq, vec![reply]);
+        }
+        Owner::Part(joining, part) => crate::join::give(&joining, part, reply),
+        Owner::Handshake | Owner::Nobody => {}
     }
 }
 

@@ -21,6 +21,7 @@ pub mod fuzz;
 mod join;
 mod lane;
 mod metrics;
+mod miss;
 pub mod numbers;
 mod outbox;
 mod pending;
@@ -35,5 +36,5 @@ mod worker;
 
 pub use client::{HandOver, Identity, Moving};
 pub use metrics::Kv;
-pub use plan::{Address, EjectPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource};
+pub use plan::{Address, EjectPolicy, MultigetPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource, Timeouts};
 pub use worker::{Shared, Worker, WorkerParts};

@@ -48,6 +48,41 @@ pub enum EjectPolicy {
     Rehash,
     /// Requests for them get an error.
     Error,
+    /// Reads of them find nothing; what may change something gets an error.
+    Miss,
+}
+
+/// What becomes of memcached's request for several keys when the servers of some of them fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MultigetPolicy {
+    /// The whole is answered with an error, as with twemproxy.
+    #[default]
+    Error,
+    /// Those keys are missing from the answer.
+    Miss,
+}
+
+/// Kinds of requests whose time may be limited by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Class {
+    Read,
+    Write,
+    /// In parts, to several servers.
+    Split,
+    Script,
+}
+
+/// Other times than the pool's `timeout`. `None`: as that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Timeouts {
+    /// Requests that read.
+    pub read: Option<Duration>,
+    /// Requests that may change something.
+    pub write: Option<Duration>,
+    /// Requests that go to several servers in parts.
+    pub split: Option<Duration>,
+    /// Scripts and functions.
+    pub script: Option<Duration>,
 }
 
 /// One server of a pool: `host:port:weight name`.
@@ -74,6 +109,8 @@ pub struct PoolSource {
     pub distribution: Distribution,
     /// How long a request may take, from being read to its reply. `None`: as long as it takes.
     pub timeout: Option<Duration>,
+    /// How long requests of a kind may take.
+    pub timeouts: Timeouts,
     /// Clients at a time on all threads together. `None`: as many as come.
     pub client_connections: Option<usize>,
     /// Redis or memcached.
@@ -100,6 +137,10 @@ pub struct PoolSource {
     pub tcpkeepalive: bool,
     /// Whether memcached's `flush_all` reaches the servers.
     pub memcached_flush_all: bool,
+    /// What becomes of memcached's requests for several keys when some of their servers fail.
+    pub multiget_policy: MultigetPolicy,
+    /// Bytes of requests and replies that may be kept on all threads together.
+    pub memory: usize,
     /// The servers.
     pub servers: Vec<ServerSource>,
 }
@@ -114,6 +155,7 @@ impl PoolSource {
             hash_tag: None,
             distribution: Distribution::default(),
             timeout: None,
+            timeouts: Timeouts::default(),
             client_connections: None,
             redis: false,
             redis_auth: None,
@@ -127,6 +169,8 @@ impl PoolSource {
             batch: BATCH,
             tcpkeepalive: false,
             memcached_flush_all: false,
+            multiget_policy: MultigetPolicy::default(),
+            memory: MEMORY,
             servers,
         }
     }
@@ -134,6 +178,8 @@ impl PoolSource {
 
 /// How many commands are held back unless the pool says otherwise. Measured: 8 to 16 cost the least.
 pub const BATCH: usize = 16;
+/// Bytes that a pool may keep unless it says otherwise.
+pub const MEMORY: usize = 256 << 20;
 /// The most connections to one server from one thread.
 pub const SERVER_CONNECTIONS_MAX: usize = 64;
 
@@ -185,9 +231,33 @@ pub(crate) struct PoolPlan {
     pub(crate) source: PoolSource,
     pub(crate) protocol: Protocol,
     pub(crate) servers: Vec<ServerPlan>,
+    /// How long a request may take, by its [`Class`].
+    limits: [Option<Duration>; 4],
 }
 
 impl PoolPlan {
+    /// How long a request of this kind may take.
+    #[inline]
+    pub(crate) fn limit(&self, class: Class) -> Option<Duration> {
+        self.limits[class as usize]
+    }
+
+    /// Whether a request may be due before one that was asked earlier.
+    pub(crate) fn limits_differ(&self) -> bool {
+        self.limits.iter().any(|limit| *limit != self.limits[0])
+    }
+
+    /// Whether some requests wait as long as it takes.
+    pub(crate) fn waits_for_ever(&self) -> bool {
+        self.limits.contains(&None)
+    }
+
+    /// How long a server may take for one request before it is thought to be ill: the pool's `timeout` or, without one,
+    /// the longest time of a kind of requests.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.source.timeout.or_else(|| self.limits.into_iter().flatten().max())
+    }
+
     /// The ring over the live servers.
     pub(crate) fn ring(&self, live: impl Fn(usize) -> bool) -> Result<Continuum, hashring::ContinuumError> {
         let servers: Vec<_> =
@@ -241,7 +311,9 @@ fn prepare(source: PoolSource) -> Result<PoolPlan, PlanError> {
         }
     }
     let protocol = if source.redis { Protocol::Redis } else { Protocol::Memcached };
-    let plan = PoolPlan { protocol, servers, source };
+    let Timeouts { read, write, split, script } = source.timeouts;
+    let limits = [read, write, split, script].map(|own| own.or(source.timeout));
+    let plan = PoolPlan { protocol, servers, limits, source };
     match plan.ring(|_| true) {
         Ok(_) => Ok(plan),
         Err(error) => Err(PlanError::Ring(plan.source.name, error)),

@@ -119,6 +119,12 @@ impl Pool {
         self.ring.borrow().pick(key, &mut self.chance.borrow_mut())
     }
 
+    /// Whether reads for that server find nothing: it is ejected, and that is the pool's policy.
+    pub(crate) fn misses(&self, server: Option<usize>) -> bool {
+        let server = server.and_then(|server| self.servers.get(server));
+        self.plan.source.eject_policy == EjectPolicy::Miss && server.is_some_and(|server| !server.is_live())
+    }
+
     /// Some live server; none when none is live.
     pub(crate) fn any(&self) -> Option<usize> {
         self.servers.iter().position(|server| server.is_live())

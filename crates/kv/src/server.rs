@@ -24,6 +24,7 @@ use stats::Cells;
 use crate::fault::Fault;
 use crate::lane::{self, Lane, LaneCell};
 use crate::metrics::Kv;
+use crate::miss;
 use crate::numbers::{KvPool, KvServer, Numbers};
 use crate::outbox::Source;
 use crate::pending::{Again, Owner, Pending};
@@ -109,6 +110,16 @@ impl Server {
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.plan.source.timeout
+    }
+
+    /// How long it may take for one request before it is thought to be ill.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.plan.patience()
+    }
+
+    /// Whether a request may be due before one that was asked earlier.
+    pub(crate) fn limits_differ(&self) -> bool {
+        self.plan.limits_differ()
     }
 
     /// Whether it is in the ring.
@@ -247,16 +258,35 @@ impl Server {
         let source = &self.plan.source;
         if source.auto_eject_hosts {
             if self.failures.get() >= source.server_failure_limit {
-                self.state.set(State::Ejected);
-                worker.cells().add(Kv::EJECTIONS, 1);
-                self.pool_cells.add(KvPool::EJECTS, 1);
-                worker.shared().ejected(&source.name, self.name(), worker.thread().wall());
-                self.rebuild(worker);
-                self.let_go();
-                probe::start(self, worker, source.server_retry_timeout);
+                self.eject(worker, Fault::Closed);
             }
         } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake) {
             self.state.set(State::Down(fault));
+            probe::start(self, worker, probe::FIRST);
+        }
+    }
+
+    /// Takes it out of the ring until a probe is answered. What is on its connections goes elsewhere, or fails by `fault`.
+    fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault) {
+        let source = &self.plan.source;
+        self.state.set(State::Ejected);
+        worker.cells().add(Kv::EJECTIONS, 1);
+        self.pool_cells.add(KvPool::EJECTS, 1);
+        worker.shared().ejected(&source.name, self.name(), worker.thread().wall());
+        self.rebuild(worker);
+        self.let_go(fault);
+        probe::start(self, worker, source.server_retry_timeout);
+    }
+
+    /// Neither what it was asked nor a probe was answered: nothing more is asked of it before a probe is.
+    fn is_gone(self: &Rc<Self>, worker: &Worker) {
+        if self.state.get() != State::Well {
+            return;
+        }
+        if self.plan.source.auto_eject_hosts {
+            self.eject(worker, Fault::TimedOut);
+        } else {
+            self.state.set(State::Down(Fault::TimedOut));
             probe::start(self, worker, probe::FIRST);
         }
     }
@@ -270,7 +300,7 @@ impl Server {
                 self.pool_cells.add(KvPool::EJECTS, 1);
                 worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
                 self.rebuild(worker);
-                self.let_go();
+                self.let_go(Fault::Closed);
             }
             (false, State::Well) => {}
             (false, _) => self.restored(worker),
@@ -294,10 +324,10 @@ impl Server {
     }
 
     /// Its other connections: what is on them goes elsewhere.
-    fn let_go(&self) {
+    fn let_go(&self, fault: Fault) {
         let lanes: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(Option::take).collect();
         for lane in lanes {
-            lane::fail(&lane, Fault::Closed);
+            lane::fail(&lane, fault);
         }
     }
 
@@ -322,6 +352,12 @@ impl Server {
         let in_time = deadline > worker.now();
         let found = if again_allowed && in_time { bytes(start) } else { None };
         let Some(bytes) = found else { return lane::give_fault(worker, owner, fault) };
+        if again == Again::Always && self.misses() {
+            match miss::reply(self.protocol(), &bytes) {
+                Some(nothing) => return lane::give_nothing(owner, nothing),
+                None => return lane::give_fault(worker, owner, fault),
+            }
+        }
         let place = self.place_of(&bytes);
         let lane = match self.pool() {
             Some(pool) => pool.lane(worker, place, 0),
@@ -343,6 +379,11 @@ impl Server {
         }
     }
 
+    /// Whether reads of it find nothing.
+    fn misses(&self) -> bool {
+        !self.is_live() && self.pool().is_some_and(|pool| pool.misses(Some(self.index)))
+    }
+
     /// Where a request belongs now: the ring may have changed.
     fn place_of(&self, bytes: &[u8]) -> Option<usize> {
         let here = Some(self.index);
@@ -361,7 +402,7 @@ impl Server {
             let place = request.arguments().get(at).cloned().unwrap_or(0..0);
             bytes.get(place.start as usize..place.end as usize).unwrap_or_default()
         };
-        let command = crate::commands::look_up(argument(0))?;
+        let command = crate::commands::of_request(request.arguments().len(), argument)?;
         let keys = crate::commands::keys(command, request.arguments().len(), argument).ok()?;
         let mut places = keys.iter().map(|at| pool.pick(argument(at)));
         let first = places.next()??;

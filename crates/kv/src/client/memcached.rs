@@ -6,15 +6,18 @@ use std::sync::Arc;
 
 use buf::{Block, Chunk};
 
-use super::requests::{Asked, Outcome, Run, again};
+use super::kind::Kind;
+use super::requests::{Asked, Outcome, Run};
 use super::{Client, Phase};
 use crate::commands::{Access, Keys};
 use crate::fault::Fault;
 use crate::join::{How, Joining};
 use crate::metrics::Kv;
-use crate::numbers::{CommandIndex, KvPool};
+use crate::miss;
+use crate::numbers::KvPool;
 use crate::outbox::Source;
-use crate::pending::Owner;
+use crate::pending::{Again, Owner};
+use crate::plan::{Class, MultigetPolicy};
 use crate::split;
 use crate::wire::memcached::{self, BAD_LINE, ERROR, Scan, is_key};
 
@@ -81,7 +84,7 @@ impl Client {
             b"incr" | b"decr" | b"touch" => plain == 3,
             // Whatever follows it: as memcached.
             b"version" => {
-                return self.send(self.pool.any(), (CommandIndex::of_memcached(b"version"), Access::Read), asked, run);
+                return self.send(self.pool.any(), Kind::of_memcached(b"version", Access::Read), asked, run);
             }
             b"verbosity" => return self.verbosity(asked, quiet),
             b"quit" => {
@@ -103,8 +106,8 @@ impl Client {
             return self.refuse_static(BAD_LINE);
         }
         let server = self.pool.pick(asked.argument(1));
-        let kind = (CommandIndex::of_memcached(asked.argument(0)), Access::Write);
-        if quiet { self.send_quietly(server, kind.0, asked, run) } else { self.send(server, kind, asked, run) }
+        let kind = Kind::of_memcached(asked.argument(0), Access::Write);
+        if quiet { self.send_quietly(server, kind, asked, run) } else { self.send(server, kind, asked, run) }
     }
 
     fn refuse_static(&mut self, line: &'static [u8]) -> Outcome {
@@ -115,13 +118,7 @@ impl Client {
 
     /// A request whose client wants no reply. The server is asked for one all the same: without it nobody could tell
     /// whose an error line is.
-    fn send_quietly(
-        &mut self,
-        server: Option<usize>,
-        command: CommandIndex,
-        asked: &Asked<'_>,
-        run: &mut Run,
-    ) -> Outcome {
+    fn send_quietly(&mut self, server: Option<usize>, kind: Kind, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         run.end(asked.source);
         // Nobody is to be told of a server that is not there.
         let Ok(lane) = self.pool.lane(&self.worker, server, self.id) else { return Outcome::Done };
@@ -137,7 +134,7 @@ impl Client {
         let data = memchr::memchr(b'\n', request).map_or(request.len(), |end| end + 1);
         bytes.extend_from_slice(&request[data..]);
         let len = bytes.len();
-        lane.expect(Owner::Nobody, len, self.deadline(), again(Access::Write), command);
+        lane.expect(Owner::Nobody, len, self.deadline(kind.class), kind.again, kind.command);
         lane.push(Source::Shared(&bytes.into()), 0..len);
         Outcome::Done
     }
@@ -148,19 +145,20 @@ impl Client {
         }
         // gat changes when a value expires.
         let access = if first == 1 { Access::Read } else { Access::Write };
-        let access = (CommandIndex::of_memcached(asked.argument(0)), access);
+        let kind = Kind::of_memcached(asked.argument(0), access);
         if self.pool.is_single() || asked.count() == first + 1 {
-            return self.send(self.pool.pick(asked.argument(first)), access, asked, run);
+            return self.send(self.pool.pick(asked.argument(first)), kind, asked, run);
         }
         let keys = Keys { first, end: asked.count(), step: 1, ..Keys::default() };
         let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
         if let [only] = parts.as_slice() {
-            return self.send(only.server, access, asked, run);
+            return self.send(only.server, kind, asked, run);
         }
         run.end(asked.source);
         let request: Arc<[u8]> = asked.source.bytes()[asked.range.clone()].into();
         let keys = asked.arguments[first..].to_vec();
-        self.send_parts(&parts, How::Lines { request, keys }, places, access, |part| {
+        let forgiving = self.pool.plan().source.multiget_policy == MultigetPolicy::Miss;
+        self.send_parts(&parts, How::Lines { request, keys, forgiving }, places, kind, |part| {
             let mut bytes = Vec::with_capacity(16 + part.keys.len() * 32);
             for at in 0..first {
                 bytes.extend_from_slice(asked.argument(at));
@@ -198,7 +196,7 @@ impl Client {
             self.fail_now(Fault::Refused);
             return Outcome::Done;
         }
-        let kind = (CommandIndex::of_memcached(b"stats"), Access::Read);
+        let kind = Kind::of_memcached(b"stats", Access::Read);
         self.send_parts(&parts, How::Stats, Vec::new(), kind, |_| b"stats\r\n".to_vec())
     }
 
@@ -216,12 +214,12 @@ impl Client {
         }
         line.extend_from_slice(b"\r\n");
         if quiet {
-            let deadline = self.deadline();
+            let kind = Kind::of_memcached(b"flush_all", Access::Write);
+            let deadline = self.deadline(Class::Split);
             for server in self.pool.live() {
                 if let Ok(lane) = self.pool.lane(&self.worker, Some(server), self.id) {
                     let mut lane = lane.borrow_mut();
-                    let command = CommandIndex::of_memcached(b"flush_all");
-                    lane.expect(Owner::Nobody, line.len(), deadline, again(Access::Write), command);
+                    lane.expect(Owner::Nobody, line.len(), deadline, kind.again, kind.command);
                     lane.push(Source::Shared(&line.as_slice().into()), 0..line.len());
                 }
             }
@@ -233,13 +231,9 @@ impl Client {
             self.fail_now(Fault::Refused);
             return Outcome::Done;
         }
-        self.send_parts(
-            &parts,
-            How::SameLine,
-            Vec::new(),
-            (CommandIndex::of_memcached(b"flush_all"), Access::Write),
-            |_| line.clone(),
-        )
+        self.send_parts(&parts, How::SameLine, Vec::new(), Kind::of_memcached(b"flush_all", Access::Write), |_| {
+            line.clone()
+        })
     }
 
     /// Sends each part to its server; their replies become one.
@@ -248,7 +242,7 @@ impl Client {
         parts: &[split::Part],
         how: How,
         places: Vec<u16>,
-        (command, access): (CommandIndex, Access),
+        kind: Kind,
         encode: impl Fn(&split::Part) -> Vec<u8>,
     ) -> Outcome {
         // All or none: a part that finds no room makes the whole wait.
@@ -272,20 +266,28 @@ impl Client {
         let seq = self.next_seq();
         let joining = Joining::new(me, protocol, seq, how, places, parts.len());
         self.wait();
-        let deadline = self.deadline();
+        let deadline = self.deadline(Class::Split);
         for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
             match lane {
                 Ok(lane) => {
                     let bytes = encode(part);
                     let len = bytes.len();
                     let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, again(access), command);
+                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, kind.again, kind.command);
                     lane.push(Source::Shared(&bytes.into()), 0..len);
                 }
                 Err(fault) => {
-                    cells.add(Kv::FORWARD_ERRORS, 1);
-                    self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
-                    let line = Chunk::from_static(fault.line(protocol));
+                    let misses = kind.again == Again::Always && self.pool.misses(part.server);
+                    let nothing = if misses { miss::reply(protocol, &encode(part)) } else { None };
+                    let line = if let Some(nothing) = nothing {
+                        self.pool.cells().add(KvPool::MISSES, 1);
+                        let len = nothing.len();
+                        Chunk::from_shared(nothing.into(), 0..len)
+                    } else {
+                        cells.add(Kv::FORWARD_ERRORS, 1);
+                        self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
+                        Chunk::from_static(fault.line(protocol))
+                    };
                     if let Some(whole) = crate::join::arrive(&joining, at, line) {
                         self.fill_pieces(seq, whole);
                     }

@@ -8,18 +8,20 @@ use std::task::{Context, Poll, Waker};
 use base::Instant;
 use buf::{Block, Chunk, SizeClass};
 
+use super::kind::Kind;
 use super::local;
 use super::stream::Begun;
 use super::{Client, PIPELINE_MAX, Phase};
-use crate::commands::{self, Access, Command, Find, Join, Keys, Refusal, Treat};
+use crate::commands::{self, Command, Find, Join, Keys, Refusal, Treat};
 use crate::fault::Fault;
 use crate::join::How;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
-use crate::numbers::{CommandIndex, KvPool};
+use crate::miss;
+use crate::numbers::KvPool;
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
-use crate::plan::Protocol;
+use crate::plan::{Class, Protocol};
 use crate::split;
 use crate::wire::memcached;
 use crate::wire::resp::{Request, Scan, request};
@@ -356,8 +358,8 @@ impl Client {
                 self.answer_locally(what, asked);
                 Outcome::Done
             }
-            Treat::Any => self.send(self.pool.any(), kind(command), asked, run),
-            Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), kind(command), asked, run),
+            Treat::Any => self.send(self.pool.any(), Kind::of(command), asked, run),
+            Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), Kind::of(command), asked, run),
             Treat::Alone => self.refuse(refused(command.name, Refusal::EveryServer)),
             Treat::Container => self.refuse(refused(command.name, Refusal::OneServer)),
             Treat::Refuse(why) => self.refuse(refused(command.name, why)),
@@ -368,7 +370,7 @@ impl Client {
     fn forward(&mut self, command: &'static Command, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let Ok(keys) = commands::keys(command, asked.count(), |at| asked.argument(at)) else {
             // Whichever server gets it says what is wrong with it.
-            return self.send(self.pool.any(), kind(command), asked, run);
+            return self.send(self.pool.any(), Kind::of(command), asked, run);
         };
         if command.find == Find::Streams
             && (1..asked.count()).any(|at| asked.argument(at).eq_ignore_ascii_case(b"block"))
@@ -376,14 +378,14 @@ impl Client {
             return self.refuse(refused(command.name, Refusal::Blocks));
         }
         if self.pool.is_single() {
-            return self.send(Some(0), kind(command), asked, run);
+            return self.send(Some(0), Kind::of(command), asked, run);
         }
         if keys.iter().next().is_none() {
             return self
                 .refuse(format!("-CROSSSERVER '{}' without keys belongs to no server of the pool\r\n", command.name));
         }
         match self.place(&keys, asked) {
-            Ok(server) => self.send(server, kind(command), asked, run),
+            Ok(server) => self.send(server, Kind::of(command), asked, run),
             Err(()) => self.refuse(cross_server(command.name, keys.hidden)),
         }
     }
@@ -404,17 +406,11 @@ impl Client {
 
     /// Queues the request for a server.
     #[inline]
-    pub(super) fn send(
-        &mut self,
-        server: Option<usize>,
-        (command, access): (CommandIndex, Access),
-        asked: &Asked<'_>,
-        run: &mut Run,
-    ) -> Outcome {
+    pub(super) fn send(&mut self, server: Option<usize>, kind: Kind, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let lane = match self.pool.lane(&self.worker, server, self.id) {
             Ok(lane) => lane,
             Err(fault) => {
-                self.fail_now(fault);
+                self.unserved(server, kind, asked, fault);
                 return Outcome::Done;
             }
         };
@@ -430,7 +426,7 @@ impl Client {
             }
             let Some(me) = self.me.upgrade() else { return Outcome::Done };
             let owner = Owner::Client(me, self.next_seq());
-            to.expect(owner, asked.range.len(), self.deadline(), again(access), command);
+            to.expect(owner, asked.range.len(), self.deadline(kind.class), kind.again, kind.command);
         }
         self.wait();
         if run.lane.is_some() {
@@ -441,8 +437,22 @@ impl Client {
         Outcome::Done
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.pool.plan().source.timeout.map_or(Instant::FAR_FUTURE, |limit| self.worker.now() + limit)
+    #[inline]
+    pub(super) fn deadline(&self, class: Class) -> Instant {
+        self.pool.plan().limit(class).map_or(Instant::FAR_FUTURE, |limit| self.worker.now() + limit)
+    }
+
+    /// The request just read has a server that takes none.
+    #[cold]
+    fn unserved(&mut self, server: Option<usize>, kind: Kind, asked: &Asked<'_>, fault: Fault) {
+        let found = || miss::reply(self.pool.plan().protocol, asked.source.bytes().get(asked.range.clone())?);
+        match found().filter(|_| kind.again == Again::Always && self.pool.misses(server)) {
+            Some(nothing) => {
+                self.pool.cells().add(KvPool::MISSES, 1);
+                self.answer(nothing);
+            }
+            None => self.fail_now(fault),
+        }
     }
 
     /// The request just read has no server to go to.
@@ -460,30 +470,20 @@ impl Client {
             return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
         }
         if self.pool.is_single() {
-            return self.send(Some(0), kind(command), asked, run);
+            return self.send(Some(0), Kind::of(command), asked, run);
         }
         let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
         if let [only] = parts.as_slice() {
-            return self.send(only.server, kind(command), asked, run);
+            return self.send(only.server, Kind::of(command), asked, run);
         }
         run.end(asked.source);
-        self.send_parts(&parts, How::Joined(join), places, kind(command), |part| {
+        self.send_parts(&parts, How::Joined(join), places, Kind::of(command), |part| {
             split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at))
         })
     }
 }
 
-/// What a command's sending needs of it.
-#[inline]
-fn kind(command: &'static Command) -> (CommandIndex, Access) {
-    (CommandIndex::of(command), command.access)
-}
-
-pub(super) fn again(access: Access) -> Again {
-    if access == Access::Read { Again::Always } else { Again::Unsent }
-}
-
-fn refused(name: &str, why: Refusal) -> String {
+pub(super) fn refused(name: &str, why: Refusal) -> String {
     format!("-ERR '{}' is not supported by the proxy: {}\r\n", name.replace('|', " "), why.reason())
 }
 

@@ -18,7 +18,7 @@ use crate::metrics::Kv;
 use crate::numbers::{CommandIndex, KvPool};
 use crate::outbox::Source;
 use crate::pending::Owner;
-use crate::plan::Protocol;
+use crate::plan::{Class, Protocol};
 use crate::wire::Scanned;
 use crate::wire::memcached;
 use crate::wire::resp::{Malformed, Tail};
@@ -224,7 +224,7 @@ impl Client {
                 continue;
             }
             if let Some(lane) = &streamed.lane {
-                lane.borrow_mut().asked_whole(self.deadline());
+                lane.borrow_mut().asked_whole(self.deadline(Class::Write));
             }
             // Nothing more is asked before it is answered.
             self.barrier = self.next_seq();

@@ -4,11 +4,13 @@
 //! request.
 
 mod keys;
+mod nothing;
 mod table;
 
 use std::sync::OnceLock;
 
 pub use keys::{Keys, KeysError, keys};
+pub use nothing::nothing;
 
 /// Whether a command changes what is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -197,6 +199,15 @@ pub fn look_up(name: &[u8]) -> Option<&'static Command> {
         }
         at = (at + 1) % PLACES;
     }
+}
+
+/// The row of a request: its command's or, of a command of commands, its subcommand's.
+pub fn of_request<'a>(count: usize, argument: impl Fn(usize) -> &'a [u8]) -> Option<&'static Command> {
+    let command = look_up(argument(0))?;
+    if command.treat == Treat::Container && count > 1 {
+        return look_up(&[command.name.as_bytes(), b"|", argument(1)].concat());
+    }
+    Some(command)
 }
 
 #[cfg(test)]

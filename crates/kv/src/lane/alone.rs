@@ -21,7 +21,7 @@ use crate::worker::Worker;
 
 /// Bytes that wait for the server before the client is read from no more.
 const BACKLOG_MAX: usize = 256 << 10;
-/// How long the server may take none of them when the pool has no timeout.
+/// How long the server may take none of them, or not answer, when the pool has no timeout.
 const STALLED_MAX: Duration = Duration::from_secs(120);
 
 impl Lane {
@@ -54,10 +54,13 @@ impl Lane {
         }
     }
 
-    /// The request has passed: its answer is to come until `deadline`.
+    /// The request has passed: its answer is to come until `deadline`, and nobody asks the server meanwhile whether it is
+    /// there.
     pub(crate) fn asked_whole(&mut self, deadline: Instant) {
+        let deadline = deadline.min(self.worker.now() + STALLED_MAX);
         if let Some(pending) = self.queue.back_mut() {
             pending.deadline = deadline;
+            self.soonest = self.soonest.min(deadline);
         }
         self.server.cells().add(KvServer::REQUESTS, 1);
         self.worker.cells().add(Kv::REQUESTS, 1);

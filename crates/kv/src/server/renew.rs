@@ -12,7 +12,8 @@ use crate::numbers::KvServer;
 use crate::pool::Pool;
 use crate::worker::Worker;
 
-/// How long a server may owe a reply that has no deadline before it is asked whether it is there.
+/// How long a server may owe a reply that has no deadline before it is asked whether it is there. With
+/// [`ANSWERS_WITHIN`] and the time between two looks this bounds how long a request waits for a server that has stopped.
 const SILENT: Duration = Duration::from_secs(15);
 /// How long it may take to answer then.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -115,7 +116,7 @@ impl Server {
     /// gives its silent connections up when it is not.
     pub(crate) fn mind_silence(self: &Rc<Self>, worker: &Worker) {
         let now = worker.now();
-        if self.timeout().is_some() || now - self.asked_at.get() < SILENT {
+        if !self.plan.waits_for_ever() || now - self.asked_at.get() < SILENT {
             return;
         }
         let silent = |server: &Self, now| {
@@ -131,7 +132,12 @@ impl Server {
         worker.thread().clone().spawn("kv probe", async move {
             if server.probe(&worker, ANSWERS_WITHIN).await == Probed::Silent {
                 worker.nudge();
-                for lane in silent(&server, worker.now()) {
+                let lanes = silent(&server, worker.now());
+                if !lanes.is_empty() {
+                    // What is asked again must not wait for the same once more.
+                    server.is_gone(&worker);
+                }
+                for lane in lanes {
                     lane::fail(&lane, Fault::TimedOut);
                 }
             }

@@ -1,0 +1,85 @@
+//! What becomes of requests that are not answered in time, and of a server that says nothing.
+
+use std::time::Duration;
+
+use base::Instant;
+
+use super::{Lane, give_fault};
+use crate::fault::Fault;
+use crate::metrics::Kv;
+use crate::numbers::KvServer;
+use crate::pending::Owner;
+
+impl Lane {
+    /// Has a timer while somebody waits with a deadline.
+    pub(super) fn watch_time(&mut self) {
+        let due = self.soonest;
+        if due == Instant::FAR_FUTURE || (self.timer.is_some() && self.wakes_at <= due) {
+            return;
+        }
+        if let Some(me) = self.me.upgrade() {
+            self.timer = Some(self.worker.thread().schedule_at(me, due));
+            self.wakes_at = due;
+        }
+    }
+
+    /// Answers those whose time is over, and says how many they are. Their replies, when they come, belong to nobody.
+    pub(super) fn expire(&mut self, now: Instant) -> u32 {
+        self.timer = None;
+        self.soonest = Instant::FAR_FUTURE;
+        // Else whoever was asked first is due first.
+        let mixed = self.server.limits_differ();
+        let (mut late, mut all_before) = (0, true);
+        for (at, pending) in self.queue.iter_mut().enumerate().skip(self.expired) {
+            let is_handshake = matches!(pending.owner, Owner::Handshake);
+            if !is_handshake && pending.deadline > now {
+                self.soonest = self.soonest.min(pending.deadline);
+                all_before = false;
+                if mixed {
+                    continue;
+                }
+                break;
+            }
+            // A reply that is being passed on is not late any more; of those that are, one behind others that have time
+            // comes here again.
+            let again = mixed && matches!(pending.owner, Owner::Nobody);
+            if !is_handshake && !again && (at > 0 || !self.passing) {
+                let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+                give_fault(&self.worker, owner, Fault::TimedOut);
+                late += 1;
+            }
+            self.expired += usize::from(all_before);
+        }
+        self.worker.cells().add(Kv::TIMED_OUT, late.into());
+        self.server.cells().add(KvServer::TIMED_OUT, late.into());
+        self.watch_time();
+        late
+    }
+
+    /// Whether what is late now says that the server is not well: nothing came of it meanwhile, and it has missed as many
+    /// requests running as its pool bears.
+    pub(super) fn is_condemned(&self, now: Instant, late: u32) -> bool {
+        self.has_been_silent_for(now, 1) && self.server.missed(late)
+    }
+
+    /// Whether the server has said nothing for twice as long as a request may take, though it was asked.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.has_been_silent_for(now, 2)
+    }
+
+    /// For so many times as long as a request may take, while the first that it was asked is late.
+    fn has_been_silent_for(&self, now: Instant, times: u32) -> bool {
+        !self.paused
+            && self.expired > 0
+            && self.server.patience().is_some_and(|limit| now - self.heard >= limit.saturating_mul(times))
+    }
+
+    /// Whether the server owes a reply, and has said nothing for so long.
+    pub(crate) fn is_mute(&self, now: Instant, limit: Duration) -> bool {
+        let waited = || self.queue.front().map_or(0, |first| self.worker.micros().wrapping_sub(first.asked));
+        !self.paused
+            && self.handed > 0
+            && now - self.heard >= limit
+            && Duration::from_micros(u64::from(waited())) >= limit
+    }
+}
