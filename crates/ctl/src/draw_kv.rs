@@ -99,13 +99,14 @@ pub fn commands_table(report: &KvReport) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
-        "protocol", "command", "calls", "errors", "total ms", "mean us"
+        "{:<16} {:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
+        "pool", "protocol", "command", "calls", "errors", "total ms", "mean us"
     );
     for command in &report.commands {
         let _ = writeln!(
             text,
-            "{:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
+            "{:<16} {:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
+            command.pool,
             command.protocol,
             command.name,
             command.calls,

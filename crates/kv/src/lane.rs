@@ -14,6 +14,7 @@
 mod alone;
 mod late;
 mod receive;
+mod tally;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -525,7 +526,7 @@ pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
         Owner::Part(joining, _) => *joining.borrow().client().borrow().pool().cells(),
         Owner::Handshake | Owner::Nobody => return,
     };
-    pool.add(KvPool::FORWARD_ERRORS, 1);
+    pool.add(KvPool::failed(fault), 1);
     worker.cells().add(Kv::FORWARD_ERRORS, 1);
     match owner {
         Owner::Client(client, seq) => client.borrow_mut().fault(seq, fault),

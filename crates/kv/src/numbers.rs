@@ -1,11 +1,15 @@
 //! What is counted of each pool, server and command.
 //!
 //! [`Ledger::declare`] gives each its place in the segment, [`Ledger::numbers`] a thread its cells. A server that a reload
-//! brings has no place of its own before the next restart: it counts together with all others of that kind.
+//! brings has no place of its own before the next restart: it counts together with all others of that kind. Commands
+//! are counted pool by pool, as far as there are few pools; of those that were never called nobody is told.
 
-use stats::{Cells, Instance, Registry, RegistryError, Segment};
+use std::sync::Arc;
 
-use crate::commands::{self, Command};
+use stats::{Cells, Counter, Instance, Registry, RegistryError, Segment};
+
+use crate::commands::{self, Command, Join, Treat};
+use crate::fault::Fault;
 use crate::plan::{Plan, Protocol};
 
 stats::metrics! {
@@ -32,14 +36,47 @@ stats::metrics! {
     counter FRAGMENTS = "beltway_kv_pool_fragments_total";
     /// Times one of the pool's servers was ejected.
     counter EJECTS = "beltway_kv_pool_ejections_total";
-    /// Requests that got an error because no server of the pool answered them.
-    counter FORWARD_ERRORS = "beltway_kv_pool_forward_errors_total";
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter REFUSED = "beltway_kv_pool_forward_errors_total" { kind = "refused" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter RESET = "beltway_kv_pool_forward_errors_total" { kind = "reset" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter CLOSED = "beltway_kv_pool_forward_errors_total" { kind = "closed" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter TIMED_OUT = "beltway_kv_pool_forward_errors_total" { kind = "timed_out" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter UNREACHABLE = "beltway_kv_pool_forward_errors_total" { kind = "unreachable" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter HANDSHAKE = "beltway_kv_pool_forward_errors_total" { kind = "handshake" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter NONSENSE = "beltway_kv_pool_forward_errors_total" { kind = "nonsense" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter TOO_LARGE = "beltway_kv_pool_forward_errors_total" { kind = "too_large" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter UNLIKE = "beltway_kv_pool_forward_errors_total" { kind = "unlike" };
     /// Reads of the pool's clients, by what they found.
     counter HITS = "beltway_kv_pool_reads_total" { found = "something" };
     /// Reads of the pool's clients, by what they found.
     counter MISSES = "beltway_kv_pool_reads_total" { found = "nothing" };
     /// From a client's first request that is not answered to the moment when none is left.
     histogram CLIENT_TIME = "beltway_kv_pool_client_seconds" in Nanoseconds;
+}
+
+impl KvPool {
+    /// Requests that were answered with this.
+    pub(crate) const fn failed(fault: Fault) -> Counter<Self> {
+        match fault {
+            Fault::Refused => Self::REFUSED,
+            Fault::Reset => Self::RESET,
+            Fault::Closed => Self::CLOSED,
+            Fault::TimedOut => Self::TIMED_OUT,
+            Fault::Unreachable => Self::UNREACHABLE,
+            Fault::Handshake => Self::HANDSHAKE,
+            Fault::Nonsense => Self::NONSENSE,
+            Fault::TooLarge => Self::TOO_LARGE,
+            Fault::Unlike => Self::UNLIKE,
+        }
+    }
 }
 
 stats::metrics! {
@@ -68,8 +105,26 @@ stats::metrics! {
     counter RESPONSES = "beltway_kv_server_replies_total";
     /// Bytes received from the server.
     counter RESPONSE_BYTES = "beltway_kv_server_reply_bytes_total" in Bytes;
-    /// Replies of the server that are errors.
-    counter ERRORS = "beltway_kv_server_error_replies_total";
+    /// Replies of the server that are errors, by their first word.
+    counter PLAIN_ERROR = "beltway_kv_server_error_replies_total" { kind = "ERR" };
+    /// Replies of the server that are errors, by their first word.
+    counter WRONGTYPE = "beltway_kv_server_error_replies_total" { kind = "WRONGTYPE" };
+    /// Replies of the server that are errors, by their first word.
+    counter READONLY = "beltway_kv_server_error_replies_total" { kind = "READONLY" };
+    /// Replies of the server that are errors, by their first word.
+    counter OOM = "beltway_kv_server_error_replies_total" { kind = "OOM" };
+    /// Replies of the server that are errors, by their first word.
+    counter BUSY = "beltway_kv_server_error_replies_total" { kind = "BUSY" };
+    /// Replies of the server that are errors, by their first word.
+    counter LOADING = "beltway_kv_server_error_replies_total" { kind = "LOADING" };
+    /// Replies of the server that are errors, by their first word.
+    counter MOVED = "beltway_kv_server_error_replies_total" { kind = "MOVED" };
+    /// Replies of the server that are errors, by their first word.
+    counter CLIENT_ERROR = "beltway_kv_server_error_replies_total" { kind = "CLIENT_ERROR" };
+    /// Replies of the server that are errors, by their first word.
+    counter SERVER_ERROR = "beltway_kv_server_error_replies_total" { kind = "SERVER_ERROR" };
+    /// Replies of the server that are errors, by their first word.
+    counter OTHER_ERROR = "beltway_kv_server_error_replies_total" { kind = "other" };
     /// Requests that wait to be sent to the server now.
     gauge IN_QUEUE = "beltway_kv_server_in_queue";
     /// Bytes of them.
@@ -84,11 +139,30 @@ stats::metrics! {
     histogram TIME = "beltway_kv_server_seconds" in Nanoseconds;
 }
 
+impl KvServer {
+    /// Replies that are this error.
+    pub(crate) fn error(reply: &[u8]) -> Counter<Self> {
+        let word = reply.split(|byte| !byte.is_ascii_alphabetic() && *byte != b'_' && *byte != b'-').next();
+        match word.unwrap_or_default() {
+            b"-ERR" | b"ERROR" => Self::PLAIN_ERROR,
+            b"-WRONGTYPE" => Self::WRONGTYPE,
+            b"-READONLY" => Self::READONLY,
+            b"-OOM" => Self::OOM,
+            b"-BUSY" => Self::BUSY,
+            b"-LOADING" => Self::LOADING,
+            b"-MOVED" | b"-ASK" => Self::MOVED,
+            b"CLIENT_ERROR" => Self::CLIENT_ERROR,
+            b"SERVER_ERROR" => Self::SERVER_ERROR,
+            _ => Self::OTHER_ERROR,
+        }
+    }
+}
+
 stats::metrics! {
-    /// One thread's share of a command's numbers.
+    /// One thread's share of a command's numbers in a pool.
     pub struct KvCommand;
 
-    /// Requests of the command that were sent to servers; a part of a split one is one.
+    /// Requests of the command that servers answered; a part of a split one is one.
     counter CALLS = "beltway_kv_command_calls_total";
     /// Replies to the command that are errors.
     counter ERRORS = "beltway_kv_command_error_replies_total";
@@ -99,6 +173,8 @@ stats::metrics! {
 /// Pools and servers that have places of their own; all others share one.
 const POOLS_MAX: usize = 64;
 const SERVERS_MAX: usize = 128;
+/// Pools whose commands are counted pool by pool; those of all others are counted together.
+const COMMAND_POOLS_MAX: usize = 8;
 /// What the others are called.
 const OTHERS: &str = "(others)";
 
@@ -123,7 +199,7 @@ const MEMCACHED: [&str; 17] = [
     "stats",
 ];
 
-/// Which command a request is, for its numbers.
+/// Which command of its protocol a request is, for its numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CommandIndex(u16);
 
@@ -143,9 +219,30 @@ impl CommandIndex {
     #[inline]
     pub(crate) fn of_memcached(name: &[u8]) -> Self {
         let at = MEMCACHED.iter().position(|known| known.as_bytes() == name);
-        Self(at.and_then(|at| u16::try_from(at + commands::all().len()).ok()).unwrap_or(u16::MAX))
+        Self(at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX))
+    }
+
+    /// Whether Redis answers it with an array of values, one for each key.
+    pub(crate) fn has_many_values(self) -> bool {
+        commands::all().get(usize::from(self.0)).is_some_and(|command| command.treat == Treat::Split(Join::Values))
     }
 }
+
+/// The names of all that servers are sent, by their index; none in the place of what they are not.
+fn sent(protocol: Protocol) -> Vec<Option<&'static str>> {
+    match protocol {
+        Protocol::Redis => {
+            let goes = |command: &Command| {
+                matches!(command.treat, Treat::Forward | Treat::Split(_) | Treat::Any | Treat::Alone)
+            };
+            commands::all().iter().map(|command| goes(command).then_some(command.name)).collect()
+        }
+        Protocol::Memcached => MEMCACHED.iter().copied().map(Some).collect(),
+    }
+}
+
+/// What each thread has of something for each command.
+type EachCommand<T> = Arc<[Option<T>]>;
 
 /// Where everything is counted.
 #[derive(Clone, Debug)]
@@ -154,7 +251,9 @@ pub struct Ledger {
     servers: Vec<(String, String, Instance)>,
     other_pool: Instance,
     other_server: Instance,
-    commands: Vec<Instance>,
+    /// The commands of the first pools, and of all others by their protocol.
+    commands: Vec<(String, EachCommand<Instance>)>,
+    other_commands: Vec<(Protocol, EachCommand<Instance>)>,
 }
 
 impl Ledger {
@@ -174,23 +273,27 @@ impl Ledger {
                 }
             }
         }
-        let mut names: Vec<&str> = Vec::new();
-        let speaks = |protocol| plan.pools.iter().any(|pool| pool.protocol == protocol);
-        if speaks(Protocol::Redis) || speaks(Protocol::Memcached) {
-            names.extend(commands::all().iter().map(|command| command.name));
+        let mut each = |pool: &str, protocol| {
+            let word = if protocol == Protocol::Redis { "redis" } else { "memcached" };
+            let place = |name: Option<&str>| {
+                let labels = |name| [("pool", pool), ("protocol", word), ("command", name)];
+                name.map(|name| registry.add_for::<KvCommand>(&labels(name))).transpose()
+            };
+            sent(protocol).into_iter().map(place).collect::<Result<EachCommand<Instance>, _>>()
+        };
+        let (mut commands, mut other_commands) = (Vec::new(), Vec::new());
+        for pool in plan.pools.iter().take(COMMAND_POOLS_MAX) {
+            commands.push((pool.source.name.clone(), each(&pool.source.name, pool.protocol)?));
         }
-        if speaks(Protocol::Memcached) {
-            names.extend(MEMCACHED);
+        // A reload may bring any kind.
+        for protocol in [Protocol::Redis, Protocol::Memcached] {
+            other_commands.push((protocol, each(OTHERS, protocol)?));
         }
-        let redis = commands::all().len();
-        let commands = names.iter().enumerate().map(|(at, name)| {
-            let protocol = if at < redis { "redis" } else { "memcached" };
-            registry.add_for::<KvCommand>(&[("protocol", protocol), ("command", name)])
-        });
         Ok(Self {
             pools,
             servers,
-            commands: commands.collect::<Result<_, _>>()?,
+            commands,
+            other_commands,
             other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
             other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
         })
@@ -204,12 +307,28 @@ impl Ledger {
             .servers
             .iter()
             .map(|(pool, server, place)| Some((pool.clone(), server.clone(), segment.cells_of(*place, thread)?)));
+        let cells = |places: &EachCommand<Instance>| {
+            let cell = |place: &Option<Instance>| match place {
+                Some(place) => segment.cells_of::<KvCommand>(*place, thread).map(Some),
+                None => Some(None),
+            };
+            places.iter().map(cell).collect::<Option<EachCommand<Cells<KvCommand>>>>()
+        };
         Some(Numbers {
             pools: pools.collect::<Option<_>>()?,
             servers: servers.collect::<Option<_>>()?,
             other_pool: segment.cells_of(self.other_pool, thread)?,
             other_server: segment.cells_of(self.other_server, thread)?,
-            commands: self.commands.iter().map(|place| segment.cells_of(*place, thread)).collect::<Option<_>>()?,
+            commands: self
+                .commands
+                .iter()
+                .map(|(pool, places)| Some((pool.clone(), cells(places)?)))
+                .collect::<Option<_>>()?,
+            other_commands: self
+                .other_commands
+                .iter()
+                .map(|(protocol, places)| Some((*protocol, cells(places)?)))
+                .collect::<Option<_>>()?,
         })
     }
 }
@@ -221,7 +340,19 @@ pub struct Numbers {
     servers: Vec<(String, String, Cells<KvServer>)>,
     other_pool: Cells<KvPool>,
     other_server: Cells<KvServer>,
-    commands: Vec<Cells<KvCommand>>,
+    commands: Vec<(String, EachCommand<Cells<KvCommand>>)>,
+    other_commands: Vec<(Protocol, EachCommand<Cells<KvCommand>>)>,
+}
+
+/// One thread's cells of a pool's commands.
+#[derive(Clone, Debug)]
+pub(crate) struct Commands(EachCommand<Cells<KvCommand>>);
+
+impl Commands {
+    #[inline]
+    pub(crate) fn of(&self, index: CommandIndex) -> Option<&Cells<KvCommand>> {
+        self.0.get(usize::from(index.0))?.as_ref()
+    }
 }
 
 impl Numbers {
@@ -234,6 +365,7 @@ impl Numbers {
             other_pool: Cells::detached(),
             other_server: Cells::detached(),
             commands: Vec::new(),
+            other_commands: Vec::new(),
         }
     }
 
@@ -246,8 +378,9 @@ impl Numbers {
         found.map_or(self.other_server, |(_, _, cells)| *cells)
     }
 
-    #[inline]
-    pub(crate) fn command(&self, index: CommandIndex) -> Option<&Cells<KvCommand>> {
-        self.commands.get(usize::from(index.0))
+    pub(crate) fn commands(&self, pool: &str, protocol: Protocol) -> Commands {
+        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, cells)| cells);
+        let others = || self.other_commands.iter().find(|(speaks, _)| *speaks == protocol).map(|(_, cells)| cells);
+        Commands(own.or_else(others).map_or_else(|| Arc::from([]), Arc::clone))
     }
 }

@@ -25,7 +25,7 @@ use crate::fault::Fault;
 use crate::lane::{self, Lane, LaneCell};
 use crate::metrics::Kv;
 use crate::miss;
-use crate::numbers::{KvPool, KvServer, Numbers};
+use crate::numbers::{Commands, KvPool, KvServer, Numbers};
 use crate::outbox::Source;
 use crate::pending::{Again, Owner, Pending};
 use crate::plan::{Address, PoolPlan, Protocol, ServerPlan};
@@ -61,6 +61,7 @@ pub(crate) struct Server {
     asked_at: Cell<Instant>,
     cells: Cells<KvServer>,
     pool_cells: Cells<KvPool>,
+    commands: Commands,
 }
 
 impl Server {
@@ -75,6 +76,7 @@ impl Server {
             asked_at: Cell::new(Instant::ORIGIN),
             cells: numbers.server(&plan.source.name, &plan.servers[index].name),
             pool_cells: numbers.pool(&plan.source.name),
+            commands: numbers.commands(&plan.source.name, plan.protocol),
         })
     }
 
@@ -98,6 +100,12 @@ impl Server {
     #[inline]
     pub(crate) fn pool_cells(&self) -> &Cells<KvPool> {
         &self.pool_cells
+    }
+
+    /// The numbers of the pool's commands.
+    #[inline]
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

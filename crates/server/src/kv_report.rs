@@ -2,7 +2,7 @@
 //!
 //! Numbers come from the segment by name, like everybody's; what pools and servers there are, from the configuration.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Clock, SystemClock, WallTime};
@@ -79,6 +79,7 @@ impl Teller {
 
     fn pool(&self, facts: &PoolFacts, numbers: &Numbers<'_>, threads: u64) -> KvPoolReport {
         let of = |name: &str, more: &str| numbers.number(name, &format!("{}\0{more}", facts.name));
+        let failed = numbers.by_last("beltway_kv_pool_forward_errors_total", &format!("{}\0", facts.name));
         KvPoolReport {
             name: facts.name.clone(),
             protocol: if facts.redis { "redis" } else { "memcached" }.to_owned(),
@@ -94,7 +95,8 @@ impl Teller {
             misses: of("beltway_kv_pool_reads_total", "nothing\0"),
             fragments: of("beltway_kv_pool_fragments_total", ""),
             ejections: of("beltway_kv_pool_ejections_total", ""),
-            forward_errors: of("beltway_kv_pool_forward_errors_total", ""),
+            forward_errors: failed.values().sum(),
+            forward_errors_by: failed,
             client_time: numbers.times("beltway_kv_pool_client_seconds", &format!("{}\0", facts.name)),
             servers: facts.servers.iter().map(|name| self.server(&facts.name, name, numbers, threads)).collect(),
         }
@@ -103,6 +105,7 @@ impl Teller {
     fn server(&self, pool: &str, name: &str, numbers: &Numbers<'_>, threads: u64) -> KvServerReport {
         let labels = format!("{pool}\0{name}\0");
         let of = |name: &str| numbers.number(name, &labels);
+        let errors = numbers.by_last("beltway_kv_server_error_replies_total", &labels);
         let (ejected, down) = (of("beltway_kv_server_ejected_threads"), of("beltway_kv_server_down_threads"));
         let state = match (ejected, down) {
             (0, 0) => "live".to_owned(),
@@ -124,7 +127,8 @@ impl Teller {
             request_bytes: of("beltway_kv_server_sent_bytes_total"),
             responses: of("beltway_kv_server_replies_total"),
             response_bytes: of("beltway_kv_server_reply_bytes_total"),
-            error_replies: of("beltway_kv_server_error_replies_total"),
+            error_replies: errors.values().sum(),
+            error_replies_by: errors,
             in_queue: of("beltway_kv_server_in_queue"),
             in_queue_bytes: of("beltway_kv_server_in_queue_bytes"),
             out_queue: of("beltway_kv_server_out_queue"),
@@ -208,6 +212,17 @@ impl<'s> Numbers<'s> {
         self.0.get(&(name, labels.to_owned())).copied()
     }
 
+    /// Of the counters of that name which share these labels, those that counted, by their last label.
+    fn by_last(&self, name: &str, labels: &str) -> BTreeMap<String, u64> {
+        let ours = self.0.iter().filter(|((own, _), _)| *own == name);
+        let last = |all: &str| Some(all.strip_prefix(labels)?.strip_suffix('\0')?.to_owned());
+        let counted = ours.filter_map(|((_, all), value)| match value {
+            Value::Counter(count) if *count > 0 => Some((last(all)?, *count)),
+            _ => None,
+        });
+        counted.collect()
+    }
+
     fn has(&self, name: &str, labels: &str) -> bool {
         self.find(name, labels).is_some()
     }
@@ -242,12 +257,16 @@ fn times(of: &Distribution) -> Times {
 
 /// Those that were called, the one that took the most time first.
 fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
-    let mut found: HashMap<(&str, &str), KvCommandReport> = HashMap::new();
+    let mut found: HashMap<[&str; 3], KvCommandReport> = HashMap::new();
     for metric in snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_command_")) {
         let label = |wanted: &str| metric.labels.iter().find(|(key, _)| key == wanted).map_or("", |(_, text)| text);
         let Value::Counter(value) = metric.value else { continue };
-        let (protocol, name) = (label("protocol"), label("command"));
-        let report = found.entry((protocol, name)).or_insert_with(|| KvCommandReport {
+        let (pool, protocol, name) = (label("pool"), label("protocol"), label("command"));
+        if value == 0 {
+            continue;
+        }
+        let report = found.entry([pool, protocol, name]).or_insert_with(|| KvCommandReport {
+            pool: pool.to_owned(),
             protocol: protocol.to_owned(),
             name: name.to_owned(),
             ..KvCommandReport::default()

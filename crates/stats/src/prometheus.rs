@@ -3,6 +3,7 @@
 //! Times are written in seconds. A histogram's bounds are powers of two of its own unit (1.024 µs, 2.048 µs, … in
 //! time), the same ones at every scrape; cumulated counts at them are exact.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
@@ -21,12 +22,13 @@ const OTHER_BOUNDS: RangeInclusive<u32> = 0..=36;
 #[must_use]
 pub fn render(snapshot: &Snapshot) -> String {
     let mut text = String::with_capacity(snapshot.metrics.len() * 128);
-    let mut done: Vec<&str> = Vec::new();
+    let mut by_name: HashMap<&str, Vec<&Metric>> = HashMap::new();
+    for metric in snapshot.metrics.iter().filter(|metric| !is_one_of_hundreds(metric)) {
+        by_name.entry(&metric.name).or_default().push(metric);
+    }
     for metric in &snapshot.metrics {
-        if done.contains(&metric.name.as_str()) {
-            continue;
-        }
-        done.push(&metric.name);
+        // The first of each name brings all of it.
+        let Some(rows) = by_name.remove(metric.name.as_str()) else { continue };
         let kind = match metric.value {
             Value::Counter(_) => "counter",
             Value::Gauge(_) => "gauge",
@@ -34,11 +36,16 @@ pub fn render(snapshot: &Snapshot) -> String {
         };
         family(&mut text, &metric.name, kind, &metric.help);
         // All samples of a name stand together, whatever order the tables were added in.
-        for row in snapshot.metrics.iter().filter(|row| row.name == metric.name) {
+        for row in rows {
             samples(&mut text, row);
         }
     }
     text
+}
+
+/// Whether it counts a command that nobody ever gave: there are hundreds of those for each pool.
+fn is_one_of_hundreds(metric: &Metric) -> bool {
+    matches!(metric.value, Value::Counter(0)) && metric.labels.iter().any(|(key, _)| key == "command")
 }
 
 /// The two lines that precede a name's samples.
@@ -138,6 +145,10 @@ mod tests {
         histogram WAIT = "x_wait_seconds" in Nanoseconds;
         /// Other.
         counter OTHER = "x_total" { path = "/" };
+        /// A command that nobody gave.
+        counter NEVER = "x_commands_total" { command = "never" };
+        /// A command.
+        counter ONCE = "x_commands_total" { command = "once" };
         /// Size.
         histogram SIZE = "x_size_bytes" in Bytes;
         /// Below.
@@ -188,6 +199,7 @@ mod tests {
         let cells = segment.cells::<Hard>(0).unwrap();
         cells.add(Hard::PATH, 7);
         cells.add(Hard::OTHER, u64::from(u32::MAX));
+        cells.add(Hard::ONCE, 1);
         for nanos in [900, 1_024, 1_025, 3_000_000_000, u64::MAX / 4] {
             cells.observe(Hard::WAIT, nanos);
         }
@@ -209,6 +221,8 @@ mod tests {
         assert_eq!(samples["x_size_bytes_bucket{le=\"1024\"}"], 1.0);
         assert_eq!(samples["x_size_bytes_sum"], 1024.0);
         assert_eq!(samples["x_below_seconds"], -1.5);
+        assert_eq!(samples["x_commands_total{command=\"once\"}"], 1.0);
+        assert!(!text.contains("never"), "of a command that nobody gave nothing is told: {text}");
     }
 
     #[test]

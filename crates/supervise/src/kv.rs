@@ -1,5 +1,7 @@
 //! What the server tells of its pools on its control socket, and what it may be told to do with their servers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What may be asked of the key-value engine.
@@ -65,6 +67,8 @@ pub struct KvPoolReport {
     pub ejections: u64,
     /// Requests that no server answered.
     pub forward_errors: u64,
+    /// Those of them that there were, by why.
+    pub forward_errors_by: BTreeMap<String, u64>,
     /// From request to reply, as clients see it.
     pub client_time: Times,
     /// The servers, in the configuration's order.
@@ -103,6 +107,8 @@ pub struct KvServerReport {
     pub response_bytes: u64,
     /// Replies that are errors.
     pub error_replies: u64,
+    /// Those of them that there were, by their first word.
+    pub error_replies_by: BTreeMap<String, u64>,
     /// Requests that wait to be sent.
     pub in_queue: u64,
     /// Bytes of them.
@@ -135,10 +141,12 @@ pub struct Times {
     pub p999_us: u64,
 }
 
-/// One command.
+/// One command of one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KvCommandReport {
+    /// The pool; `(others)` where there are too many to count each by itself.
+    pub pool: String,
     /// `redis` or `memcached`.
     pub protocol: String,
     /// Its name.

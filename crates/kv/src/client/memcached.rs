@@ -285,7 +285,7 @@ impl Client {
                         Chunk::from_shared(nothing.into(), 0..len)
                     } else {
                         cells.add(Kv::FORWARD_ERRORS, 1);
-                        self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
+                        self.pool.cells().add(KvPool::failed(fault), 1);
                         Chunk::from_static(fault.line(protocol))
                     };
                     if let Some(whole) = crate::join::arrive(&joining, at, line) {

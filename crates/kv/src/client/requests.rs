@@ -458,7 +458,7 @@ impl Client {
     /// The request just read has no server to go to.
     pub(super) fn fail_now(&mut self, fault: Fault) {
         self.worker.cells().add(Kv::FORWARD_ERRORS, 1);
-        self.pool.cells().add(KvPool::FORWARD_ERRORS, 1);
+        self.pool.cells().add(KvPool::failed(fault), 1);
         self.answer_static(fault.line(self.pool.plan().protocol));
     }
 

@@ -5,46 +5,20 @@ use std::task::{Context, Poll, Waker};
 
 use buf::{Block, SizeClass};
 
+use super::tally::Tally;
 use super::{Lane, Link};
 use crate::client::{ClientCell, KEPT_MAX};
 use crate::fault::Fault;
 use crate::join;
 use crate::metrics::Kv;
-use crate::numbers::{KvCommand, KvPool, KvServer};
-use crate::pending::{Again, Owner, Pending};
-use crate::plan::Protocol;
+use crate::numbers::KvServer;
+use crate::pending::{Owner, Pending};
 use crate::wire::Scanned;
 
 /// Blocks one connection fills in a turn; what else has come waits for the next.
 const RECEIVES_MAX: usize = 8;
 /// The beginning of a reply is copied into the next block up to this size; more of it is passed on, or kept, as it is.
 const CARRY_MAX: usize = 4 << 10;
-
-/// What a reply says, as far as the numbers care.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
-    Error,
-    /// There is nothing under the key.
-    Nothing,
-    /// There is something.
-    Something,
-    Other,
-}
-
-impl Said {
-    #[inline]
-    fn of(reply: &[u8], protocol: Protocol) -> Self {
-        match (reply, protocol) {
-            ([b'-', ..], Protocol::Redis) => Self::Error,
-            ([b'$' | b'*', b'-', ..], Protocol::Redis) => Self::Nothing,
-            ([b'$', ..], Protocol::Redis) => Self::Something,
-            ([b'V', ..], Protocol::Memcached) => Self::Something,
-            ([b'E', b'N', ..], Protocol::Memcached) => Self::Nothing,
-            ([b'E', b'R', ..] | [b'C', ..] | [b'S', b'E', ..], Protocol::Memcached) => Self::Error,
-            _ => Self::Other,
-        }
-    }
-}
 
 impl Lane {
     /// Takes what has come. Says how the connection failed, if it did.
@@ -149,6 +123,7 @@ impl Lane {
     fn replies(&mut self, block: &Block) -> Option<Fault> {
         let before = self.handed;
         let mut touched: Vec<Rc<ClientCell>> = std::mem::take(&mut *self.worker.touched());
+        let mut tally = Tally::new();
         let outcome = loop {
             match self.reply.scan(&block.bytes()[self.scanned..]) {
                 Scanned::Whole(len) => {
@@ -162,7 +137,7 @@ impl Lane {
                     }
                     self.handed -= 1;
                     self.expired = self.expired.saturating_sub(1);
-                    if let Some(fault) = self.answer(pending, block, range, &mut touched) {
+                    if let Some(fault) = self.answer(pending, block, range, &mut touched, &mut tally) {
                         break Some(fault);
                     }
                     if self.at == block.len() {
@@ -179,6 +154,7 @@ impl Lane {
                 Scanned::Malformed => break Some(Fault::Nonsense),
             }
         };
+        tally.tell(self);
         for client in touched.drain(..) {
             let mut to = client.borrow_mut();
             to.close_run(block);
@@ -213,10 +189,13 @@ impl Lane {
         block: &Block,
         range: std::ops::Range<usize>,
         touched: &mut Vec<Rc<ClientCell>>,
+        tally: &mut Tally,
     ) -> Option<Fault> {
-        self.count(&pending, block, &range);
+        let long = self.passing || !self.pieces.is_empty();
+        let reply = if long { &[] } else { block.get(range.clone()).unwrap_or_default() };
+        tally.add(self, &pending, reply, self.reply.found());
         let Pending { owner, .. } = pending;
-        if self.passing || !self.pieces.is_empty() {
+        if long {
             return self.answer_long(owner, block, range);
         }
         match owner {
@@ -235,34 +214,6 @@ impl Lane {
             Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
         }
         None
-    }
-
-    /// What a reply adds to the numbers.
-    #[inline]
-    fn count(&self, pending: &Pending, block: &Block, range: &std::ops::Range<usize>) {
-        let cells = self.server.cells();
-        let nanos = u64::from(self.worker.micros().wrapping_sub(pending.asked)) * 1_000;
-        cells.observe(KvServer::TIME, nanos);
-        // Of a long reply only the end is here, and its beginning was no error.
-        let whole = !self.passing && self.pieces.is_empty();
-        let reply = if whole { block.get(range.clone()).unwrap_or_default() } else { &[] };
-        let said = Said::of(reply, self.server.protocol());
-        if said == Said::Error {
-            cells.add(KvServer::ERRORS, 1);
-        } else if pending.again == Again::Always {
-            match said {
-                Said::Nothing => self.server.pool_cells().add(KvPool::MISSES, 1),
-                Said::Something => self.server.pool_cells().add(KvPool::HITS, 1),
-                Said::Other | Said::Error => {}
-            }
-        }
-        if let Some(command) = self.worker.numbers().command(pending.command) {
-            command.add(KvCommand::CALLS, 1);
-            command.add(KvCommand::TIME, nanos);
-            if said == Said::Error {
-                command.add(KvCommand::ERRORS, 1);
-            }
-        }
     }
 
     fn answer_long(&mut self, owner: Owner, block: &Block, range: std::ops::Range<usize>) -> Option<Fault> {

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::Scanned;
+use super::{Found, Scanned};
 
 /// The longest line of a request: many keys of a multiget.
 pub const LINE_MAX: usize = 48 << 10;
@@ -122,9 +122,18 @@ pub fn binary_refusal(request: &[u8]) -> Vec<u8> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reply {
     skip: u64,
+    values: u32,
+    last: Found,
 }
 
 impl Reply {
+    /// Values of the last whole reply. Of keys without one nothing is said, so that there are none is one nothing.
+    #[inline]
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.last
+    }
+
     /// Looks at `bytes`, which go on where it said that it had looked for good.
     #[inline]
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
@@ -151,10 +160,15 @@ impl Reply {
             at += end + 1;
             if line.starts_with(b"VALUE ") {
                 match value_length(line) {
-                    Some(length) => self.skip = length + 2,
+                    Some(length) => {
+                        self.skip = length + 2;
+                        self.values = self.values.wrapping_add(1);
+                    }
                     None => return Scanned::Malformed,
                 }
             } else if !line.starts_with(b"STAT ") {
+                let values = std::mem::take(&mut self.values);
+                self.last = Found { values, nothing: u32::from(values == 0 && line.starts_with(b"EN")) };
                 return Scanned::Whole(at);
             }
         }

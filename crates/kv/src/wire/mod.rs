@@ -9,6 +9,15 @@ pub use resp::Scanned;
 
 use crate::plan::Protocol;
 
+/// What a reply holds under the keys that were asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Values.
+    pub values: u32,
+    /// Keys of which the reply says that there is nothing.
+    pub nothing: u32,
+}
+
 /// A reply of either protocol, as far as it was looked at.
 #[derive(Clone, Copy, Debug)]
 pub enum Reply {
@@ -25,6 +34,16 @@ impl Reply {
         match protocol {
             Protocol::Redis => Self::Resp(resp::Reply::default()),
             Protocol::Memcached => Self::Memcached(memcached::Reply::default()),
+        }
+    }
+
+    /// What the last whole reply held.
+    #[inline]
+    #[must_use]
+    pub fn found(&self) -> Found {
+        match self {
+            Self::Resp(reply) => reply.found(),
+            Self::Memcached(reply) => reply.found(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A reply: where it ends. What it says concerns only those who join several.
 
 use super::{Number, number};
+use crate::wire::Found;
 
 /// The longest line of a simple string or an error.
 pub const LINE_MAX: usize = 64 << 10;
@@ -23,11 +24,14 @@ pub enum Scanned {
 pub struct Reply {
     elements: u64,
     skip: u64,
+    /// Bulk strings so far, and of the last whole reply: those that are there above 32 bits, those that are not below.
+    found: u64,
+    last: u64,
 }
 
 impl Default for Reply {
     fn default() -> Self {
-        Self { elements: 1, skip: 0 }
+        Self { elements: 1, skip: 0, found: 0, last: 0 }
     }
 }
 
@@ -36,6 +40,15 @@ impl Reply {
     #[must_use]
     pub fn known(&self) -> u64 {
         self.skip
+    }
+
+    /// Bulk strings of the last whole reply, those that are there and those that are not.
+    #[inline]
+    #[must_use]
+    pub fn found(&self) -> Found {
+        // Each to its half.
+        #[expect(clippy::cast_possible_truncation, reason = "it is cut on purpose")]
+        Found { values: (self.last >> 32) as u32, nothing: self.last as u32 }
     }
 
     /// Looks at `bytes`, which go on where it said that it had looked for good. After [`Scanned::Whole`] it is ready
@@ -55,18 +68,22 @@ impl Reply {
                 self.skip = 0;
             }
             if self.elements == 0 {
-                *self = Self::default();
+                (self.last, self.found, self.elements) = (self.found, 0, 1);
                 return Scanned::Whole(at);
             }
             let rest = &bytes[at..];
             match rest.first() {
                 None => return Scanned::Part(at),
                 Some(b'$') => match number(rest) {
-                    Number::Is(-1, line) => at += line,
+                    Number::Is(-1, line) => {
+                        at += line;
+                        self.found = self.found.wrapping_add(1);
+                    }
                     Number::Is(size, line) => match u64::try_from(size) {
                         Ok(size) => {
                             at += line;
                             self.skip = size + 2;
+                            self.found = self.found.wrapping_add(1 << 32);
                         }
                         Err(_) => return Scanned::Malformed,
                     },

@@ -1,0 +1,80 @@
+//! What replies add to the numbers. Neighbours of one command that were asked together take as long, so they are counted
+//! together: it is the number of runs that costs, not that of replies.
+
+use super::Lane;
+use crate::numbers::{CommandIndex, KvCommand, KvPool, KvServer};
+use crate::pending::{Again, Pending};
+use crate::wire::Found;
+
+/// Replies in a row that count alike.
+pub(super) struct Tally {
+    command: CommandIndex,
+    asked: u32,
+    replies: u32,
+    hits: u32,
+    misses: u32,
+}
+
+impl Tally {
+    pub(super) const fn new() -> Self {
+        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0 }
+    }
+
+    /// Takes in a reply which begins with `bytes`. Of a long one the beginning is not here, and was no error.
+    #[inline]
+    pub(super) fn add(&mut self, lane: &Lane, pending: &Pending, bytes: &[u8], found: Found) {
+        if (self.command, self.asked) != (pending.command, pending.asked) {
+            self.tell(lane);
+            (self.command, self.asked) = (pending.command, pending.asked);
+        }
+        self.replies += 1;
+        let reads = pending.again == Again::Always;
+        match bytes {
+            [b'-' | b'C', ..] | [b'E', b'R', ..] | [b'S', b'E', ..] => self.add_error(lane, bytes),
+            [b'$' | b'V', ..] | [b'E', b'N', ..] if reads => self.take(found),
+            [] | [b'*', ..] if reads => self.add_many(bytes, found),
+            _ => {}
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, found: Found) {
+        self.hits += found.values;
+        self.misses += found.nothing;
+    }
+
+    /// An array, or a reply of which only the end is here: of one value or of many keys' values, or something else.
+    #[cold]
+    fn add_many(&mut self, bytes: &[u8], found: Found) {
+        if self.command.has_many_values() || (bytes.is_empty() && found.values == 1) {
+            self.take(found);
+        } else if bytes.get(1) == Some(&b'-') {
+            self.misses += 1;
+        }
+    }
+
+    #[cold]
+    fn add_error(&self, lane: &Lane, bytes: &[u8]) {
+        lane.server.cells().add(KvServer::error(bytes), 1);
+        if let Some(cells) = lane.server.commands().of(self.command) {
+            cells.add(KvCommand::ERRORS, 1);
+        }
+    }
+
+    /// Writes down what was taken in.
+    pub(super) fn tell(&mut self, lane: &Lane) {
+        let replies = u64::from(std::mem::take(&mut self.replies));
+        if replies == 0 {
+            return;
+        }
+        let nanos = u64::from(lane.worker.micros().wrapping_sub(self.asked)) * 1_000;
+        lane.server.cells().observe_times(KvServer::TIME, nanos, replies);
+        if let Some(command) = lane.server.commands().of(self.command) {
+            command.add(KvCommand::CALLS, replies);
+            command.add(KvCommand::TIME, nanos * replies);
+        }
+        let pool = lane.server.pool_cells();
+        pool.add(KvPool::HITS, std::mem::take(&mut self.hits).into());
+        pool.add(KvPool::MISSES, std::mem::take(&mut self.misses).into());
+    }
+}
