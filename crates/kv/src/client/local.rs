@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::requests::Asked;
+use super::requests::{Asked, refused};
 use super::{Client, Phase};
-use crate::commands::{self, Access, Command, Local, Treat};
+use crate::commands::{self, Access, Command, Local, Refusal, Treat};
 
 /// What a client said of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -54,9 +54,7 @@ impl Client {
             Local::Auth => self.authenticate(asked),
             Local::Select => match asked.argument(1) {
                 b"0" => self.answer_static(OK),
-                other if other.iter().all(u8::is_ascii_digit) => {
-                    self.answer_static(b"-ERR DB index is out of range\r\n");
-                }
+                other if is_number(other) => self.answer_static(b"-ERR DB index is out of range\r\n"),
                 _ => self.answer_static(b"-ERR value is not an integer or out of range\r\n"),
             },
             Local::Client => self.client(asked),
@@ -96,7 +94,7 @@ impl Client {
         if asked.count() > 1 {
             match asked.argument(1) {
                 b"2" => {}
-                version if !version.is_empty() && version.iter().all(u8::is_ascii_digit) => {
+                version if is_number(version) => {
                     return self.answer_static(b"-NOPROTO unsupported protocol version\r\n");
                 }
                 _ => return self.answer_static(b"-ERR Protocol version is not an integer or out of range\r\n"),
@@ -118,7 +116,8 @@ impl Client {
                 self.identity.get_or_insert_default().name = asked.argument(at + 1).to_vec();
                 at += 2;
             } else {
-                return self.answer_static(b"-ERR Syntax error in HELLO\r\n");
+                let line = format!("-ERR Syntax error in HELLO option '{}'\r\n", printable(word));
+                return self.answer(line.into_bytes());
             }
         }
         if !self.authenticated {
@@ -183,9 +182,15 @@ impl Client {
                 let sub = String::from_utf8_lossy(&sub).into_owned();
                 self.answer(format!("-ERR wrong number of arguments for 'client|{sub}' command\r\n").into_bytes());
             }
-            _ => self.answer_static(
-                b"-ERR this CLIENT subcommand is not supported by the proxy: it concerns one server, ask that server directly\r\n",
-            ),
+            (
+                b"caching" | b"getredir" | b"help" | b"kill" | b"list" | b"no-evict" | b"no-touch" | b"pause"
+                | b"reply" | b"tracking" | b"trackinginfo" | b"unblock" | b"unpause",
+                _,
+            ) => {
+                let line = refused(&format!("client {}", String::from_utf8_lossy(&sub)), Refusal::OneServer);
+                self.answer(line.into_bytes());
+            }
+            _ => self.answer(unknown_subcommand("CLIENT", asked.argument(1))),
         }
     }
 
@@ -220,7 +225,7 @@ impl Client {
     fn command(&mut self, asked: &Asked<'_>) {
         let sub = asked.argument(1).to_ascii_lowercase();
         match (sub.as_slice(), asked.count()) {
-            (b"", _) => {
+            (_, 1) => {
                 let known = commands::all().iter().filter(|command| !command.name.contains('|'));
                 let mut reply = Vec::with_capacity(32 << 10);
                 let rows: Vec<&Command> = known.collect();
@@ -248,10 +253,19 @@ impl Client {
                 names.iter().for_each(|command| bulk(&mut reply, command.name.as_bytes()));
                 self.answer(reply);
             }
-            (b"getkeys", 3..) => self.keys_of(asked),
+            (b"getkeys", 4..) => self.keys_of(asked),
             // Of documentation there is none here, which is an answer that clients understand.
             (b"docs", _) => self.answer_static(b"*0\r\n"),
-            _ => self.answer_static(b"-ERR unknown subcommand or wrong number of arguments for 'command'\r\n"),
+            (b"list", _) => self.answer_static(SYNTAX),
+            (b"count" | b"getkeys", _) => {
+                let sub = String::from_utf8_lossy(&sub).into_owned();
+                self.answer(format!("-ERR wrong number of arguments for 'command|{sub}' command\r\n").into_bytes());
+            }
+            (b"getkeysandflags" | b"help", _) => {
+                let line = refused(&format!("command {}", String::from_utf8_lossy(&sub)), Refusal::OneServer);
+                self.answer(line.into_bytes());
+            }
+            _ => self.answer(unknown_subcommand("COMMAND", asked.argument(1))),
         }
     }
 
@@ -274,6 +288,22 @@ impl Client {
             Err(_) => self.answer_static(b"-ERR Invalid arguments specified for command\r\n"),
         }
     }
+}
+
+/// Whether it is a number of the width that Redis takes for a database or a version.
+fn is_number(word: &[u8]) -> bool {
+    std::str::from_utf8(word).ok().and_then(|word| word.parse::<i32>().ok()).is_some()
+}
+
+/// As Redis says it.
+fn unknown_subcommand(command: &str, sub: &[u8]) -> Vec<u8> {
+    format!("-ERR unknown subcommand '{}'. Try {command} HELP.\r\n", printable(sub)).into_bytes()
+}
+
+/// What an error line may say of a word.
+pub(super) fn printable(word: &[u8]) -> String {
+    let clean: Vec<u8> = word.iter().take(128).map(|byte| if *byte < b' ' { b' ' } else { *byte }).collect();
+    String::from_utf8_lossy(&clean).into_owned()
 }
 
 /// The Redis whose commands are known here.

@@ -498,16 +498,13 @@ fn cross_server(name: &str, hidden: bool) -> String {
 
 /// As Redis says it.
 fn unknown(asked: &Asked<'_>) -> String {
-    let show = |bytes: &[u8]| {
-        let clean: Vec<u8> = bytes.iter().take(128).map(|byte| if *byte < b' ' { b' ' } else { *byte }).collect();
-        String::from_utf8_lossy(&clean).into_owned()
-    };
-    let mut line = format!("-ERR unknown command '{}', with args beginning with: ", show(asked.argument(0)));
+    let mut line =
+        format!("-ERR unknown command '{}', with args beginning with: ", local::printable(asked.argument(0)));
     for at in 1..asked.count() {
         if line.len() > 128 {
             break;
         }
-        line.push_str(&format!("'{}' ", show(asked.argument(at))));
+        line.push_str(&format!("'{}' ", local::printable(asked.argument(at))));
     }
     line.push_str("\r\n");
     line

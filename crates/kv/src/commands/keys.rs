@@ -97,7 +97,8 @@ pub fn keys<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a
             while at < count {
                 let word = argument(at);
                 if word.eq_ignore_ascii_case(b"store") || word.eq_ignore_ascii_case(b"storedist") {
-                    keys.after = if at + 1 < count { at + 1 } else { return Err(KeysError::Syntax) };
+                    // With nothing behind it the first key's server says what is wrong.
+                    keys.after = if at + 1 < count { at + 1 } else { 0 };
                     at += 1;
                 } else if command.find == Find::Sort
                     && (word.eq_ignore_ascii_case(b"by") || word.eq_ignore_ascii_case(b"get"))
@@ -148,6 +149,7 @@ mod tests {
         assert_eq!(found("XREAD COUNT 1 STREAMS a b 0 0").unwrap(), ["a", "b"]);
         assert_eq!(found("SORT a LIMIT 0 1 STORE d").unwrap(), ["a", "d"]);
         assert_eq!(found("GEORADIUS a 1 1 1 m STOREDIST d").unwrap(), ["a", "d"]);
+        assert_eq!(found("GEORADIUS a 1 1 1 m STORE").unwrap(), ["a"]);
         assert_eq!(found("ZMPOP 0 a MIN"), Err(KeysError::NoKeys));
         assert_eq!(found("ZMPOP 9 a MIN"), Err(KeysError::Syntax));
         assert_eq!(found("ZMPOP -1 a MIN"), Err(KeysError::NoKeys));

@@ -243,6 +243,17 @@ impl Client {
         }
     }
 
+    /// One reply of memcached, as it is.
+    pub fn memcached_reply(&mut self) -> Vec<u8> {
+        loop {
+            let mut scan = kv::wire::memcached::Reply::default();
+            if let kv::wire::Scanned::Whole(len) = scan.scan(&self.have) {
+                return self.have.drain(..len).collect();
+            }
+            assert!(self.more(), "closed with {:?}", String::from_utf8_lossy(&self.have));
+        }
+    }
+
     pub fn ask<W: AsRef<[u8]>>(&mut self, words: &[W]) -> String {
         self.put(words);
         String::from_utf8_lossy(&self.reply()).into_owned()
