@@ -64,6 +64,14 @@ pub fn tree(status: &Status) -> String {
         );
     }
     let _ = writeln!(text, "deaths of servers since manager started: {}", status.server_deaths);
+    if status.disk.is_full {
+        let reserve = if status.disk.is_reserved { "with a reserve for starts" } else { "the reserve is used up" };
+        let _ = writeln!(
+            text,
+            "the disk of the runtime directory is FULL ({} left, {reserve}): what runs goes on, nothing can be changed",
+            show(status.disk.free_bytes)
+        );
+    }
     text.push('\n');
     for listener in &status.listeners {
         let pool = listener.pool.as_ref().map(|pool| format!(", pool {pool}")).unwrap_or_default();
@@ -244,7 +252,7 @@ fn age(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use supervise::status::{ListenerStatus, RespawnStatus, ServerState, ServerStatus};
+    use supervise::status::{DiskStatus, ListenerStatus, RespawnStatus, ServerState, ServerStatus};
 
     #[test]
     fn a_status_is_drawn_with_everybody_in_it() {
@@ -265,6 +273,7 @@ mod tests {
                 adopted: true,
                 ..Default::default()
             }],
+            disk: DiskStatus { free_bytes: 4096, is_full: true, is_reserved: true },
             respawn: Some(RespawnStatus { failures: 2, ..Default::default() }),
             listeners: vec![ListenerStatus {
                 kind: "http".to_owned(),
@@ -284,6 +293,7 @@ mod tests {
             "2 failures",
             "listens on 127.0.0.1:8080",
             ", 3 of 128 wait, 5 turned away",
+            "is FULL (4.0 KiB left, with a reserve for starts)",
         ] {
             assert!(drawn.contains(part), "{part:?} in\n{drawn}");
         }

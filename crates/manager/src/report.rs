@@ -12,9 +12,10 @@ use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
 use supervise::listener::Listener;
 use supervise::role::Role;
+use supervise::room::Room;
 use supervise::status::{
-    ConfigurationStatus, HeartbeatStatus, LeaseStatus, ListenerStatus, ProcessStatus, RespawnStatus, ServerStatus,
-    Status,
+    ConfigurationStatus, DiskStatus, HeartbeatStatus, LeaseStatus, ListenerStatus, ProcessStatus, RespawnStatus,
+    ServerStatus, Status,
 };
 use supervise::watch::Watch;
 
@@ -91,6 +92,7 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) respawn: Option<RespawnStatus>,
     pub(crate) server_deaths: u64,
     pub(crate) listeners: &'a [Listener],
+    pub(crate) room: Option<Room>,
 }
 
 /// Makes a report.
@@ -130,6 +132,7 @@ pub(crate) fn report(known: &Knowledge<'_>, now: Instant) -> Status {
         respawn: known.respawn.clone(),
         server_deaths: known.server_deaths,
         listeners: known.listeners.iter().map(listener).collect(),
+        disk: known.room.map(disk).unwrap_or_default(),
     }
 }
 
@@ -146,6 +149,10 @@ fn holder(lease: &Path) -> Option<u32> {
         Ok(Holder::Somebody(pid)) => pid,
         _ => None,
     }
+}
+
+fn disk(room: Room) -> DiskStatus {
+    DiskStatus { free_bytes: room.free_bytes, is_full: room.is_full(), is_reserved: room.is_reserved }
 }
 
 fn listener(listener: &Listener) -> ListenerStatus {

@@ -13,6 +13,7 @@ use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{self, Listener};
 use supervise::obituary::{self, Obituary};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
+use supervise::room;
 use supervise::status::ServerState;
 use supervise::witness;
 use supervise::{info, warn};
@@ -71,6 +72,7 @@ impl Server {
         now: Instant,
     ) -> Result<Self, String> {
         let directory = &family.directory;
+        room::give(directory);
         let generation = directory.next_generation().map_err(|error| format!("no generation number: {error}"))?;
         let lease = Lease::reserve(&directory.server_lease(generation)).map_err(|error| error.to_string())?;
         let (ready, tell_ready) = io::pipe().map_err(|error| format!("no pipe: {error}"))?;

@@ -17,6 +17,7 @@ use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
 use supervise::role::{self, Family, Options, Role};
+use supervise::room::{self, Room};
 use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
 use supervise::succession::Legacy;
 use supervise::watch::{self, Reaped, Sight, Watch};
@@ -84,6 +85,8 @@ pub(crate) struct Supervisor {
     /// An operator wants no server to run.
     pub(crate) down: bool,
     housekeeping_at: Instant,
+    /// In the runtime directory, as it was last looked at.
+    room: Option<Room>,
     started_at: Instant,
     published: Published,
     /// The control plane, while it runs.
@@ -162,6 +165,7 @@ impl Supervisor {
             stopping: false,
             down: legacy.as_ref().is_some_and(|legacy| legacy.down),
             housekeeping_at: started_at,
+            room: None,
             started_at,
             admin: None,
         };
@@ -486,6 +490,7 @@ impl Supervisor {
             respawn,
             server_deaths: self.server_deaths,
             listeners: &self.listeners,
+            room: self.room,
         };
         self.published.publish(report::report(&known, now));
     }
@@ -511,8 +516,31 @@ impl Supervisor {
         {
             warn!("the configuration in force cannot be kept in {}: {error}", directory.path().display());
         }
+        self.look_for_room();
         let oldest_living = self.servers.iter().map(|server| server.generation).min();
         servers::fold_numbers(&self.family.directory, oldest_living);
+    }
+
+    fn look_for_room(&mut self) {
+        let path = self.family.directory.path().display();
+        let before = self.room;
+        self.room = match room::keep(&self.family.directory) {
+            Ok(room) => {
+                match (before.is_some_and(|room| room.is_full()), room.is_full()) {
+                    (false, true) => warn!("{path} is full ({} KiB left): what runs goes on", room.free_bytes >> 10),
+                    (true, false) => info!("{path} has room again"),
+                    _ => {}
+                }
+                Some(room)
+            }
+            Err(error) => {
+                // Said once, until it is known again.
+                if before.is_some() {
+                    warn!("how much room there is in {path} is not known: {error}");
+                }
+                None
+            }
+        };
     }
 
     /// Leaves nothing behind.

@@ -104,6 +104,12 @@ impl RuntimeDir {
         self.path.join("dead.numbers")
     }
 
+    /// What takes some room, to be given up when the disk is full and somebody must start.
+    #[must_use]
+    pub fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
     /// The path of the program as the top process was started.
     #[must_use]
     pub fn program(&self) -> PathBuf {
@@ -193,9 +199,14 @@ impl RuntimeDir {
     /// What cannot be removed; the rest is.
     pub fn forget_run(&self) -> io::Result<()> {
         let mut outcome = remove(&self.committed_configuration());
-        for file in
-            [self.candidate_configuration(), self.folded_numbers(), self.log_level(), self.leaving(), self.program()]
-        {
+        for file in [
+            self.candidate_configuration(),
+            self.folded_numbers(),
+            self.log_level(),
+            self.leaving(),
+            self.program(),
+            self.reserve(),
+        ] {
             let removed = remove(&file);
             outcome = outcome.and(removed);
         }

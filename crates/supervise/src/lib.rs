@@ -9,6 +9,7 @@
 //!               cop.sock      manager.sock            server.N.sock     how it is asked -> control, heartbeat
 //!               generation    committed.yaml          server.N.numbers  what outlives it
 //!               cop.witness   manager.witness         server.N.witness  where threads say what they do -> witness
+//!               reserve                                                 given up on a full disk -> room
 //! ```
 //!
 //! Read [`directory`] for the files, [`lease`] for how a process is found and never mistaken for another,
@@ -31,6 +32,7 @@ pub mod obituary;
 pub mod page;
 pub mod privilege;
 pub mod role;
+pub mod room;
 pub mod sign;
 pub mod status;
 pub mod stop;

@@ -12,10 +12,11 @@ use sys::privilege::Account;
 use crate::directory::RuntimeDir;
 use crate::failure::Failure;
 
-/// Descriptors of a connection and its share of an origin's, of two: what a server takes beyond its reserve.
-const DESCRIPTORS_OF_TWO_CONNECTIONS: u64 = 3;
-/// What a server keeps from connections, and processes need for themselves.
-const DESCRIPTORS_RESERVED: u64 = 512;
+/// Descriptors of a connection and its share of an origin's, of two, where another engine has its last places: what a
+/// server takes beyond its reserve.
+const DESCRIPTORS_OF_TWO_CONNECTIONS: u64 = 4;
+/// What a server keeps from connections, for its own pages and itself.
+const DESCRIPTORS_RESERVED: u64 = 2_560;
 /// Files of the runtime directory that are given away; more are not ours.
 const GIVEN_MAX: usize = 10_000;
 

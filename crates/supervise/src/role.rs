@@ -14,6 +14,7 @@ use crate::control::Endpoint;
 use crate::directory::RuntimeDir;
 use crate::failure::Failure;
 use crate::lease::Lease;
+use crate::room;
 
 /// The program that runs, even when its file was replaced or removed meanwhile.
 const OURSELVES: &str = "/proc/self/exe";
@@ -196,6 +197,7 @@ pub fn start(
     arguments: &[OsString],
     descriptors: Vec<(BorrowedFd<'_>, RawFd)>,
 ) -> io::Result<Pidfd> {
+    room::give(&family.directory);
     let words = words(role, family, arguments);
     let arguments = words.iter().map(OsString::as_os_str).collect();
     sys::process::spawn(&Spawn { program: OsStr::new(OURSELVES), arguments, descriptors, standing: Standing::OwnGroup })

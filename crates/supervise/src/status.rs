@@ -38,6 +38,20 @@ pub struct Status {
     pub server_deaths: u64,
     /// Everything that is listened on, in the order of the configuration.
     pub listeners: Vec<ListenerStatus>,
+    /// The disk of the runtime directory.
+    pub disk: DiskStatus,
+}
+
+/// The disk that leases, numbers and the history of configurations are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskStatus {
+    /// Bytes that may still be written there.
+    pub free_bytes: u64,
+    /// Too little for a change, or for a log; what runs goes on.
+    pub is_full: bool,
+    /// There is a reserve for processes that have to start.
+    pub is_reserved: bool,
 }
 
 /// Which configuration is in force.

@@ -84,6 +84,9 @@ impl Numbers {
         let help = "Segments of numbers that could not be read for this answer.";
         one("beltway_segments_unreadable", "gauge", help, &[(&[], unreadable)]);
 
+        let help = "Bytes that may still be written in the runtime directory.";
+        one("beltway_runtime_dir_free_bytes", "gauge", help, &[(&[], status.disk.free_bytes)]);
+
         let queue = |value: fn(&ListenerStatus) -> u32| -> Vec<([(&str, &str); 2], u32)> {
             let known = status.listeners.iter().filter(|listener| listener.waiting_max > 0);
             known.map(|l| ([("kind", l.kind.as_str()), ("address", l.address.as_str())], value(l))).collect()

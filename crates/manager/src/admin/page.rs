@@ -75,6 +75,9 @@ impl Page<'_> {
                 Millis(respawn.next_try_in_ms)
             )?;
         }
+        if status.disk.is_full {
+            to.push_str("<p class=\"bad\">The disk of the runtime directory is full: what runs goes on.</p>");
+        }
         for trouble in &self.numbers.unreadable {
             write!(to, "<p class=\"bad\">Numbers are missing: {}</p>", Text(trouble))?;
         }
