@@ -7,9 +7,10 @@
 mod tree;
 
 use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::{Resource, Rlimit};
 use supervise::lease;
@@ -266,4 +267,79 @@ fn more_connections_than_files_may_be_open_are_warned_of() {
     if most <= connections {
         assert!(tree.log().contains("the limit on open files allows"), "{}", tree.log());
     }
+}
+
+/// One command of a client of a pool; its answer, when there is one soon.
+fn ping(stream: &mut TcpStream) -> Option<String> {
+    stream.write_all(b"*1\r\n$4\r\nPING\r\n").ok()?;
+    let mut answer = [0; 64];
+    let len = stream.read(&mut answer).ok().filter(|len| *len > 0)?;
+    Some(String::from_utf8_lossy(&answer[..len]).into_owned())
+}
+
+#[test]
+fn clients_of_both_engines_together_leave_descriptors_for_everything_else() {
+    /// Descriptors that a process may open, and clients of each engine: more than that together.
+    const LIMIT: usize = 400;
+    const CLIENTS: usize = 220;
+    let mut tree = Tree::new("descriptors");
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [pool, store] = held.each_ref().map(|listener| listener.local_addr().unwrap());
+    drop(held);
+    let text = tree.original().replacen("demo: {", &format!("demo: {{redis: \"{store}\", "), 1);
+    let servers = format!("servers: [\"{store}:1\"]");
+    tree.configure(&format!("{text}kv: {{pools: {{alpha: {{listen: \"{pool}\", redis: true, {servers}}}}}}}\n"));
+    let limited = tree.home.join("limited");
+    let beltway = tree.program.display().to_string();
+    fs::write(&limited, format!("#!/bin/sh\nulimit -n {LIMIT}\nexec {beltway} \"$@\"\n")).unwrap();
+    fs::set_permissions(&limited, fs::Permissions::from_mode(0o755)).unwrap();
+    tree.program = limited;
+    tree.start_stub();
+    tree.await_serving();
+
+    // HTTP's come first and take all they may; those of the pool find the places that are theirs.
+    let connect = |address: SocketAddr| {
+        let stream = TcpStream::connect_timeout(&address, tree::PATIENCE).unwrap();
+        stream.set_read_timeout(Some(tree::PATIENCE)).unwrap();
+        stream
+    };
+    let number = |name: &str| {
+        let output = tree.ask(&format!("ctl metric get {name}"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().last().and_then(|word| word.parse::<u64>().ok())
+    };
+    let http: Vec<_> = (0..CLIENTS).map(|_| connect(tree.http)).collect();
+    eventually("HTTP has all it may", || number("beltway_accept_paused_at_limit").filter(|paused| *paused > 0));
+    let mut kv: Vec<_> = (0..CLIENTS).map(|_| connect(pool)).collect();
+    assert_eq!(ping(&mut kv[0]).as_deref(), Some("+PONG\r\n"), "beside an engine that is full");
+    let server = tree.pid(Role::Server);
+    let open = || fs::read_dir(format!("/proc/{server}/fd")).unwrap().count();
+    let waits = || {
+        let status = tree.status()?;
+        let listeners = status["listeners"].as_array()?.clone();
+        let waiting = |kind: &str| {
+            let listener = listeners.iter().find(|listener| listener["kind"] == kind)?;
+            listener["waiting"].as_u64()
+        };
+        (waiting("http")? > 0 && waiting("kv")? > 0).then_some(())
+    };
+    eventually("who finds no place waits", waits);
+    assert!(open() < LIMIT, "{} descriptors", open());
+    for what in ["ctl config set http.via full", "ctl log reopen", "ctl memory"] {
+        let output = tree.ask(what);
+        assert!(output.status.success(), "{what}: {output:?}");
+    }
+    assert_eq!(number("beltway_accept_paused_without_descriptors"), Some(0));
+
+    // Places that one kind gives back are had by the other and by who waits.
+    drop(http);
+    for client in &mut kv[1..CLIENTS / 8] {
+        assert_eq!(ping(client).as_deref(), Some("+PONG\r\n"));
+    }
+    tree.get().unwrap();
+    drop(kv);
+    eventually("nobody waits", || waits().is_none().then_some(()));
+    tree.get().unwrap();
+    assert_eq!(number("beltway_accept_paused_without_descriptors"), Some(0));
+    assert_eq!(tree.pid(Role::Server), server, "it is the same server");
 }

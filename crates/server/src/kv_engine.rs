@@ -32,9 +32,6 @@ const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
 /// The longest name of a client that moves with it.
 const CLIENT_TEXT_MAX: usize = 96;
 
-/// Connections to the stores.
-const STORE_CONNECTIONS_MAX: usize = 1_024;
-
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     static SHOPS: RefCell<Vec<(Speaks, Shop)>> = const { RefCell::new(Vec::new()) };
@@ -182,12 +179,12 @@ impl KvDoor {
 }
 
 impl KvEngine {
-    /// The engine, and what its threads need.
+    /// The engine, and what its threads need: places for clients, and for connections to the stores.
     pub(crate) fn new(
         config: &Config,
         plan: Arc<Plan>,
         listeners: KvListeners,
-        shares: Arc<Shares>,
+        (shares, stores): (Arc<Shares>, Arc<Shares>),
         peers: &Arc<OnceLock<Vec<Handle>>>,
         setup: (NamesOptions, Segment, Ledger),
     ) -> std::io::Result<(Self, KvSetup)> {
@@ -199,7 +196,6 @@ impl KvEngine {
                 with_worker(|worker| worker.serve(tcp, index));
             })?);
         }
-        let stores = Shares::new(1, STORE_CONNECTIONS_MAX);
         let of_stores = [(listeners.redis_store, Speaks::Redis), (listeners.memcached_store, Speaks::Memcached)];
         let of_stores = of_stores.into_iter().filter_map(|(fd, speaks)| Some((fd?, speaks)));
         let of_stores = of_stores.map(|(fd, speaks)| {

@@ -91,7 +91,7 @@ impl Shell {
             sys::privilege::drop_capabilities().map_err(|error| Failure::could_not("capabilities", error))?;
         }
         if let Some(wanted) = config.http.limits.connections {
-            let possible = engine::connection_limit(Some(wanted));
+            let possible = engine::connection_limit(&config);
             if possible < wanted {
                 warn!(
                     "the limit on open files allows {possible} client connections, not the {wanted} of `http.limits.connections`"

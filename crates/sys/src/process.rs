@@ -165,7 +165,7 @@ pub enum Standing {
     OwnSession,
 }
 
-/// Numbers given to a child's descriptors are below this, so that sources moved above it never collide with them.
+/// Numbers given to a child's descriptors are below this.
 pub const TARGET_MAX: RawFd = 512;
 
 /// Starts a process: the environment is ours, no signal is blocked or ignored in it (but `SIGPIPE`, which is ignored
@@ -180,13 +180,15 @@ pub fn spawn(spawn: &Spawn<'_>) -> io::Result<Pidfd> {
     let mut argv: Vec<*mut libc::c_char> = arguments.iter().map(|a| a.as_ptr().cast_mut()).collect();
     argv.push(ptr::null_mut());
 
-    // Moved out of the way of all targets first: dup2 to 9 must not overwrite a source that happens to be 9.
+    // Moved out of the way of all targets first: dup2 to 9 must not overwrite a source that happens to be 9. No further than
+    // that: the limit on open files may be low.
+    let above = spawn.descriptors.iter().map(|(_, target)| target.saturating_add(1)).max().unwrap_or(0);
     let mut moved = Vec::with_capacity(spawn.descriptors.len());
     for (source, target) in &spawn.descriptors {
         if !(0..TARGET_MAX).contains(target) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        moved.push((rustix::io::fcntl_dupfd_cloexec(source, TARGET_MAX)?, *target));
+        moved.push((rustix::io::fcntl_dupfd_cloexec(source, above)?, *target));
     }
 
     let mut actions = FileActions::new()?;

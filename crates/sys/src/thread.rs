@@ -55,12 +55,15 @@ pub fn cpu_time_ns() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-/// Has this process, and those it starts, be allowed `wanted` descriptors, if it is not already. Takes root's power.
+/// Has this process, and those it starts, be allowed `wanted` descriptors, or as many as the kernel gives anybody, if it is
+/// not already. Takes root's power.
 ///
 /// # Errors
-/// What `setrlimit(2)` says: no power, or more than the kernel gives anybody.
+/// What `setrlimit(2)` says: no power.
 pub fn allow_descriptors(wanted: u64) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+    let wanted = most.map_or(wanted, |most: u64| wanted.min(most));
     if getrlimit(Resource::Nofile).maximum.is_none_or(|maximum| maximum >= wanted) {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! - `faults`: breaking it on purpose, in tests.
 //! - `numbers`: the segment, and what the loops say of themselves.
 //! - `pages`: the server's own page.
+//! - `places`: how many connections there may be, of which kind.
 //! - `reload`: a new configuration, prepared and put in force.
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
@@ -12,6 +13,7 @@ mod cache;
 mod faults;
 mod numbers;
 mod pages;
+mod places;
 mod reload;
 
 use std::cell::RefCell;
@@ -36,6 +38,7 @@ use supervise::status::ThreadBeat;
 
 use self::cache::EngineCache;
 use self::pages::Pages;
+use self::places::Places;
 pub use self::reload::{Prepared, Unprepared};
 pub use crate::kv_engine::KvListeners;
 use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
@@ -44,10 +47,6 @@ use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
 const TICK: Duration = Duration::from_millis(200);
 /// Threads for blocking work.
 const TASK_THREADS: usize = 2;
-/// Descriptors that client connections may not take: origins, logs, listeners, and what the process needs itself.
-const DESCRIPTOR_RESERVE: u64 = 256;
-/// Of the descriptors beyond the reserve, one in so many is for origins.
-const ORIGIN_SHARE: u64 = 2;
 /// The cache of a server that stands by: it stores nothing.
 const STANDBY_CACHE: ByteCount = ByteCount(0);
 /// How long the event threads are waited for to accept; who is busy for longer accepts when its turn ends.
@@ -165,7 +164,8 @@ struct Setup {
     cache: EngineCache,
     /// Where clients come in, when they are let in at once.
     door: Option<Arc<Door>>,
-    clients: Arc<Shares>,
+    /// Whose accepting is counted: HTTP's clients and the pools'.
+    accepting: [Arc<Shares>; 2],
     kv: KvSetup,
 }
 
@@ -257,8 +257,10 @@ impl Engine {
         if let Some(complaint) = cache.complaint() {
             log.report(event::log::Level::Warn, format_args!("{complaint}"));
         }
-        let clients = Shares::new(threads, connection_limit(config.http.limits.connections));
-        let own_pages = Shares::new(threads, numbers::PAGE_CONNECTIONS_MAX);
+        let places = Places::of(&config, threads);
+        let all_clients = Shares::new(threads, places.clients);
+        let clients = Shares::part_of(&all_clients, places.http);
+        let own_pages = Shares::new(threads, places.pages);
         let leaving = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(OnceLock::new());
         let listen = |fd: OwnedFd, shares: &Arc<Shares>, service: Option<Arc<dyn Service>>| {
@@ -275,7 +277,8 @@ impl Engine {
             accepting.push(listen(fd, &clients, None)?);
         }
         let http = RefCell::new(accepting.first().cloned());
-        let kv_clients = Shares::new(threads, connection_limit(None));
+        let kv_clients = (Shares::part_of(&all_clients, places.kv), Shares::new(1, places.stores));
+        let counted = [Arc::clone(&clients), Arc::clone(&kv_clients.0)];
         let of_kv = (reload::names_options(&config), segment.clone(), ledger);
         let (kv, kv_setup) =
             KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
@@ -297,7 +300,7 @@ impl Engine {
             access_log,
             cache: cache.clone(),
             door: accepts.then(|| Arc::clone(&door)),
-            clients: Arc::clone(&clients),
+            accepting: counted,
             kv: kv_setup,
         };
         let seed = SystemClock.wall().as_micros().cast_unsigned() ^ (u64::from(identity.pid) << 40);
@@ -435,7 +438,7 @@ impl Engine {
     /// Whether the server's own pages have as many connections as they may.
     #[must_use]
     pub fn pages_are_full(&self) -> bool {
-        self.own_pages.open() >= numbers::PAGE_CONNECTIONS_MAX
+        self.own_pages.is_full()
     }
 
     /// Whether all event threads still run.
@@ -465,12 +468,9 @@ fn thread_count(threads: Threads) -> usize {
     }
 }
 
-/// How many client connections there can be at a time, of those that are configured.
-pub(crate) fn connection_limit(configured: Option<usize>) -> usize {
-    let descriptors = sys::thread::raise_descriptor_limit();
-    let most = descriptors.saturating_sub(DESCRIPTOR_RESERVE).max(1);
-    let most = usize::try_from((most - most / (ORIGIN_SHARE + 1)).max(1)).unwrap_or(usize::MAX);
-    configured.map_or(most, |limit| limit.min(most))
+/// How many clients of HTTP there can be at a time.
+pub(crate) fn connection_limit(config: &Config) -> usize {
+    Places::of(config, thread_count(config.threads)).http
 }
 
 fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
@@ -494,7 +494,7 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
     if let Some(door) = &setup.door {
         door.open(thread)?;
     }
-    let (log, clients) = (setup.log.clone(), Arc::clone(&setup.clients));
+    let (log, accepting) = (setup.log.clone(), setup.accepting.clone());
     let me = thread.clone();
     let mut tell_of_cache = (index == 0).then(|| setup.cache.teller(&setup.segment));
     thread.spawn("house-keeping", async move {
@@ -502,7 +502,7 @@ fn set_up(thread: &Thread, setup: &Setup) -> std::io::Result<()> {
         loop {
             me.sleep(TICK).await;
             worker.tick();
-            numbers::tell(&me, loop_cells, &clients);
+            numbers::tell(&me, loop_cells, &accepting);
             tell_of_cache.iter_mut().for_each(|tell| tell());
             let (panics, name) = me.stats().panics();
             if panics > told {

@@ -11,9 +11,6 @@ use stats::{Cells, Registry, Segment};
 
 use super::Identity;
 
-/// Connections to the server's own pages.
-pub(super) const PAGE_CONNECTIONS_MAX: usize = 1_024;
-
 /// Makes the segment: in a file for all to read, or on the heap for a server that runs alone without a directory.
 pub(super) fn create(
     threads: usize,
@@ -45,7 +42,7 @@ pub(super) fn create(
 }
 
 /// Writes down what a loop does not write by itself; thread 0 does so for what belongs to the process.
-pub(super) fn tell(thread: &Thread, cells: Cells<Loop>, shares: &Arc<Shares>) {
+pub(super) fn tell(thread: &Thread, cells: Cells<Loop>, accepting: &[Arc<Shares>]) {
     let longest = thread.stats().take_longest();
     cells.observe(Loop::LONGEST, u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX));
     cells.set(Loop::TASKS, thread.tasks_live() as u64);
@@ -54,7 +51,9 @@ pub(super) fn tell(thread: &Thread, cells: Cells<Loop>, shares: &Arc<Shares>) {
     cells.set(Loop::BLOCKS_USED, blocks.used as u64);
     cells.set(Loop::BLOCKS_FREE, blocks.free as u64);
     if thread.index() == 0 {
-        let [_, handed_on, at_limit, no_descriptors] = shares.counts();
+        let counts = accepting.iter().map(|shares| shares.counts());
+        let sum = |a: [u64; 4], b: [u64; 4]| std::array::from_fn(|at| a[at] + b[at]);
+        let [_, handed_on, at_limit, no_descriptors] = counts.fold([0; 4], sum);
         cells.set(Loop::HANDED_ON, handed_on);
         cells.set(Loop::AT_LIMIT, at_limit);
         cells.set(Loop::NO_DESCRIPTORS, no_descriptors);

@@ -1,0 +1,128 @@
+//! How many connections there may be: the descriptors that a process may open, divided among all who open some.
+//!
+//! ```text
+//! the limit ─┬─ a reserve: logs, listeners, leases, what the process needs itself
+//!            ├─ the own pages, and the stores that demonstrate pools
+//!            ├─ to servers of pools, and to origins
+//!            └─ clients of both engines together, of which neither may take the other's last ones
+//! ```
+//!
+//! So however many come, of whichever kind, descriptors do not run out: clients wait in the kernel's queue instead. Pure:
+//! [`Places::divide`] takes the limit and what is configured.
+
+use config::Config;
+
+/// Descriptors that connections may not take: logs, listeners, and what the process needs itself.
+const RESERVE: usize = 256;
+/// Connections to the own pages, and to the stores: so many, ...
+const LOCAL_MIN: usize = 32;
+/// ... and one in so many beyond the reserve, ...
+const LOCAL_SHARE: usize = 32;
+/// ... but never more.
+const LOCAL_MAX: usize = 1_024;
+/// Of what is left, one in so many is for origins.
+const ORIGIN_SHARE: usize = 3;
+/// Servers of pools may take two of so many, whatever is configured.
+const OUTWARD_SHARE: usize = 3;
+/// Where both engines have clients, one in so many places of all is the other's alone.
+const OTHERS_SHARE: usize = 8;
+
+/// Who may have how many connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Places {
+    /// Clients of both engines together.
+    pub(crate) clients: usize,
+    /// Of these, HTTP's at most.
+    pub(crate) http: usize,
+    /// Of these, the pools' at most.
+    pub(crate) kv: usize,
+    /// To the server's own pages, and to the embedded origin, at most each.
+    pub(crate) pages: usize,
+    /// To the embedded stores and the port of twemproxy's numbers.
+    pub(crate) stores: usize,
+}
+
+impl Places {
+    /// With as many descriptors as this process may have.
+    pub(crate) fn of(config: &Config, threads: usize) -> Self {
+        let descriptors = usize::try_from(sys::thread::raise_descriptor_limit()).unwrap_or(usize::MAX);
+        let servers = config.kv.pools.iter().map(|pool| pool.servers.len() * pool.server_connections as usize);
+        let has_stores = config.kv.stats.is_some() || config.demo.redis.is_some() || config.demo.memcached.is_some();
+        Self::divide(&Wanted {
+            descriptors,
+            http: !config.http.listen.is_empty(),
+            kv: !config.kv.pools.is_empty(),
+            http_most: config.http.limits.connections,
+            servers: servers.sum::<usize>() * threads,
+            has_stores,
+        })
+    }
+
+    fn divide(wanted: &Wanted) -> Self {
+        let rest = wanted.descriptors.saturating_sub(RESERVE).max(1);
+        let local = (LOCAL_MIN + rest / LOCAL_SHARE).min(LOCAL_MAX).min(rest / 4).max(1);
+        let stores = if wanted.has_stores { local } else { 0 };
+        let rest = rest.saturating_sub(local + stores).max(1);
+        let servers = wanted.servers.min(rest / OUTWARD_SHARE * 2);
+        let origins = if wanted.http { (rest - servers) / ORIGIN_SHARE } else { 0 };
+        let clients = (rest - servers - origins).max(1);
+        let each = if wanted.http && wanted.kv { (clients - clients / OTHERS_SHARE).max(1) } else { clients };
+        let http = wanted.http_most.map_or(each, |most| most.min(each));
+        Self { clients, http, kv: each, pages: local, stores }
+    }
+}
+
+/// What places are divided by.
+struct Wanted {
+    descriptors: usize,
+    /// There are clients of HTTP, of pools.
+    http: bool,
+    kv: bool,
+    /// As it is configured.
+    http_most: Option<usize>,
+    /// Connections to servers of pools, on all threads.
+    servers: usize,
+    has_stores: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_configured_all_together_fit_into_the_limit() {
+        for descriptors in [0, 1, 255, 256, 257, 300, 400, 1_023, 1_024, 4_096, 65_536, 1 << 20] {
+            for servers in [0, 1, 100, 10_000, usize::MAX / 4] {
+                for [http, kv, has_stores] in [[true, true, true], [true, false, false], [false, true, true]] {
+                    for http_most in [None, Some(1), Some(5_000)] {
+                        let wanted = Wanted { descriptors, http, kv, http_most, servers, has_stores };
+                        let places = Places::divide(&wanted);
+                        let what = format!("{descriptors} descriptors, {servers} servers: {places:?}");
+                        // Who is allowed next to nothing has the reserve to live on.
+                        let rest = descriptors.saturating_sub(RESERVE).max(4);
+                        let local = places.pages + places.stores;
+                        assert!(places.clients + local <= rest, "{what}");
+                        let outward = rest - places.clients - local;
+                        assert!(outward >= servers.min((rest - local) / 2), "{what}");
+                        assert!(places.clients > 0 && places.http > 0 && places.kv > 0 && places.pages > 0, "{what}");
+                        assert!(places.http <= places.clients && places.kv <= places.clients, "{what}");
+                        assert!(http_most.is_none_or(|most| places.http <= most), "{what}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn neither_engine_takes_the_last_places_of_the_other() {
+        let wanted = |http, kv| {
+            Places::divide(&Wanted { descriptors: 1_024, http, kv, http_most: None, servers: 0, has_stores: false })
+        };
+        let both = wanted(true, true);
+        assert!(both.http < both.clients && both.kv < both.clients);
+        assert!(both.http + both.kv > both.clients, "and what one does not use is the other's");
+        let alone = wanted(true, false);
+        assert_eq!(alone.http, alone.clients);
+        assert!(wanted(false, true).kv > alone.http, "nobody keeps places for origins where none are asked");
+    }
+}
