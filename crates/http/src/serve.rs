@@ -12,7 +12,8 @@ use crate::forward::HEAD_ROOM;
 use crate::inbox::Inbox;
 use crate::refresh;
 use crate::rules::caching::cache_status::Handling;
-use crate::rules::caching::conditional::{Precondition, evaluate};
+use crate::rules::caching::conditional::{Precondition, evaluate, range_applies};
+use crate::rules::caching::range::{self, Part};
 use crate::rules::caching::serve::{OnFailure, Reading};
 use crate::rules::caching::store::may_answer;
 use crate::rules::caching::stored::{Answer, HitContext, write_hit_head};
@@ -24,8 +25,8 @@ use crate::session::Ending;
 use crate::transact::fill::Word;
 use crate::transact::lookup::{self, Company, Step, Wish};
 use crate::transaction::Exchange;
-use crate::wire::Known;
 use crate::wire::h1::{RequestHead, ResponseHead, Scheme};
+use crate::wire::{Known, Method};
 
 /// Look-ups of one request: each beyond the first because something was stored meanwhile.
 const LOOKS_MAX: u32 = 3;
@@ -242,7 +243,18 @@ impl Exchange<'_> {
         self.fail(500, "the stored response went while it was being validated", "record-lost")
     }
 
-    /// Sends a stored response, whole, or its head alone where the client wants or needs no more.
+    /// What of a stored response the client wants: a part, if it asks for one that what is stored may give.
+    fn wanted_of(&self, record: &StoredMeta<'_>, length: u64) -> Part {
+        let asks = self.head.present().has(Known::Range) && self.head.method() == Method::Get;
+        if asks && record.status() == 200 && range_applies(record, self.head, self.text) {
+            range::wanted(self.head, self.text, length)
+        } else {
+            Part::Whole
+        }
+    }
+
+    /// Sends a stored response, whole or the part that is wanted, or its head alone where the client wants or needs no
+    /// more.
     pub(crate) fn send_stored(&mut self, stored: &Stored<'_>) -> Ending {
         let Some(record) = StoredMeta::decode(stored.record) else { return self.lost_record() };
         self.account.result = stored.result;
@@ -251,13 +263,22 @@ impl Exchange<'_> {
         let unchanged = evaluate(&record, self.head, self.text, worker.wall()) == Precondition::NotModified;
         let keep = self.keeps();
         let length = stored.body.held().end;
-        let (answer, status) = if unchanged { (Answer::NotModified, 304) } else { (Answer::Whole, record.status()) };
+        self.desk.record.clear();
+        let (answer, status, sent) = match self.wanted_of(&record, length) {
+            _ if unchanged => (Answer::NotModified, 304, 0..0),
+            Part::Whole => (Answer::Whole, record.status(), 0..length),
+            Part::Bytes(part) => {
+                range::put_content_range(&mut self.desk.record, Some(&part), length);
+                (Answer::Partial, 206, part)
+            }
+            Part::Unsatisfiable => return self.send_unsatisfiable(length, keep),
+        };
         if unchanged && stored.result == ResultCode::MemHit {
             self.account.result = ResultCode::ImsHit;
         }
         self.account.status = status;
         // RFC 9110 §8.6: no length with 204.
-        let framing = if unchanged || status == 204 { Framing::None } else { Framing::Length(length) };
+        let framing = if unchanged || status == 204 { Framing::None } else { Framing::Length(sent.end - sent.start) };
         let mut sink = BlockSink::new(stored.record.len() + HEAD_ROOM);
         write_hit_head(
             &mut sink,
@@ -274,7 +295,7 @@ impl Exchange<'_> {
                     ttl_s: Some(stored.reading.ttl_s()),
                     detail: self.storing.refused.map(|reason| reason.name()),
                 }),
-                extra: b"",
+                extra: &self.desk.record,
             },
         );
         // As large as it was when it was stored, and it fitted then.
@@ -282,13 +303,25 @@ impl Exchange<'_> {
         self.account.sent += head.len() as u64;
         client.send(head);
         if !unchanged && !answer::is_head(self.head.method()) {
-            self.account.sent += length;
-            for fragment in stored.body.fragments(0..length) {
+            self.account.sent += sent.end - sent.start;
+            for fragment in stored.body.fragments(sent) {
                 client.send(fragment.into_chunk());
             }
         }
         if worker.log().is_some() {
             self.account.stored = Some(Arc::clone(stored.record));
+        }
+        self.ending(keep)
+    }
+}
+
+impl Exchange<'_> {
+    /// The part that the client wants lies behind the end.
+    fn send_unsatisfiable(&mut self, length: u64, keep: bool) -> Ending {
+        self.account.status = 416;
+        let connection = ConnectionField::of(self.head.version(), keep);
+        if let Some(session) = self.client.session {
+            self.account.sent += answer::send_unsatisfiable(session, length, connection);
         }
         self.ending(keep)
     }

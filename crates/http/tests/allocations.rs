@@ -160,12 +160,14 @@ fn allocated(server: &Server, request: &[u8], status: &[u8], body: usize) -> Sta
 #[test]
 fn a_hit_allocates_nothing() {
     let server = server(origin());
-    let cases: [(&str, &str, &str, usize); 6] = [
+    let cases: [(&str, &str, &str, usize); 8] = [
         ("GET /1024", "", "200", 1_024),
         ("GET /16384", "Accept-Encoding: gzip, br\r\nUser-Agent: test\r\n", "200", 16_384),
         ("GET /200000", "", "200", 200_000),
         ("HEAD /1024", "", "200", 0),
         ("GET /1024", "If-None-Match: \"e\"\r\n", "304", 0),
+        ("GET /200000", "Range: bytes=1000-100999\r\n", "206", 100_000),
+        ("GET /1024", "Range: bytes=1024-\r\n", "416", 0),
         ("GET /1024?query", "Cache-Control: max-age=600\r\n", "200", 1_024),
     ];
     for (asked, fields, status, body) in cases {

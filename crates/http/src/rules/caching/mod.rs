@@ -1,7 +1,7 @@
-//! What a shared cache may store, serve and change: pure functions of RFC 9111, RFC 5861, RFC 9211 and RFC 9110 §13.
+//! What a shared cache may store, serve and change: pure functions of RFC 9111, RFC 5861, RFC 9211 and RFC 9110 §13 and §14.
 //!
 //! ```text
-//! request ── key ── (look up) ── vary::choose ── serve::decide ─┬─ fresh ── conditional::evaluate ── write_stored_head
+//! request ── key ── (look up) ── vary::choose ── serve::decide ─┬─ fresh ── conditional::evaluate ── range ── write_stored_head
 //!                                                               ├─ stale ── conditional::put_revalidation ── origin
 //!                                                               └─ absent ─────────────────────────────────── origin
 //! origin ─┬─ 304 ── conditional::freshen ──────────┐
@@ -14,7 +14,7 @@
 //! response again and allocates nothing. Time is an argument. Lifetimes and ages count in microseconds inside, so that
 //! a lifetime of one second is one second; what is shown is whole seconds, rounded down.
 //!
-//! Not here: where things are stored, who waits for whom, and ranges. Read [`serve`] first, then [`stored`].
+//! Not here: where things are stored, and who waits for whom. Read [`serve`] first, then [`stored`].
 
 pub mod cache_control;
 pub mod cache_status;
@@ -23,6 +23,7 @@ pub mod etag;
 pub mod freshness;
 pub mod invalidate;
 pub mod key;
+pub mod range;
 pub mod serve;
 pub mod store;
 pub mod stored;
