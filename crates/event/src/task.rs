@@ -8,6 +8,7 @@
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
@@ -74,6 +75,7 @@ struct TaskBox {
 }
 
 impl TaskBox {
+    #[inline(always)]
     fn new<F: Future<Output = ()> + 'static>(future: F) -> Self {
         struct Of<F>(F);
         impl<F: Future<Output = ()>> Of<F> {
@@ -93,9 +95,11 @@ impl TaskBox {
             };
         }
         let vtable = &Of::<F>::VTABLE;
+        // Nobody is to drop it where it was made: then it is made where it goes, and futures are large.
+        let future = ManuallyDrop::new(future);
         let memory = memory::take(vtable.layout);
-        // SAFETY: the memory was just given for F's layout.
-        unsafe { memory.cast::<F>().write(future) };
+        // SAFETY: the memory was just given for F's layout, which is that of the wrapper as well.
+        unsafe { memory.cast::<ManuallyDrop<F>>().write(future) };
         Self { memory, vtable }
     }
 
@@ -230,6 +234,7 @@ impl Tasks {
     }
 
     /// Files a future as queued: the caller puts it into the local queue.
+    #[inline(always)]
     pub(crate) fn insert<F>(&self, thread: u16, name: &'static str, future: F) -> TaskId
     where
         F: Future<Output = ()> + 'static,

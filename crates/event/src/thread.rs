@@ -307,6 +307,8 @@ impl Thread {
     }
 
     /// Starts a future; it is polled for the first time when its turn in the local queue comes.
+    // Inlined as far as its memory, so that a future is made there and not moved.
+    #[inline]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + 'static) -> Task {
         let id = self.0.tasks.insert(self.0.id, name, future);
         self.0.local.borrow_mut().push_back(Local::Task(id));

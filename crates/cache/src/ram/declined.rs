@@ -44,6 +44,14 @@ impl Declined {
         at..at + WAYS
     }
 
+    /// Has a key's places brought closer: it will be asked for soon.
+    #[inline]
+    pub(crate) fn announce(&self, key: Key) {
+        if let Some(set) = self.places.get(self.set(key)) {
+            set.iter().for_each(buf::prefetch_value);
+        }
+    }
+
     /// Remembers it until a moment.
     pub(crate) fn remember(&mut self, key: Key, lane: Lane, reason: Reason, until: Instant) {
         let set = self.set(key);

@@ -80,6 +80,15 @@ impl Ghost {
         &mut self.places[at..at + WAYS]
     }
 
+    /// Has a key's places brought closer: it will be asked for, or remembered, soon.
+    #[inline]
+    pub(crate) fn announce(&self, fingerprint: u32) {
+        let sets = self.places.len() / WAYS;
+        if let Some(place) = self.places.get((fingerprint as usize & sets.wrapping_sub(1)) * WAYS) {
+            buf::prefetch_value(place);
+        }
+    }
+
     /// Remembers a key that leaves `queue` now.
     pub(crate) fn remember(&mut self, fingerprint: u32, queue: Queue, evicted: Evicted) {
         if self.places.is_empty() {

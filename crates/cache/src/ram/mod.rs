@@ -236,6 +236,8 @@ impl Inside {
         let shard = &mut *guard;
         let Some(stored) = shard.table.touch(key) else {
             shard.counts.absent += 1;
+            shard.declined.announce(key);
+            shard.table.announce(key);
             return Found::Miss(Seen::NOTHING);
         };
         stored.entry.announce();

@@ -137,10 +137,20 @@ impl<T> Queues<T> {
         self.slots.get(self.list(queue).oldest as usize).map_or(u64::MAX, |slot| slot.stamp)
     }
 
-    /// The oldest of a queue; its place in the index is brought closer.
+    /// Has what is known of a key that is not there brought closer: it will be put in soon.
+    #[inline]
+    pub(crate) fn announce(&self, key: Key) {
+        self.ghost.announce(key.fingerprint());
+    }
+
+    /// The oldest of a queue. All that its eviction will touch here is brought closer.
     pub(crate) fn announce_oldest(&self, queue: Queue) -> Option<&T> {
         let slot = self.slots.get(self.list(queue).oldest as usize)?;
         self.index.announce(slot.key.fingerprint());
+        self.ghost.announce(slot.key.fingerprint());
+        if let Some(next) = self.slots.get(slot.newer as usize) {
+            buf::prefetch_value(next);
+        }
         slot.value.as_ref()
     }
 
