@@ -20,6 +20,10 @@ use crate::target::{Kind, Surroundings, Target};
 
 /// Load before the first turn: connections to the origin are made, allocators have grown.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a cache is filled before misses are measured, at most.
+const FILL_SECONDS_MAX: u32 = 25;
+/// A cache is full when memory grows by less than one part in this many within a second.
+const FULL: u64 = 50;
 /// Load while system calls are counted.
 const COUNTING: Duration = Duration::from_secs(1);
 /// The share of requests by which the origin's count may miss what the workload says: wrk drops what is under way at
@@ -61,6 +65,9 @@ pub(super) fn prepare(workload: &Workload, target: &Target, around: &Surrounding
         fill(target, prefix, count)?;
     }
     load(workload, target, WARM_UP).run(around.lab)?;
+    if matches!(workload.paths, Paths::Fresh(_)) && !target.kind.is_floor() {
+        fill_up(workload, target, around)?;
+    }
     if workload.origin_use == OriginUse::Never && !target.kind.is_floor() {
         // Now it must be in the cache: a second look must not reach the origin.
         let before = origin.requests()?;
@@ -72,6 +79,21 @@ pub(super) fn prepare(workload: &Workload, target: &Target, around: &Surrounding
                 _ => Trouble::Wrong("it does not serve this from its cache".to_owned()),
             });
         }
+    }
+    Ok(())
+}
+
+/// Loads a target until its memory grows no more: its cache is full then, and whatever comes pushes something out.
+fn fill_up(workload: &Workload, target: &Target, around: &Surroundings<'_>) -> Outcome<()> {
+    let pids = target.processes();
+    let mut before = account::peak_rss_kib(&pids);
+    for _ in 0..FILL_SECONDS_MAX {
+        load(workload, target, WARM_UP).run(around.lab)?;
+        let now = account::peak_rss_kib(&pids);
+        if now < before + before / FULL {
+            return Ok(());
+        }
+        before = now;
     }
     Ok(())
 }
