@@ -46,9 +46,9 @@ impl Gathered {
         match protocol {
             Protocol::Redis => self.request.scan(&self.bytes),
             Protocol::Memcached => match memcached::scan(&self.bytes, self.request.words()) {
-                memcached::Scan::Whole(len) => Scan::Whole(len),
+                memcached::Scan::Whole(len) | memcached::Scan::Refused(len, _) => Scan::Whole(len),
                 memcached::Scan::More(size) => Scan::More(size),
-                memcached::Scan::Refused(..) | memcached::Scan::Hopeless(_) | memcached::Scan::Binary => {
+                memcached::Scan::Hopeless(_) | memcached::Scan::Binary => {
                     Scan::Malformed(Malformed::TooLong)
                 }
             },
@@ -57,6 +57,14 @@ impl Gathered {
 }
 
 impl Client {
+    /// What is said of a request that is too large.
+    fn too_long(&self) -> Vec<u8> {
+        match self.pool.plan().protocol {
+            Protocol::Redis => Malformed::TooLong.line().into_bytes(),
+            Protocol::Memcached => memcached::TOO_LARGE.to_vec(),
+        }
+    }
+
     /// Begins with what has come, and goes on in the next turn.
     pub(super) fn gather(&mut self, block: &Block) {
         let bytes = block[self.parsed..].to_vec();
@@ -99,19 +107,23 @@ impl Client {
             }
             gathered.bytes.extend_from_slice(&block);
             if !gathered.tell() {
-                self.refuse_all(Malformed::TooLong.line().into_bytes());
+                self.refuse_all(self.too_long());
                 return;
             }
             match gathered.scan(self.pool.plan().protocol) {
                 Scan::Whole(len) => gathered.whole = Some(len),
                 Scan::More(size) if size.max(gathered.bytes.len()) > GATHERED_MAX => {
-                    self.refuse_all(Malformed::TooLong.line().into_bytes());
+                    self.refuse_all(self.too_long());
                     return;
                 }
                 Scan::More(size) => {
                     let more = size.saturating_sub(gathered.bytes.len());
                     // Once, and exactly: what it says of itself has been bounded.
                     gathered.bytes.reserve_exact(more.min(gathered.bytes.len() * 4));
+                }
+                Scan::Malformed(Malformed::TooLong) => {
+                    self.refuse_all(self.too_long());
+                    return;
                 }
                 Scan::Malformed(why) => {
                     self.refuse_all(why.line().into_bytes());

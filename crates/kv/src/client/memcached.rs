@@ -19,7 +19,7 @@ use crate::outbox::Source;
 use crate::pending::{Again, Owner};
 use crate::plan::{Class, MultigetPolicy};
 use crate::split;
-use crate::wire::memcached::{self, BAD_LINE, ERROR, Scan, is_key};
+use crate::wire::memcached::{self, BAD_DELETE, BAD_LINE, BAD_TIME, END, ERROR, NOREPLY, Scan, is_key};
 
 const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
 const REFUSED_STATS: &[u8] = b"SERVER_ERROR these stats are those of one server, ask it directly\r\n";
@@ -50,8 +50,7 @@ impl Client {
                 }
                 Scan::Refused(len, line) => {
                     self.parsed += len;
-                    self.worker.cells().add(Kv::REFUSED, 1);
-                    self.answer_static(line);
+                    self.refuse_static(line);
                 }
                 Scan::More(_) => return false,
                 Scan::Hopeless(line) => {
@@ -73,15 +72,27 @@ impl Client {
     /// One request, whole.
     pub(super) fn memcached_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let count = asked.count();
-        let quiet = count > 1 && asked.argument(count - 1) == b"noreply";
-        let plain = if quiet { count - 1 } else { count };
-        let right = match asked.argument(0) {
+        // The words of the whole line say whether it is one; the last says whether anything is said of it.
+        let quiet = count > 1 && asked.argument(count - 1) == NOREPLY;
+        let silent = |line: &'static [u8]| if quiet { b"" } else { line };
+        match asked.argument(0) {
             b"get" | b"gets" if count >= 2 => return self.retrieve(asked, 1, run),
             b"gat" | b"gats" if count >= 3 => return self.retrieve(asked, 2, run),
-            b"set" | b"add" | b"replace" | b"append" | b"prepend" => plain == 5,
-            b"cas" => plain == 6,
-            b"delete" => plain == 2 || (plain == 3 && asked.argument(2) == b"0"),
-            b"incr" | b"decr" | b"touch" => plain == 3,
+            b"gat" | b"gats" if count == 2 => {
+                let is_time = std::str::from_utf8(asked.argument(1)).is_ok_and(|time| time.parse::<i32>().is_ok());
+                return self.refuse_static(if is_time { END } else { BAD_TIME });
+            }
+            // Looked at while it was scanned.
+            name if memcached::has_data(name) => {}
+            b"delete" => match (count, asked.argument(2)) {
+                (2, _) => return self.store(asked, false, run),
+                (3, b"0") => {}
+                (3, _) if quiet => {}
+                (4, b"0") if quiet => {}
+                (3..=4, _) => return self.refuse_static(silent(BAD_DELETE)),
+                _ => return self.refuse_static(ERROR),
+            },
+            b"incr" | b"decr" | b"touch" if matches!(count, 3..=4) => {}
             // Whatever follows it: as memcached.
             b"version" => {
                 return self.send(self.pool.any(), Kind::of_memcached(b"version", Access::Read), asked, run);
@@ -92,27 +103,32 @@ impl Client {
                 self.mark();
                 return Outcome::Done;
             }
+            b"flush_all" if count > 3 => return self.refuse_static(ERROR),
             b"flush_all" if self.pool.plan().source.memcached_flush_all => return self.flush_all(asked, quiet, run),
-            b"flush_all" if quiet => return Outcome::Done,
-            b"flush_all" => return self.refuse_static(REFUSED_FLUSH),
+            b"flush_all" => return self.refuse_static(silent(REFUSED_FLUSH)),
             b"stats" if count == 1 => return self.stats(asked, run),
             b"stats" => return self.refuse_static(REFUSED_STATS),
             _ => return self.refuse_static(ERROR),
-        };
-        if !right {
-            return self.refuse_static(ERROR);
         }
+        self.store(asked, quiet, run)
+    }
+
+    /// A request of one key that changes something.
+    fn store(&mut self, asked: &Asked<'_>, quiet: bool, run: &mut Run) -> Outcome {
         if !is_key(asked.argument(1)) {
-            return self.refuse_static(BAD_LINE);
+            return self.refuse_static(if quiet { b"" } else { BAD_LINE });
         }
         let server = self.pool.pick(asked.argument(1));
         let kind = Kind::of_memcached(asked.argument(0), Access::Write);
         if quiet { self.send_quietly(server, kind, asked, run) } else { self.send(server, kind, asked, run) }
     }
 
-    fn refuse_static(&mut self, line: &'static [u8]) -> Outcome {
+    pub(super) fn refuse_static(&mut self, line: &'static [u8]) -> Outcome {
         self.worker.cells().add(Kv::REFUSED, 1);
-        self.answer_static(line);
+        // Nothing is said of what wants no reply.
+        if !line.is_empty() {
+            self.answer_static(line);
+        }
         Outcome::Done
     }
 
@@ -179,7 +195,7 @@ impl Client {
         let is_number = asked.argument(1).iter().all(u8::is_ascii_digit);
         match asked.count() {
             2 if quiet => {}
-            2 | 3 if !is_number => return self.refuse_static(BAD_LINE),
+            2 | 3 if !is_number => return self.refuse_static(if quiet { b"" } else { BAD_LINE }),
             3 if quiet => {}
             2 | 3 => self.answer_static(b"OK\r\n"),
             _ => return self.refuse_static(ERROR),
@@ -203,12 +219,9 @@ impl Client {
     /// To every live server.
     fn flush_all(&mut self, asked: &Asked<'_>, quiet: bool, run: &mut Run) -> Outcome {
         let count = if quiet { asked.count() - 1 } else { asked.count() };
-        if count > 2 {
-            return self.refuse_static(ERROR);
-        }
         run.end(asked.source);
         let mut line = b"flush_all".to_vec();
-        if count == 2 {
+        if count >= 2 {
             line.push(b' ');
             line.extend_from_slice(asked.argument(1));
         }

@@ -280,6 +280,7 @@ impl Client {
                     let asked = Asked { source, range: 0..len, arguments: request.arguments() };
                     self.memcached_request(&asked, &mut run)
                 }
+                memcached::Scan::Refused(_, line) => self.refuse_static(line),
                 _ => Outcome::Done,
             },
         };

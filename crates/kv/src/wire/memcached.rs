@@ -8,6 +8,8 @@ use super::{Found, Scanned};
 
 /// The longest line of a request: many keys of a multiget.
 pub const LINE_MAX: usize = 48 << 10;
+/// The longest line of a request that is no `get` or `gets`: beyond it memcached closes the connection.
+const OTHER_LINE_MAX: usize = 2_000;
 /// The longest key.
 pub const KEY_MAX: usize = 250;
 /// The most data behind one line: what servers can be set to take.
@@ -22,7 +24,7 @@ const BINARY_REQUEST: u8 = 0x80;
 pub enum Scan {
     /// A whole request of so many bytes.
     Whole(usize),
-    /// So many bytes are no request, and are answered with this; what follows may be one.
+    /// So many bytes are no request, and are answered with this, which may be nothing; what follows may be one.
     Refused(usize, &'static [u8]),
     /// More bytes are needed: so many in all, as far as is known.
     More(usize),
@@ -32,6 +34,8 @@ pub enum Scan {
     Binary,
 }
 
+/// The end of what was found.
+pub const END: &[u8] = b"END\r\n";
 /// `ERROR`: there is no such command.
 pub const ERROR: &[u8] = b"ERROR\r\n";
 /// The line is not as it should be.
@@ -39,7 +43,15 @@ pub const BAD_LINE: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 /// The data are not as long as the line says.
 pub const BAD_DATA: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
 const TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
-const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+/// The data are longer than any server takes.
+pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+
+/// The last word of a request that wants no reply.
+pub const NOREPLY: &[u8] = b"noreply";
+/// The time of expiry is no number.
+pub const BAD_TIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
+/// What follows `delete` is not what may.
+pub const BAD_DELETE: &[u8] = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 
 /// Where in a storage command's line its data's length stands.
 const LENGTH_AT: usize = 4;
@@ -75,23 +87,36 @@ pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
     let word = |at: usize| words.get(at).and_then(|word| line.get(word.start as usize..word.end as usize));
     let len = end + 1;
     let Some(name) = word(0) else { return Scan::Refused(len, ERROR) };
+    if line.len() > OTHER_LINE_MAX && !line.starts_with(b"get ") && !line.starts_with(b"gets ") {
+        return Scan::Refused(len, TOO_LONG);
+    }
     if !has_data(name) {
         return Scan::Whole(len);
     }
-    if words.len() <= LENGTH_AT {
+    // What memcached refuses by its line alone has no data there: what follows is the next request, and it would answer
+    // that as well. So nothing may come to a server that it could refuse in this way.
+    let plain = if name == b"cas" { LENGTH_AT + 2 } else { LENGTH_AT + 1 };
+    if words.len() != plain && words.len() != plain + 1 {
         return Scan::Refused(len, ERROR);
     }
-    let length =
-        word(LENGTH_AT).and_then(|word| std::str::from_utf8(word).ok()).and_then(|word| word.parse::<i64>().ok());
-    let Some(length) = length else { return Scan::Refused(len, BAD_LINE) };
-    let Ok(length) = usize::try_from(length) else { return Scan::Refused(len, BAD_DATA) };
+    let quiet = word(words.len() - 1) == Some(NOREPLY);
+    let refused = |len, line| Scan::Refused(len, if quiet { b"" } else { line });
+    let number = |at| word(at).and_then(|word| std::str::from_utf8(word).ok());
+    let right = word(1).is_some_and(is_key)
+        && number(LENGTH_AT - 2).is_some_and(|flags| flags.parse::<u32>().is_ok())
+        && number(LENGTH_AT - 1).is_some_and(|time| time.parse::<i32>().is_ok())
+        && (name != b"cas" || number(LENGTH_AT + 1).is_some_and(|unique| unique.parse::<u64>().is_ok()));
+    let length = number(LENGTH_AT).and_then(|length| length.parse::<i32>().ok());
+    let Some(length) = length.filter(|_| right).and_then(|length| usize::try_from(length).ok()) else {
+        return refused(len, BAD_LINE);
+    };
     if length > DATA_MAX {
         return Scan::Hopeless(TOO_LARGE);
     }
     let whole = len + length + 2;
     match bytes.get(len + length..whole) {
         Some(b"\r\n") => Scan::Whole(whole),
-        Some(_) => Scan::Refused(whole, BAD_DATA),
+        Some(_) => refused(whole, BAD_DATA),
         None => Scan::More(whole),
     }
 }
@@ -99,7 +124,8 @@ pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
 /// Whether this is a key that servers take.
 #[must_use]
 pub fn is_key(word: &[u8]) -> bool {
-    !word.is_empty() && word.len() <= KEY_MAX
+    // For memcached a zero byte ends the line.
+    !word.is_empty() && word.len() <= KEY_MAX && memchr::memchr(0, word).is_none()
 }
 
 /// The binary protocol's answer "unknown command" to this request.
@@ -231,7 +257,21 @@ mod tests {
         assert_eq!(look(b"\r\n").0, Scan::Refused(2, ERROR));
         assert_eq!(look(b"set a 0 0\r\n").0, Scan::Refused(11, ERROR));
         assert_eq!(look(b"set a 0 0 x\r\n").0, Scan::Refused(13, BAD_LINE));
-        assert_eq!(look(b"set a 0 0 -1\r\n").0, Scan::Refused(14, BAD_DATA));
+        assert_eq!(look(b"set a 0 0 -1\r\n").0, Scan::Refused(14, BAD_LINE));
+        assert_eq!(look(b"set a 0 0 1 x y\r\nabc").0, Scan::Refused(17, ERROR));
+        assert_eq!(look(b"set a 0 0 1 x\r\na\r\n").0, Scan::Whole(18));
+        for bad in ["4294967296 0 1", "-1 0 1", "0 2147483648 1", "0 x 1", "0 0 noreply"] {
+            let quiet = bad.ends_with("noreply");
+            let line = format!("set a {bad}\r\na\r\n");
+            assert_eq!(look(line.as_bytes()).0, Scan::Refused(line.len() - 3, if quiet { b"" } else { BAD_LINE }));
+        }
+        assert_eq!(look(b"cas a 0 0 1\r\na\r\n").0, Scan::Refused(13, ERROR));
+        assert_eq!(look(b"cas a 0 0 1 x\r\na\r\n").0, Scan::Refused(15, BAD_LINE));
+        assert_eq!(look(b"set a\0 0 0 1\r\na\r\n").0, Scan::Refused(14, BAD_LINE));
+        assert_eq!(look(b"set a 0 0 1 noreply\r\nabcd").0, Scan::Refused(24, b""));
+        let long = format!("{} a b\r\n", "x".repeat(OTHER_LINE_MAX));
+        assert_eq!(look(long.as_bytes()).0, Scan::Refused(long.len(), TOO_LONG));
+        assert_eq!(look(format!("get {long}").as_bytes()).0, Scan::Whole(long.len() + 4));
         assert_eq!(look(b"set a 0 0 1\r\nabcd").0, Scan::Refused(16, BAD_DATA));
         assert_eq!(look(&[b'a'; LINE_MAX]).0, Scan::Hopeless(TOO_LONG));
         assert_eq!(look(&[b'a'; LINE_MAX - 1]).0, Scan::More(0));

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
 
 mod draw;
+mod memcached;
 mod normal;
 mod redis;
 mod refusals;
