@@ -146,10 +146,20 @@ pub fn lives(pid: u32) -> bool {
 /// Whether every thread of a process is stopped by a signal.
 #[must_use]
 pub fn is_stopped(pid: u32) -> bool {
+    all_threads_are(pid, 'T')
+}
+
+/// Whether every thread of a process is held by a debugger.
+#[must_use]
+pub fn is_traced(pid: u32) -> bool {
+    all_threads_are(pid, 't')
+}
+
+fn all_threads_are(pid: u32, state: char) -> bool {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     let mut states = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
     // The name stands in parentheses, and may have some of its own.
-    states.all(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')))
+    states.all(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(state)))
 }
 
 /// Processes whose arguments hold `text`, by pid.

@@ -1,4 +1,4 @@
-//! Who hangs is found and replaced, one thread of many included; who is only slow is left alone.
+//! Who hangs is found and replaced, one thread of many included. Who is only held up is left alone: see `left_alone`.
 
 #![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
 
@@ -156,57 +156,6 @@ fn a_manager_that_dies_of_a_fault_leaves_where() {
     let sender = format!("SIGABRT (6) sent by process {}", std::process::id());
     assert!(cause.contains(&sender) && cause.contains("ended by SIGABRT (6)"), "{cause}");
     assert!(has_frame(&death, "manager::supervisor"), "{death:#}");
-}
-
-/// Processes that burn what processor they get, until this is dropped.
-struct Busy {
-    _processes: Vec<walks::process::Guard>,
-}
-
-impl Busy {
-    fn begin(count: usize) -> Self {
-        let burn = |_| {
-            let mut command = std::process::Command::new("sh");
-            command.args(["-c", "while :; do :; done"]);
-            walks::process::Guard::start(command)
-        };
-        Self { _processes: (0..count).map(burn).collect() }
-    }
-}
-
-/// The long form, by `BELTWAY_FULL=1`, takes a minute and half.
-fn is_full() -> bool {
-    std::env::var_os("BELTWAY_FULL").is_some_and(|value| value == "1")
-}
-
-#[test]
-fn a_busy_machine_and_a_supervisor_that_was_stopped_for_a_while_are_no_reason_to_kill_anybody() {
-    let (_nginx, tree) = start();
-    let pids = ["cop", "manager", "server"].map(|role| tree.pid(role));
-    let (busy_for, stopped_for) = if is_full() { (60, 10) } else { (6, 4) };
-    let busy = Busy::begin(8);
-    let begin = now();
-    while begin.elapsed() < Duration::from_secs(busy_for) {
-        assert!(is_served(&tree));
-        pause(Duration::from_millis(50));
-    }
-    drop(busy);
-    assert_eq!(["cop", "manager", "server"].map(|role| tree.pid(role)), pids, "beside eight busy processes");
-    // All of them, as when a machine is suspended: nobody was there to be heard, and nobody to hear.
-    for pid in pids {
-        assert!(send(pid, Signal::STOP));
-    }
-    pause(Duration::from_secs(stopped_for));
-    for pid in pids {
-        assert!(send(pid, Signal::CONT));
-    }
-    let begin = now();
-    while begin.elapsed() < Duration::from_secs(4) {
-        assert!(is_served(&tree));
-        pause(Duration::from_millis(50));
-    }
-    assert_eq!(["cop", "manager", "server"].map(|role| tree.pid(role)), pids, "after they were stopped");
-    assert!(tree.obituaries().is_empty(), "{:#?}", tree.obituaries());
 }
 
 #[test]
