@@ -80,6 +80,13 @@ impl Chain {
         used
     }
 
+    /// Puts a copy of all of it behind what is in `room`.
+    pub fn copy_to(&self, room: &mut Vec<u8>) {
+        for chunk in &self.chunks {
+            room.extend_from_slice(chunk);
+        }
+    }
+
     /// Drops the first `n` bytes: they are sent.
     ///
     /// # Panics
@@ -136,6 +143,9 @@ mod tests {
             let mut chain = chain(&[b"abc", b"", b"de", b"fghi"]);
             chain.consume(n);
             assert_eq!(rest(&chain), b"abcdefghi"[n..].to_vec());
+            let mut copied = b"before ".to_vec();
+            chain.copy_to(&mut copied);
+            assert_eq!(copied, [b"before ", &b"abcdefghi"[n..]].concat());
             assert_eq!(chain.len(), 9 - n);
         }
     }

@@ -210,13 +210,14 @@ fn one_connection_sends_a_bounded_amount_a_turn() {
     turn_until(&thread, || connection.borrow().is_some());
     let _peer = listener.accept().unwrap();
     let tcp = connection.borrow_mut().take().unwrap();
-    // Four system calls of so many pieces each, and ten pieces more.
+    // Four system calls of so many pieces each, and ten pieces more: all of them more than is put together before.
+    const PIECE: &[u8] = &[b'x'; 100];
     let most = 4 * buf::SLICES_MAX;
     for _ in 0..most + 10 {
-        tcp.send(Chunk::from_static(b"x"));
+        tcp.send(Chunk::from_static(PIECE));
     }
     thread.turn(false).unwrap();
-    assert_eq!(tcp.queued(), 10, "the rest waits for the next turn, behind the others");
+    assert_eq!(tcp.queued(), 10 * PIECE.len(), "the rest waits for the next turn, behind the others");
     thread.turn(false).unwrap();
     assert_eq!(tcp.queued(), 0);
 }
