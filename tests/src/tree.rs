@@ -34,11 +34,22 @@ impl Tree {
     /// As [`Tree::run`], with more of a configuration and of an environment.
     #[must_use]
     pub fn run_in(http: &str, more: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start(http, more, environment, 2)
+    }
+
+    /// As [`Tree::run`], with more of a configuration, and servers that may take as many seconds to finish what they have.
+    #[must_use]
+    pub fn run_patient(http: &str, more: &str, drain_secs: u32) -> Self {
+        Self::start(http, more, &[], drain_secs)
+    }
+
+    fn start(http: &str, more: &str, environment: &[(&str, &str)], drain_secs: u32) -> Self {
+        let stop_secs = drain_secs + 3;
         let (home, address, page, admin) = (Home::new(), free_address(), free_address(), free_address());
         let below = http.lines().map(|line| format!("  {line}\n")).collect::<String>();
         let text = format!(
-            "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
-             supervise: {{heartbeat_interval: 100ms, hang_timeout: 2s, stop_timeout: 5s, respawn_backoff_max: 500ms}}\n\
+            "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: {drain_secs}s}}\n\
+             supervise: {{heartbeat_interval: 100ms, hang_timeout: 2s, stop_timeout: {stop_secs}s, respawn_backoff_max: 500ms}}\n\
              http:\n  listen: [\"{address}\"]\n{below}{more}\n",
             home.file("run").display()
         );
@@ -98,7 +109,9 @@ impl Tree {
         self.home.text("log")
     }
 
-    fn ask(&self, words: &[&str]) -> Output {
+    /// A command of the operator's, with this configuration.
+    #[must_use]
+    pub fn ask(&self, words: &[&str]) -> Output {
         let mut command = Command::new(process::beltway());
         command.args(words).arg("-c").arg(self.home.file("beltway.yaml"));
         bounded(command)
