@@ -23,7 +23,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use base::Instant;
-use buf::{Block, Chunk, SizeClass};
+use buf::{Block, Chunk};
 use event::{Action, Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::client::ClientCell;
@@ -65,7 +65,7 @@ pub(crate) struct Lane {
     server: Rc<Server>,
     me: Weak<LaneCell>,
     link: Link,
-    out: Outbox,
+    out: Outbox<true>,
     queue: VecDeque<Pending>,
     /// How many of the queue were handed over.
     handed: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Lane {
     kept: VecDeque<(u64, Chunk)>,
     dirty: bool,
     timer: Option<Action>,
-    /// When that comes, and when somebody may be due first.
+    /// When that comes, and when it is to come: somebody may be due, or the server has been silent for too long.
     wakes_at: Instant,
     soonest: Instant,
     relief: Option<Action>,
@@ -157,7 +157,7 @@ impl Lane {
                 server: Rc::clone(server),
                 me: me.clone(),
                 link: Link::Connecting,
-                out: Outbox::new(SizeClass::Medium),
+                out: Outbox::new(),
                 queue: VecDeque::new(),
                 handed: 0,
                 expired: 0,
@@ -465,7 +465,9 @@ impl Lane {
             at += chunk.len() as u64;
             kept.push_back((at, chunk));
         });
-        self.handed = 0;
+        // It may be held on to by somebody who has yet to hear of this.
+        self.out.rest();
+        (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
         let queue = std::mem::take(&mut self.queue);
         Remains { queue, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
     }
@@ -549,7 +551,7 @@ impl Continuation for Lane {
                 }
                 let now = self.worker.now();
                 let late = self.expire(now);
-                let failed = late > 0 && (self.alone || self.is_silent(now) || self.is_condemned(now, late));
+                let failed = self.is_silent(now) || late > 0 && (self.alone || self.is_condemned(now, late));
                 failed.then_some(Fault::TimedOut)
             }
             Event::Drain | Event::Message => None,

@@ -139,6 +139,15 @@ impl Continuation for Nudge {
     }
 }
 
+/// The worker as its thread's tail has it, which is dropped when the thread ends.
+struct AtTail(Worker);
+
+impl Drop for AtTail {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// See the module. Clones share it.
 #[derive(Clone)]
 pub struct Worker(Rc<Inside>);
@@ -175,6 +184,7 @@ impl Worker {
             buried: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
+            request: Cell::default(),
             held: Cell::new(0),
             waiting: Cell::new(0),
             nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
@@ -190,8 +200,8 @@ impl Worker {
                 pool.preconnect(&worker);
             }
         }
-        let me = worker.clone();
-        thread.at_tail(move |_| me.turn_ends());
+        let me = AtTail(worker.clone());
+        thread.at_tail(move |_| me.0.turn_ends());
         worker
     }
 
@@ -426,6 +436,14 @@ impl Worker {
             self.0.thread.gather(GATHER);
         }
         self.0.now.set(None);
+    }
+
+    /// Lets go of all that it has: connections to servers hold on to it as it does to them.
+    fn end(&self) {
+        let inside = &self.0;
+        let pools = inside.pools.replace(Rc::new([]));
+        drop((pools, inside.superseded.take(), inside.failed.take(), inside.resume.take(), inside.touched.take()));
+        drop((inside.dirty_clients.take(), inside.dirty_lanes.take(), inside.buried.take(), inside.slots.take()));
     }
 
     /// Keeps an emptied list's memory.

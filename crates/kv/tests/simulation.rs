@@ -438,9 +438,7 @@ fn run_world(seed: u64, faults: Faults, calm: bool) -> [u64; 3] {
     LEDGER.with(|slot| *slot.borrow_mut() = None);
     drop(world);
     drop((proxies, servers, clients));
-    if !silences {
-        assert_eq!(buf::pool_use().used, before, "blocks");
-    }
+    assert_eq!(buf::pool_use().used, before, "blocks");
     [ledger.good.get(), ledger.errors.get(), ledger.closed.get()]
 }
 

@@ -11,7 +11,7 @@ use crate::numbers::KvServer;
 use crate::pending::Owner;
 
 impl Lane {
-    /// Has a timer while somebody waits with a deadline.
+    /// Has a timer while somebody waits with a deadline, or a late reply is awaited.
     pub(super) fn watch_time(&mut self) {
         let due = self.soonest;
         if due == Instant::FAR_FUTURE || (self.timer.is_some() && self.wakes_at <= due) {
@@ -49,6 +49,12 @@ impl Lane {
                 late += 1;
             }
             self.expired += usize::from(all_before);
+        }
+        if self.expired > 0
+            && let Some(limit) = self.server.patience()
+        {
+            // Whoever asks next must not be the one to find out that the connection is dead.
+            self.soonest = self.soonest.min((self.heard + limit.saturating_mul(2)).max(now + limit));
         }
         self.worker.cells().add(Kv::TIMED_OUT, late.into());
         self.server.cells().add(KvServer::TIMED_OUT, late.into());
