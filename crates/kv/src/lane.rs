@@ -23,7 +23,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use base::Instant;
-use buf::{Block, Chunk};
+use buf::{Block, Chunk, SizeClass};
 use event::{Action, Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::client::ClientCell;
@@ -65,7 +65,7 @@ pub(crate) struct Lane {
     server: Rc<Server>,
     me: Weak<LaneCell>,
     link: Link,
-    out: Outbox<true>,
+    out: Outbox,
     queue: VecDeque<Pending>,
     /// How many of the queue were handed over.
     handed: usize,
@@ -157,7 +157,7 @@ impl Lane {
                 server: Rc::clone(server),
                 me: me.clone(),
                 link: Link::Connecting,
-                out: Outbox::new(),
+                out: Outbox::new(SizeClass::Medium),
                 queue: VecDeque::new(),
                 handed: 0,
                 expired: 0,

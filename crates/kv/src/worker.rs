@@ -184,7 +184,6 @@ impl Worker {
             buried: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
-            request: Cell::default(),
             held: Cell::new(0),
             waiting: Cell::new(0),
             nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
