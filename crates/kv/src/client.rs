@@ -15,20 +15,21 @@ mod leave;
 mod local;
 mod memcached;
 mod requests;
+mod slots;
 mod stream;
 
 pub use leave::{HandOver, Moving};
 pub use local::Identity;
+pub(crate) use slots::Slots;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use base::Instant;
-use buf::{Block, Chunk, SizeClass};
+use buf::{Block, Chunk};
 use event::{Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::fault::Fault;
@@ -54,11 +55,21 @@ pub(crate) const KEPT_MAX: usize = 64 << 20;
 /// How long a client may take none of what waits for it before it is cut.
 const STALLED_MAX: Duration = Duration::from_secs(120);
 
+// There may be a hundred thousand of them, idle: with its counts it fits into the allocator's 192 bytes.
+const _: () = assert!(size_of::<ClientCell>() <= 192 - 2 * size_of::<usize>());
+
+/// Who waits for a client.
+#[derive(Default)]
+struct Awaited {
+    /// Connections that go on when it has taken what it was sent, and those that do when an earlier reply has come.
+    resume: Vec<Rc<LaneCell>>,
+    ahead: Vec<Rc<LaneCell>>,
+    /// The task that waits for it to take what it was sent.
+    room: Option<Task>,
+}
+
 /// A shared hold on a client.
 pub(crate) type ClientCell = RefCell<Client>;
-
-/// What a client waits for, in its order.
-pub(crate) type Slots = VecDeque<Slot>;
 
 /// One request's answer.
 pub(crate) enum Slot {
@@ -98,7 +109,8 @@ pub(crate) struct Client {
     input: Option<Block>,
     /// Where in the input the first request begins that was not taken.
     parsed: usize,
-    request: Request,
+    /// The first request there, as far as it was looked at.
+    begun: Option<Box<Request>>,
     /// A request too large for a block.
     gathered: Option<Box<gather::Gathered>>,
     /// A request that passes through while it comes.
@@ -109,24 +121,20 @@ pub(crate) struct Client {
     /// The number of the request at the front of the slots.
     base: u64,
     /// The piece of the block that a lane looks at right now which goes to `out`.
-    run: Range<usize>,
-    out: Outbox,
+    run: Range<u32>,
+    out: Outbox<false>,
     dirty: bool,
     /// Nothing more is asked before the requests up to this number are answered.
     barrier: u64,
     /// It is not read from until more of what it asked is answered.
     held: bool,
-    /// A task waits for the client to take what it was sent.
-    waits_for_room: bool,
-    /// That task.
-    room: Option<Task>,
     /// It is counted among those who wait for a reply.
     waits: bool,
-    /// Connections that go on when it has taken what it was sent, and those that do when an earlier reply has come.
-    resume: Vec<Rc<LaneCell>>,
-    ahead: Vec<Rc<LaneCell>>,
-    /// Since when something it asked is not answered, by the worker's microseconds.
-    busy_since: Option<u32>,
+    /// Who waits for the client: seldom anybody.
+    awaited: Option<Box<Awaited>>,
+    /// Since when something it asked is not answered, by the worker's microseconds, if it `is_busy`.
+    busy_since: u32,
+    is_busy: bool,
     /// The worker's changes that it has followed.
     changes: u32,
 }
@@ -155,23 +163,21 @@ impl Client {
                 identity: identity.map(Box::new),
                 input: None,
                 parsed: 0,
-                request: Request::default(),
+                begun: None,
                 gathered: None,
                 streamed: None,
-                slots: VecDeque::new(),
+                slots: Slots::default(),
                 kept: 0,
                 base: 0,
                 run: 0..0,
-                out: Outbox::new(SizeClass::Small),
+                out: Outbox::new(),
                 dirty: false,
                 barrier: 0,
                 held: false,
-                waits_for_room: false,
-                room: None,
                 waits: false,
-                resume: Vec::new(),
-                ahead: Vec::new(),
-                busy_since: None,
+                awaited: None,
+                busy_since: 0,
+                is_busy: false,
                 changes: worker.changes(),
             })
         });
@@ -203,7 +209,7 @@ impl Client {
     #[inline]
     fn wait(&mut self) {
         if self.slots.is_empty() {
-            self.busy_since = Some(self.worker.micros());
+            (self.busy_since, self.is_busy) = (self.worker.micros(), true);
         }
         self.slots.push_back(Slot::Waiting);
     }
@@ -235,11 +241,14 @@ impl Client {
         self.slots.pop_front();
         self.base += 1;
         let opened = self.run.is_empty();
-        if self.run.end == range.start && !opened {
-            self.run.end = range.end;
+        // A place within a block.
+        #[expect(clippy::cast_possible_truncation, reason = "blocks are smaller than 4 GiB")]
+        let (start, end) = (range.start as u32, range.end as u32);
+        if self.run.end == start && !opened {
+            self.run.end = end;
         } else {
             self.push_run(block);
-            self.run = range;
+            self.run = start..end;
         }
         if !matches!(self.slots.front(), None | Some(Slot::Waiting)) {
             self.close_run(block);
@@ -252,7 +261,7 @@ impl Client {
     fn push_run(&mut self, block: &Block) {
         let run = std::mem::take(&mut self.run);
         if !run.is_empty() {
-            self.out.push(Source::Block(block), run);
+            self.out.push(Source::Block(block), run.start as usize..run.end as usize);
             self.mark();
         }
     }
@@ -374,14 +383,14 @@ impl Client {
 
     /// Lets the lane go on when the client has taken most of what it was sent.
     pub(crate) fn resume_when_taken(&mut self, lane: Rc<LaneCell>) {
-        self.resume.push(lane);
+        self.awaited.get_or_insert_default().resume.push(lane);
         self.mark();
     }
 
     /// Lets the lane, which brings what [`Client::is_full`] keeps from coming, go on when there is room for it.
     pub(crate) fn resume_when_not_full(&mut self, lane: Rc<LaneCell>) {
         if self.is_far_ahead() {
-            self.ahead.push(lane);
+            self.awaited.get_or_insert_default().ahead.push(lane);
         } else {
             self.resume_when_taken(lane);
         }
@@ -394,10 +403,15 @@ impl Client {
         self.pool.cells().add(KvPool::SENT, self.out.len() as u64);
         self.out.take(|chunk| tcp.send(chunk));
         self.out.rest();
-        if !self.ahead.is_empty() && !self.is_far_ahead() {
-            self.resume.append(&mut self.ahead);
+        let far_ahead = self.is_far_ahead();
+        let mut owes_room = false;
+        if let Some(awaited) = &mut self.awaited {
+            if !far_ahead {
+                awaited.resume.append(&mut awaited.ahead);
+            }
+            owes_room = !awaited.resume.is_empty();
         }
-        if tcp.queued() > UNTAKEN_MAX || !self.resume.is_empty() {
+        if tcp.queued() > UNTAKEN_MAX || owes_room {
             self.wait_for_room();
         }
         if self.held && self.may_read() && self.base >= self.barrier && self.slots.len() <= PIPELINE_MAX / 2 {
@@ -406,15 +420,15 @@ impl Client {
         }
         self.count_waiting();
         if self.slots.is_empty() {
-            if let Some(since) = self.busy_since.take() {
-                let nanos = u64::from(self.worker.micros().wrapping_sub(since)) * 1_000;
+            if std::mem::take(&mut self.is_busy) {
+                let nanos = u64::from(self.worker.micros().wrapping_sub(self.busy_since)) * 1_000;
                 self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
             }
             if self.phase == Phase::Ending {
                 self.close();
             } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
                 self.again();
-            } else if self.slots.capacity() > 0 && self.input.is_none() {
+            } else if self.slots.has_memory() && self.input.is_none() {
                 self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
             }
         }
@@ -430,11 +444,11 @@ impl Client {
 
     fn wait_for_room(&mut self) {
         let Some(me) = self.me.upgrade() else { return };
-        if std::mem::replace(&mut self.waits_for_room, true) {
+        if self.waits_for_room() {
             return;
         }
         let thread = self.worker.thread().clone();
-        self.room = Some(thread.clone().spawn("kv client waits", async move {
+        let task = thread.clone().spawn("kv client waits", async move {
             // As long as it takes anything at all it is not late.
             let mut sent_before = None;
             let outcome = loop {
@@ -455,19 +469,29 @@ impl Client {
             };
             let mut client = me.borrow_mut();
             client.worker.nudge();
-            client.waits_for_room = false;
-            client.room = None;
+            let mut resume = Vec::new();
+            if let Some(mut awaited) = client.awaited.take() {
+                awaited.room = None;
+                resume = std::mem::take(&mut awaited.resume);
+                client.awaited = (!awaited.ahead.is_empty()).then_some(awaited);
+            }
             if outcome.is_err() {
                 client.cut();
             }
             if let Some(tcp) = &client.tcp {
                 tcp.set_write_deadline(Instant::FAR_FUTURE);
             }
-            for lane in std::mem::take(&mut client.resume) {
+            for lane in resume {
                 lane.borrow_mut().resume();
             }
             thread.schedule_imm(Rc::clone(&me) as Cont).detach();
-        }));
+        });
+        self.awaited.get_or_insert_default().room = Some(task);
+    }
+
+    /// Whether a task waits for it to take what it was sent.
+    fn waits_for_room(&self) -> bool {
+        self.awaited.as_ref().is_some_and(|awaited| awaited.room.is_some())
     }
 
     /// From now on it has its time to take something. Says how much it has taken so far, in bytes.
@@ -496,7 +520,8 @@ impl Client {
         self.pool.dismiss();
         self.worker.cells().sub(Kv::CLIENT_OPEN, 1);
         self.pool.cells().sub(KvPool::CLIENTS_OPEN, 1);
-        if let Some(task) = self.room.take() {
+        let Awaited { resume, ahead, room } = self.awaited.take().map_or_else(Awaited::default, |awaited| *awaited);
+        if let Some(task) = room {
             task.cancel();
         }
         self.input = None;
@@ -504,14 +529,13 @@ impl Client {
         if let Some(lane) = self.streamed.take().and_then(|streamed| streamed.into_lane()) {
             self.worker.lane_has_failed(lane, Fault::Closed);
         }
-        self.slots = VecDeque::new();
+        self.slots = Slots::default();
         self.worker.let_bytes_go(std::mem::take(&mut self.kept));
         self.count_waiting();
         self.run = 0..0;
         self.out.take(drop);
         self.out.rest();
-        self.resume.append(&mut self.ahead);
-        for lane in std::mem::take(&mut self.resume) {
+        for lane in resume.into_iter().chain(ahead) {
             // Its handler may be the one that closes us.
             if let Ok(mut lane) = lane.try_borrow_mut() {
                 lane.resume();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use buf::{Chunk, SizeClass};
+use buf::Chunk;
 
 use crate::client::ClientCell;
 use crate::commands::Join;
@@ -204,7 +204,7 @@ fn elements_of_all(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
             None => return unlike(),
         }
     }
-    let mut out = Outbox::new(SizeClass::Medium);
+    let mut out = Outbox::<true>::new();
     out.copy(format!("*{}\r\n", places.len()).as_bytes());
     for place in places {
         let place = usize::from(*place);
@@ -244,7 +244,7 @@ fn lines(request: &[u8], keys: &[Range<u32>], places: &[u16], parts: &[Option<Ch
     {
         return vec![(*first).clone()];
     }
-    let mut out = Outbox::new(SizeClass::Medium);
+    let mut out = Outbox::<true>::new();
     for (key, place) in keys.iter().zip(places) {
         let key = request.get(key.start as usize..key.end as usize).unwrap_or_default();
         let Some((part, values)) = found.get_mut(usize::from(*place)) else { return unlike() };

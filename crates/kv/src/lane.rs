@@ -23,7 +23,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use base::Instant;
-use buf::{Block, Chunk, SizeClass};
+use buf::{Block, Chunk};
 use event::{Action, Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::client::ClientCell;
@@ -40,6 +40,8 @@ use crate::worker::Worker;
 pub(crate) const REQUESTS_MAX: usize = 16 << 10;
 /// Bytes of them.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// Places that an empty queue keeps memory for.
+const QUEUE_KEPT_MAX: usize = 256;
 /// Held bytes that are sent whatever is on its way.
 const HELD_BYTES_MAX: usize = 32 << 10;
 /// Requests longer than this are not kept for being sent again.
@@ -65,7 +67,7 @@ pub(crate) struct Lane {
     server: Rc<Server>,
     me: Weak<LaneCell>,
     link: Link,
-    out: Outbox,
+    out: Outbox<true>,
     queue: VecDeque<Pending>,
     /// How many of the queue were handed over.
     handed: usize,
@@ -157,7 +159,7 @@ impl Lane {
                 server: Rc::clone(server),
                 me: me.clone(),
                 link: Link::Connecting,
-                out: Outbox::new(SizeClass::Medium),
+                out: Outbox::new(),
                 queue: VecDeque::new(),
                 handed: 0,
                 expired: 0,
@@ -259,6 +261,15 @@ impl Lane {
         let held = self.queue.len() - self.handed;
         let answered = self.answered().min(self.handed_bytes);
         [held as u64, self.pushed - self.handed_bytes, self.handed as u64, self.handed_bytes - answered]
+    }
+
+    /// Gives back what a crowd needed and nobody needs now.
+    pub(crate) fn tidy(&mut self) {
+        if self.queue.is_empty() {
+            self.queue.shrink_to(QUEUE_KEPT_MAX);
+            self.kept.shrink_to(QUEUE_KEPT_MAX);
+            self.waiting.shrink_to(QUEUE_KEPT_MAX);
+        }
     }
 
     /// Whether it is gone.

@@ -1,5 +1,6 @@
 //! What is to be sent on one connection at the end of the turn: small pieces copied together, large ones as they are.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -35,29 +36,53 @@ impl Source<'_> {
     }
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(crate) struct Outbox {
+/// What an outbox has while there is something in it.
+#[derive(Debug, Default)]
+struct Content {
     chunks: Vec<Chunk>,
     tail: Option<Block>,
     /// Where in the tail block lie bytes that are in no chunk yet.
     from: usize,
     len: usize,
-    class: SizeClass,
 }
 
-impl Outbox {
-    pub(crate) const fn new(class: SizeClass) -> Self {
-        Self { chunks: Vec::new(), tail: None, from: 0, len: 0, class }
+/// Contents that a thread keeps for the next, and the chunks there may be room for in each.
+const CONTENTS_MAX: usize = 64;
+const CHUNKS_KEPT_MAX: usize = 64;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "they move between this list and connections by their address")]
+    static CONTENTS: RefCell<Vec<Box<Content>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// See the module. What is copied is copied into large pieces, `WIDE`, or small ones.
+#[derive(Debug)]
+pub(crate) struct Outbox<const WIDE: bool> {
+    /// None while it is empty: idle connections are many.
+    content: Option<Box<Content>>,
+}
+
+impl<const WIDE: bool> Outbox<WIDE> {
+    const CLASS: SizeClass = if WIDE { SizeClass::Medium } else { SizeClass::Small };
+
+    pub(crate) const fn new() -> Self {
+        Self { content: None }
     }
 
     /// Bytes in it.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.content.as_ref().map_or(0, |content| content.len)
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
+    }
+
+    #[inline]
+    fn content(&mut self) -> &mut Content {
+        self.content.get_or_insert_with(|| CONTENTS.with_borrow_mut(Vec::pop).unwrap_or_default())
     }
 
     /// Appends part of `source`.
@@ -73,14 +98,15 @@ impl Outbox {
     /// Appends bytes that live nowhere else.
     #[inline]
     pub(crate) fn copy(&mut self, mut bytes: &[u8]) {
-        self.len += bytes.len();
+        let content = self.content();
+        content.len += bytes.len();
         while !bytes.is_empty() {
-            let tail = self.tail.get_or_insert_with(|| Block::new(self.class));
+            let tail = content.tail.get_or_insert_with(|| Block::new(Self::CLASS));
             bytes = &bytes[tail.append(bytes)..];
             if !bytes.is_empty() {
-                self.seal();
-                self.tail = None;
-                self.from = 0;
+                content.seal();
+                content.tail = None;
+                content.from = 0;
             }
         }
     }
@@ -96,11 +122,38 @@ impl Outbox {
 
     /// Appends a chunk.
     pub(crate) fn chunk(&mut self, chunk: Chunk) {
-        self.seal();
-        self.len += chunk.len();
-        self.chunks.push(chunk);
+        let content = self.content();
+        content.seal();
+        content.len += chunk.len();
+        content.chunks.push(chunk);
     }
 
+    /// Takes all out.
+    pub(crate) fn take(&mut self, mut each: impl FnMut(Chunk)) {
+        let Some(content) = &mut self.content else { return };
+        content.seal();
+        content.len = 0;
+        for chunk in content.chunks.drain(..) {
+            each(chunk);
+        }
+    }
+
+    /// Gives the memory back that is kept for what may come.
+    pub(crate) fn rest(&mut self) {
+        let Some(mut content) = self.content.take_if(|content| content.len == 0) else { return };
+        content.tail = None;
+        content.from = 0;
+        if content.chunks.capacity() <= CHUNKS_KEPT_MAX {
+            CONTENTS.with_borrow_mut(|contents| {
+                if contents.len() < CONTENTS_MAX {
+                    contents.push(content);
+                }
+            });
+        }
+    }
+}
+
+impl Content {
     #[inline]
     fn seal(&mut self) {
         if let Some(tail) = &self.tail
@@ -108,24 +161,6 @@ impl Outbox {
         {
             self.chunks.push(tail.chunk(self.from..tail.len()));
             self.from = tail.len();
-        }
-    }
-
-    /// Takes all out.
-    pub(crate) fn take(&mut self, mut each: impl FnMut(Chunk)) {
-        self.seal();
-        self.len = 0;
-        for chunk in self.chunks.drain(..) {
-            each(chunk);
-        }
-    }
-
-    /// Gives the memory back that is kept for what may come.
-    pub(crate) fn rest(&mut self) {
-        if self.len == 0 {
-            self.tail = None;
-            self.from = 0;
-            self.chunks = Vec::new();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What one event thread has for all its key-value clients: the pools, names, numbers, and what this turn has touched.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,11 +18,16 @@ use crate::metrics::Kv;
 use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::pool::{Census, Pool};
+use crate::wire::resp::Request;
 
 /// Emptied lists kept for the next client with requests.
 const SLOTS_MAX: usize = 64;
 /// Places a list may have and still be kept.
 const SLOTS_KEPT_MAX: usize = 256;
+/// Places that an idle worker's lists keep memory for.
+const LIST_KEPT_MAX: usize = 256;
+/// Arguments that there may be room for in what is kept for the next request.
+const ARGUMENTS_KEPT_MAX: usize = 1_024;
 /// Bytes that one thread keeps of requests and replies until they are whole, or have their turn.
 const HELD_MAX: usize = 256 << 20;
 /// So many clients that wait for replies make the loop take more of them in a turn, see [`GATHER`].
@@ -105,6 +110,8 @@ struct Inside {
     buried: RefCell<Vec<Tcp>>,
     touched: RefCell<Vec<Rc<ClientCell>>>,
     slots: RefCell<Vec<Slots>>,
+    /// What requests are looked at with, one after the other.
+    request: Cell<Option<Box<Request>>>,
     /// Bytes of requests and replies that are kept until they are whole, or have their turn.
     held: Cell<usize>,
     /// Clients that wait for a reply.
@@ -184,6 +191,7 @@ impl Worker {
             buried: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
+            request: Cell::default(),
             held: Cell::new(0),
             waiting: Cell::new(0),
             nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
@@ -292,6 +300,12 @@ impl Worker {
         for pool in self.pools().iter() {
             pool.tell(self);
         }
+        // A crowd that has gone leaves nothing behind; one that is there needs its lists at once again.
+        if self.0.waiting.get() == 0 {
+            self.0.dirty_clients.borrow_mut().shrink_to(LIST_KEPT_MAX);
+            self.0.touched.borrow_mut().shrink_to(LIST_KEPT_MAX);
+            self.0.slots.borrow_mut().clear();
+        }
     }
 
     pub(crate) fn names(&self) -> &Names {
@@ -390,6 +404,21 @@ impl Worker {
         self.0.waiting.set(if waits { now + 1 } else { now.saturating_sub(1) });
     }
 
+    /// What a request is put into while it is looked at.
+    #[inline]
+    pub(crate) fn take_request(&self) -> Box<Request> {
+        self.0.request.take().unwrap_or_default()
+    }
+
+    /// Takes it back.
+    #[inline]
+    pub(crate) fn keep_request(&self, mut request: Box<Request>) {
+        request.clear();
+        if request.arguments_room() <= ARGUMENTS_KEPT_MAX {
+            self.0.request.set(Some(request));
+        }
+    }
+
     /// An empty list, with memory if a used one is at hand.
     pub(crate) fn take_slots(&self) -> Slots {
         self.0.slots.borrow_mut().pop().unwrap_or_default()
@@ -401,7 +430,7 @@ impl Worker {
         if kept.len() < SLOTS_MAX && slots.capacity() <= SLOTS_KEPT_MAX {
             kept.push(slots);
         }
-        VecDeque::new()
+        Slots::default()
     }
 
     /// Fails what failed, hands over what is held, sends what is ready.

@@ -48,9 +48,7 @@ impl Gathered {
             Protocol::Memcached => match memcached::scan(&self.bytes, self.request.words()) {
                 memcached::Scan::Whole(len) | memcached::Scan::Refused(len, _) => Scan::Whole(len),
                 memcached::Scan::More(size) => Scan::More(size),
-                memcached::Scan::Hopeless(_) | memcached::Scan::Binary => {
-                    Scan::Malformed(Malformed::TooLong)
-                }
+                memcached::Scan::Hopeless(_) | memcached::Scan::Binary => Scan::Malformed(Malformed::TooLong),
             },
         }
     }
@@ -71,7 +69,7 @@ impl Client {
         let gathered =
             Gathered { worker: self.worker.clone(), told: 0, bytes, request: Request::default(), whole: None };
         self.parsed = 0;
-        self.request.clear();
+        self.begun = None;
         self.gathered = Some(Box::new(gathered));
         self.again();
     }

@@ -83,7 +83,7 @@ impl Client {
 
     /// Takes what has come.
     pub(super) fn read(&mut self) {
-        if self.waits_for_room {
+        if self.waits_for_room() {
             return;
         }
         if self.gathered.is_some() {
@@ -196,17 +196,21 @@ impl Client {
 
     /// Takes the requests in `block`. True when some are left for later.
     fn requests(&mut self, block: &Block) -> bool {
-        if self.slots.capacity() == 0 {
+        if !self.slots.has_memory() {
             self.slots = self.worker.take_slots();
         }
-        let mut request = std::mem::take(&mut self.request);
+        let mut request = self.begun.take().unwrap_or_else(|| self.worker.take_request());
         let mut run = Run::default();
         let left = match self.pool.plan().protocol {
             Protocol::Redis => self.requests_of(block, &mut request, &mut run),
             Protocol::Memcached => self.memcached_requests(block, request.words(), &mut run),
         };
         run.end(Source::Block(block));
-        self.request = request;
+        if request.is_begun() {
+            self.begun = Some(request);
+        } else {
+            self.worker.keep_request(request);
+        }
         self.count_waiting();
         left
     }

@@ -21,7 +21,7 @@ use crate::pending::Owner;
 use crate::plan::{Class, Protocol};
 use crate::wire::Scanned;
 use crate::wire::memcached;
-use crate::wire::resp::{Malformed, Tail};
+use crate::wire::resp::{Malformed, Request, Tail};
 
 /// Bytes taken in a turn.
 const TURN_MAX: usize = 1 << 20;
@@ -79,7 +79,10 @@ pub(super) enum Begun {
 impl Client {
     /// Begins to pass the request through that begins in `block` and does not end there.
     pub(super) fn stream(&mut self, block: &Block) -> Begun {
-        let Some((server, command, rest)) = self.where_to(block) else { return Begun::MustBeWhole };
+        let mut request = self.begun.take().unwrap_or_default();
+        let found = self.where_to(block, &mut request);
+        self.begun = Some(request);
+        let Some((server, command, rest)) = found else { return Begun::MustBeWhole };
         if !self.slots.is_empty() {
             self.barrier = self.next_seq();
             return Begun::Waits;
@@ -99,7 +102,7 @@ impl Client {
         self.worker.cells().add(Kv::COMMANDS, 1);
         self.worker.cells().add(Kv::STREAMED, 1);
         self.parsed = 0;
-        self.request.clear();
+        self.begun = None;
         let mut streamed = Streamed { lane, rest, block: None, progress: self.worker.now(), watch: None };
         streamed.watch = self.watch_stream();
         self.streamed = Some(Box::new(streamed));
@@ -109,12 +112,12 @@ impl Client {
 
     /// The server of a request of which only the beginning is there, and what is to come. None when it is not certain
     /// that one server has it, or that it is allowed.
-    fn where_to(&mut self, block: &Block) -> Option<(Option<usize>, CommandIndex, Rest)> {
+    fn where_to(&self, block: &Block, request: &mut Request) -> Option<(Option<usize>, CommandIndex, Rest)> {
         let begun = self.parsed..block.len();
         let bytes = block.get(begun.clone())?;
         if self.pool.plan().protocol == Protocol::Memcached {
-            let memcached::Scan::More(len) = memcached::scan(bytes, self.request.words()) else { return None };
-            let asked = Asked { source: Source::Block(block), range: begun, arguments: self.request.arguments() };
+            let memcached::Scan::More(len) = memcached::scan(bytes, request.words()) else { return None };
+            let asked = Asked { source: Source::Block(block), range: begun, arguments: request.arguments() };
             let words = if asked.argument(0) == b"cas" { 6 } else { 5 };
             let right = memcached::has_data(asked.argument(0))
                 && asked.count() == words
@@ -122,7 +125,6 @@ impl Client {
             let command = CommandIndex::of_memcached(asked.argument(0));
             return right.then(|| (self.pool.pick(asked.argument(1)), command, Rest::Bytes(len - bytes.len())));
         }
-        let request = &self.request;
         let asked = Asked { source: Source::Block(block), range: begun, arguments: request.arguments() };
         let command = commands::look_up(asked.argument(0))?;
         let (first, last, step) = command.places;

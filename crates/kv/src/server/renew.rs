@@ -103,6 +103,7 @@ impl Server {
         for lane in lanes.iter().flatten() {
             connections += 1;
             queues.iter_mut().zip(lane.borrow().queues()).for_each(|(sum, of_lane)| *sum += of_lane);
+            lane.borrow_mut().tidy();
         }
         let cells = self.cells();
         cells.set(KvServer::CONNECTIONS, connections);

@@ -83,6 +83,12 @@ impl Request {
         &self.arguments
     }
 
+    /// How many arguments it has memory for.
+    #[must_use]
+    pub fn arguments_room(&self) -> usize {
+        self.arguments.capacity()
+    }
+
     /// The places themselves, for another protocol's words.
     pub fn words(&mut self) -> &mut Vec<Range<u32>> {
         &mut self.arguments
@@ -94,6 +100,13 @@ impl Request {
         self.arguments.clear();
         self.left = None;
         self.at = 0;
+    }
+
+    /// Whether part of a request was looked at for good.
+    #[inline]
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        self.left.is_some()
     }
 
     /// How many arguments the header promises, once it was read.
