@@ -49,6 +49,8 @@ const GATHER_MAX: Duration = Duration::from_micros(100);
 const EXTERNAL_MAX: u64 = 1_024;
 /// Due timers whose list a thread keeps for the next turn.
 const DUE_KEPT_MAX: usize = 4_096;
+/// Places that a thread's lists keep memory for, whatever is in them.
+const LIST_KEPT_MIN: usize = 256;
 /// Empty chains a thread keeps ready for the next response.
 const CHAINS_MAX: usize = 256;
 /// How often the allocator is asked to give memory back after some was freed: it waits a while with each piece.
@@ -429,7 +431,7 @@ impl Thread {
     /// Gives back memory that this thread keeps for reuse and has not needed since the last call. Call it now and then.
     pub fn trim(&self) {
         let core = &self.0;
-        let freed = crate::memory::trim() | buf::trim();
+        let freed = core.tidy() | crate::memory::trim() | buf::trim();
         let times = if freed { COLLECT_TIMES } else { core.collect.get() };
         if times > 0 {
             core.collect.set(times - 1);
@@ -532,6 +534,20 @@ impl Core {
     #[inline]
     pub(crate) fn cancel_timer(&self, key: TimerKey) -> Option<TimerTarget> {
         self.wheel.borrow_mut().cancel(key)
+    }
+
+    /// Gives back what a crowd needed, as far as it is not in use: by halves, since it may come again. Says whether
+    /// a list was shortened.
+    fn tidy(&self) -> bool {
+        let mut chains = self.chains.borrow_mut();
+        let half = chains.len() / 2;
+        chains.truncate(half);
+        let mut dirty = self.dirty.borrow_mut();
+        let mut local = self.local.borrow_mut();
+        let capacities = (dirty.capacity(), local.capacity());
+        dirty.shrink_to((capacities.0 / 2).max(LIST_KEPT_MIN));
+        local.shrink_to((capacities.1 / 2).max(LIST_KEPT_MIN));
+        capacities != (dirty.capacity(), local.capacity())
     }
 
     /// An empty chain, with memory if a used one is at hand.
