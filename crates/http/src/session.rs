@@ -32,7 +32,7 @@ use crate::worker::{Scratch, Worker};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u64 = 1 << 20;
 
-/// How long a client that was accepted while we drain may take to begin its request.
+/// How long a client that came just before or while we leave may take to begin its request.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What a transaction leaves behind.
@@ -129,13 +129,21 @@ impl Continuation for Idle {
                 }
             }
             Event::Interval if self.stays(&session, thread.now()) => self.session = Some(session),
-            Event::Drain if session.moves() => {
+            Event::Drain => {
                 let _ = session.tcp.take_handler();
                 if let Some(me) = self.me.upgrade() {
-                    thread.spawn("http hand-over", settle(session, me));
+                    if session.moves() {
+                        thread.spawn("http hand-over", settle(session, me));
+                    } else {
+                        // What it asked lies in the kernel perhaps: the next turn knows.
+                        thread.spawn("http session", async {
+                            yield_once().await;
+                            serve(session, me).await;
+                        });
+                    }
                 }
             }
-            Event::Interval | Event::Drain | Event::Immediate | Event::Message | Event::Cancelled => drop(session),
+            Event::Interval | Event::Immediate | Event::Message | Event::Cancelled => drop(session),
         }
     }
 
@@ -211,6 +219,8 @@ async fn serve(session: Session, idle: Rc<RefCell<Idle>>) {
             let limit = worker.plan().timeouts.keep_alive;
             rest(session, &idle, limit);
         }
+        // Its first request may be under way: closing now would lose it.
+        Ending::KeepAlive if session.tcp.sent() == 0 && session.tcp.queued() == 0 => rest(session, &idle, LAST_REQUEST),
         Ending::Linger => linger(session).await,
         Ending::KeepAlive | Ending::Close | Ending::Cut => {}
     }

@@ -6,9 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
-use std::cell::RefCell;
+mod turns;
+
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,13 +21,9 @@ use cache::{
     Choose, Description, Entrance, FollowerHead, Gate, Hit, Key, Lane, LookUp, Next, Numbers, Purge, RamOptions,
     RamStore, RampOptions, Role, Seen, Store,
 };
-use event::{Listener, Shares, Thread, ThreadOptions};
+use http::Http;
 use http::local::{Piece, Pieces, Request, Response, Service, Whole};
-use http::{CacheParts, Http, Plan, Worker, WorkerParts};
-use net::{Names, NamesOptions, Pool, PoolOptions};
-use stats::Cells;
-
-const PATIENCE: Duration = Duration::from_secs(10);
+use turns::{PATIENCE, Peer, Server, proxy, server};
 
 /// Answers `/`, panics before the head at `/head`, and within the content at `/content`.
 struct Touchy;
@@ -107,146 +104,6 @@ struct Tripwire;
 impl Wake for Tripwire {
     fn wake(self: Arc<Self>) {
         panic!("on purpose, in what wakes another");
-    }
-}
-
-thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-}
-
-struct Server {
-    thread: Thread,
-    shares: Arc<Shares>,
-    cells: Cells<Http>,
-    address: SocketAddr,
-}
-
-/// A server whose requests `service` answers, or else what the configuration says.
-fn server(http: &str, service: Option<Arc<dyn Service>>, cache: Option<CacheParts>) -> Server {
-    let config = config::parse("test.yaml", &format!("http: {{listen: [\"127.0.0.1:8080\"]{http}}}")).unwrap();
-    let thread = Thread::new(ThreadOptions { name: "[test]".into(), index: 0, seed: 1 }).unwrap();
-    let cells = Cells::detached();
-    let worker = Worker::new(WorkerParts {
-        thread: thread.clone(),
-        plan: Plan::prepare(&config).unwrap(),
-        pool: Pool::new(
-            PoolOptions { idle_per_thread: 4, idle_shared: 4, keep_alive: PATIENCE, threads: 1 },
-            Arc::default(),
-        ),
-        names: Names::new(NamesOptions { ttl: PATIENCE, negative_ttl: PATIENCE, timeout: PATIENCE, stale: PATIENCE }),
-        cells,
-        cache,
-        log: None,
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let fd = sys::socket::listen(([127, 0, 0, 1], 0).into(), 16).unwrap();
-    let address = sys::socket::local_address(&fd).unwrap().unwrap();
-    let shares = Shares::new(1, 100);
-    let listener = Listener::new(fd, Arc::clone(&shares), Arc::default(), move |_, tcp| {
-        let worker = WORKER.with(|slot| slot.borrow().clone()).unwrap();
-        match &service {
-            Some(service) => worker.serve_locally(tcp, Arc::clone(service)),
-            None => worker.serve(tcp),
-        }
-    })
-    .unwrap();
-    listener.accept_on(&thread).unwrap();
-    Server { thread, shares, cells, address }
-}
-
-/// A server that passes everything to the origin at `origin`.
-fn proxy(origin: &TcpListener, store: Arc<dyn Store>, gate: Gate) -> Server {
-    origin.set_nonblocking(true).unwrap();
-    let address = origin.local_addr().unwrap();
-    let remap = format!(", remap: [{{from: \"/\", to: \"http://{address}/\"}}]");
-    server(&remap, None, Some(CacheParts { store, gate }))
-}
-
-impl Server {
-    /// Turns the loop until `over`.
-    fn turn_until(&self, what: &str, mut over: impl FnMut() -> bool) {
-        let until = self.thread.precise_now() + PATIENCE;
-        while !over() {
-            assert!(self.thread.precise_now() < until, "late: {what}");
-            self.thread.turn(false).unwrap();
-        }
-    }
-
-    fn connect(&self) -> Peer<'_> {
-        Peer::new(self, TcpStream::connect(self.address).unwrap())
-    }
-
-    /// The origin's side of the next connection to it.
-    fn accept(&self, origin: &TcpListener) -> Peer<'_> {
-        let mut accepted = None;
-        self.turn_until("a connection to the origin", || {
-            accepted = origin.accept().ok();
-            accepted.is_some()
-        });
-        Peer::new(self, accepted.unwrap().0)
-    }
-
-    /// Kept origin connections.
-    fn idle(&self) -> u64 {
-        WORKER.with(|slot| slot.borrow().clone()).unwrap().tick();
-        self.cells.value(Http::ORIGIN_IDLE)
-    }
-
-    /// Clients and transactions under way, as they are counted.
-    fn gauges(&self) -> (u64, u64) {
-        (self.cells.value(Http::CLIENT_OPEN), self.cells.value(Http::ACTIVE))
-    }
-
-    /// Origin connections opened, and uses of kept ones.
-    fn origin_uses(&self) -> (u64, u64) {
-        (self.cells.value(Http::ORIGIN_CONNECTS), self.cells.value(Http::ORIGIN_REUSES))
-    }
-}
-
-/// The other end of one of the server's connections: a client, or an origin.
-struct Peer<'a> {
-    server: &'a Server,
-    stream: TcpStream,
-}
-
-impl<'a> Peer<'a> {
-    fn new(server: &'a Server, stream: TcpStream) -> Self {
-        stream.set_nonblocking(true).unwrap();
-        Self { server, stream }
-    }
-
-    fn send(&mut self, text: &str) {
-        self.stream.write_all(text.as_bytes()).unwrap();
-    }
-
-    fn get(&mut self, path: &str) {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n"));
-    }
-
-    /// What comes, up to where it ends with `end`, or else up to the connection's end; and whether that was met.
-    fn read(&mut self, end: Option<&str>) -> (String, bool) {
-        let (mut text, mut buffer, mut is_closed) = (Vec::new(), [0; 4_096], false);
-        let (server, stream) = (self.server, &mut self.stream);
-        server.turn_until(end.unwrap_or("the end of a connection"), || {
-            match stream.read(&mut buffer) {
-                Ok(n) if n > 0 => text.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                _ => is_closed = true,
-            }
-            is_closed || end.is_some_and(|end| text.ends_with(end.as_bytes()))
-        });
-        (String::from_utf8(text).unwrap(), is_closed)
-    }
-
-    fn read_to(&mut self, end: &str) -> String {
-        let (text, is_closed) = self.read(Some(end));
-        assert!(!is_closed, "it ends before {end:?}: {text}");
-        text
-    }
-
-    /// What still comes before the connection ends.
-    fn read_to_close(&mut self) -> String {
-        self.read(None).0
     }
 }
 

@@ -1,0 +1,83 @@
+//! What becomes of connections when the server leaves: a request that has come is answered, one that may be under way is
+//! awaited for a moment, and who has nothing to say is let go of.
+
+#![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
+
+mod turns;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::local::{Request, Response, Service, Whole};
+use turns::{Server, server};
+
+struct Greeter;
+
+impl Service for Greeter {
+    fn respond(&self, request: &Request<'_>) -> Response {
+        let more = if request.keep_alive { "" } else { "Connection: close\r\n" };
+        Response {
+            head: format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{more}\r\n").into_bytes(),
+            keep: request.keep_alive,
+            chunked: false,
+            body: Box::new(Whole(Some(b"ok".as_slice().into()))),
+        }
+    }
+}
+
+/// The two ways to leave: to stop, and to make room for another, who takes clients but not those of own pages.
+fn ways() -> [fn(&Server); 2] {
+    [|server| server.worker().drain(), |server| server.worker().hand_over(Rc::new(|_, _| panic!("own pages stay")))]
+}
+
+fn greeter() -> Server {
+    server("", Some(Arc::new(Greeter)), None)
+}
+
+#[test]
+fn who_has_just_come_may_still_ask() {
+    for leave in ways() {
+        let server = greeter();
+        let mut client = server.connect();
+        server.turn_until("the connection", || server.shares.open() == 1);
+        leave(&server);
+        (0..10).for_each(|_| server.thread.turn(false).map(drop).unwrap());
+        client.get("/");
+        assert!(client.read_to_close().ends_with("\r\n\r\nok"));
+        drop(client);
+        server.turn_until("the client's place", || server.shares.open() == 0);
+    }
+}
+
+#[test]
+fn a_request_that_came_before_the_word_to_leave_is_answered() {
+    for leave in ways() {
+        let server = greeter();
+        let mut client = server.connect();
+        client.get("/first");
+        client.read_to("\r\n\r\nok");
+        // It lies in the kernel when the thread hears that it leaves.
+        client.get("/second");
+        leave(&server);
+        assert!(client.read_to_close().ends_with("\r\n\r\nok"));
+    }
+}
+
+#[test]
+fn who_says_nothing_is_let_go_of_at_once_when_it_was_served_and_after_a_moment_when_not() {
+    for leave in ways() {
+        let server = greeter();
+        let mut served = server.connect();
+        served.get("/");
+        served.read_to("\r\n\r\nok");
+        let mut fresh = server.connect();
+        server.turn_until("both connections", || server.shares.open() == 2);
+        let begun = server.thread.precise_now();
+        leave(&server);
+        assert_eq!(served.read_to_close(), "");
+        assert!(server.shares.open() == 1, "the other is still there");
+        assert_eq!(fresh.read_to_close(), "");
+        assert!(server.thread.precise_now() - begun >= Duration::from_millis(900));
+    }
+}
