@@ -2,6 +2,9 @@
 //! when all is well; the ordinary tests replay the corpora through the same functions.
 #![no_main]
 
+#[path = "../../crates/kv/tests/second_parser/against.rs"]
+mod against;
+
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
@@ -17,11 +20,21 @@ const TARGETS: &[(&str, Target)] = &[
     ("cache-control", http::fuzz::fuzz_cache_control),
     ("exchange", http::fuzz::fuzz_exchange),
     ("stored", http::fuzz::fuzz_stored),
-    ("redis-request", kv::fuzz::redis_request),
-    ("redis-reply", kv::fuzz::reply),
+    ("redis-request", redis_request),
+    ("redis-reply", redis_reply),
     ("memcached-request", kv::fuzz::memcached_request),
     ("configuration", configuration),
 ];
+
+fn redis_request(bytes: &[u8]) {
+    kv::fuzz::redis_request(bytes);
+    against::request(bytes);
+}
+
+fn redis_reply(bytes: &[u8]) {
+    kv::fuzz::reply(bytes);
+    against::reply(bytes);
+}
 
 fn configuration(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -38,4 +51,3 @@ fuzz_target!(|bytes: &[u8]| {
     });
     run(bytes);
 });
-

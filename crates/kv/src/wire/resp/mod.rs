@@ -45,6 +45,10 @@ fn number(bytes: &[u8]) -> Number {
                 at += 1;
             }
             Some(b'\r') if at > first => {
+                // Redis takes a number in one way alone, and closes the connection at any other.
+                if bytes[first] == b'0' && (negative || at > first + 1) {
+                    return Number::No;
+                }
                 return match bytes.get(at + 1) {
                     Some(b'\n') => Number::Is(if negative { -value } else { value }, at + 2),
                     Some(_) => Number::No,
@@ -54,5 +58,23 @@ fn number(bytes: &[u8]) -> Number {
             Some(_) => return Number::No,
             None => return if at > NUMBER_LINE_MAX { Number::No } else { Number::More },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_written_in_one_way_alone() {
+        let value = |bytes: &[u8]| match number(bytes) {
+            Number::Is(value, len) if len == bytes.len() => Some(value),
+            _ => None,
+        };
+        assert_eq!([value(b"*0\r\n"), value(b"*-1\r\n"), value(b"$10\r\n")], [Some(0), Some(-1), Some(10)]);
+        for bytes in [&b"*00\r\n"[..], b"*01\r\n", b"$-0\r\n", b"$-01\r\n", b"*+1\r\n", b"*\r\n", b"$1 \r\n"] {
+            assert!(matches!(number(bytes), Number::No), "{bytes:?}");
+        }
+        assert!(matches!(number(b"*0"), Number::More));
     }
 }
