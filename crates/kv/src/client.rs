@@ -36,7 +36,7 @@ use crate::fault::Fault;
 use crate::lane::LaneCell;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
-use crate::outbox::{Outbox, Source};
+use crate::outbox::{COPY_MAX, Outbox, Source};
 use crate::pool::Pool;
 use crate::wire::resp::Request;
 use crate::worker::Worker;
@@ -128,6 +128,8 @@ pub(crate) struct Client {
     barrier: u64,
     /// It is not read from until more of what it asked is answered.
     held: bool,
+    /// It is not read from until its pool keeps less.
+    shut_out: bool,
     /// It is counted among those who wait for a reply.
     waits: bool,
     /// Who waits for the client: seldom anybody.
@@ -174,6 +176,7 @@ impl Client {
                 dirty: false,
                 barrier: 0,
                 held: false,
+                shut_out: false,
                 waits: false,
                 awaited: None,
                 busy_since: 0,
@@ -198,6 +201,11 @@ impl Client {
     /// Whether nothing can be sent to it any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
+    }
+
+    /// Its pool keeps little enough again.
+    pub(crate) fn is_let_in(&mut self) {
+        self.shut_out = false;
     }
 
     /// Whether this request's reply is the next to be sent.
@@ -277,10 +285,16 @@ impl Client {
 
     fn put(&mut self, seq: u64, slot: impl FnOnce() -> Slot) {
         let place = seq.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
-        if let Some(place) = place.and_then(|at| self.slots.get_mut(at)) {
-            let slot = slot();
+        if let Some(place) = place.filter(|at| *at < self.slots.len()) {
+            let mut slot = slot();
+            if slot.len() > COPY_MAX && !self.may_hold(0, slot.len()) {
+                self.pool.cells().add(KvPool::failed(Fault::TooLarge), 1);
+                slot = Slot::Ready(Chunk::from_static(Fault::TooLarge.line(self.pool.plan().protocol)));
+            }
             let len = slot.len();
-            *place = slot;
+            if let Some(place) = self.slots.get_mut(place) {
+                *place = slot;
+            }
             self.hold(len);
         }
     }
@@ -288,7 +302,7 @@ impl Client {
     /// So many bytes wait in the slots from now on.
     fn hold(&mut self, len: usize) {
         self.kept += len;
-        self.worker.keep_bytes(len);
+        self.pool.keep(&self.worker, len);
     }
 
     /// An answer behind those that are awaited.
@@ -297,9 +311,9 @@ impl Client {
         self.slots.push_back(Slot::Ready(reply));
     }
 
-    /// Whether so many more bytes may wait for earlier replies.
-    pub(crate) fn may_hold(&self, len: usize) -> bool {
-        self.kept + len <= KEPT_MAX && self.worker.may_keep(len)
+    /// Whether so many more bytes may wait for earlier replies, beside so many that are counted elsewhere.
+    pub(crate) fn may_hold(&self, counted: usize, len: usize) -> bool {
+        self.kept + counted + len <= KEPT_MAX && self.pool.may_keep(&self.worker, len)
     }
 
     /// Whether it has enough to take before it gets more that would wait.
@@ -366,7 +380,7 @@ impl Client {
             self.slots.pop_front();
             self.base += 1;
         }
-        self.worker.let_bytes_go(before - self.kept);
+        self.pool.let_go(&self.worker, before - self.kept);
         self.mark();
     }
 
@@ -530,7 +544,7 @@ impl Client {
             self.worker.lane_has_failed(lane, Fault::Closed);
         }
         self.slots = Slots::default();
-        self.worker.let_bytes_go(std::mem::take(&mut self.kept));
+        self.pool.let_go(&self.worker, std::mem::take(&mut self.kept));
         self.count_waiting();
         self.run = 0..0;
         self.out.take(drop);

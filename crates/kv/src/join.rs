@@ -10,6 +10,7 @@ use buf::Chunk;
 use crate::client::ClientCell;
 use crate::commands::Join;
 use crate::fault::Fault;
+use crate::memory::Kept;
 use crate::outbox::{COPY_MAX, Outbox};
 use crate::plan::Protocol;
 use crate::wire::memcached::values;
@@ -38,6 +39,8 @@ pub(crate) struct Joining {
     places: Vec<u16>,
     parts: Vec<Option<Chunk>>,
     missing: usize,
+    /// The parts' bytes that have come.
+    kept: Kept,
 }
 
 impl Joining {
@@ -48,8 +51,18 @@ impl Joining {
         how: How,
         places: Vec<u16>,
         parts: usize,
+        kept: Kept,
     ) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self { client, seq, protocol, how, places, parts: vec![None; parts], missing: parts }))
+        Rc::new(RefCell::new(Self {
+            client,
+            seq,
+            protocol,
+            how,
+            places,
+            parts: vec![None; parts],
+            missing: parts,
+            kept,
+        }))
     }
 
     /// Who asked.
@@ -91,8 +104,11 @@ pub(crate) fn give(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) {
 /// One part's reply; with the last, the answer.
 pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) -> Option<Vec<Chunk>> {
     let mut joining = joining.borrow_mut();
-    match joining.parts.get_mut(part) {
-        Some(place @ None) => *place = Some(reply),
+    let Joining { parts, kept, protocol, .. } = &mut *joining;
+    match parts.get_mut(part) {
+        // A single piece for all its keys: what it is too large for is said in their places.
+        Some(place @ None) if kept.add(reply.len()) || reply.len() <= COPY_MAX => *place = Some(reply),
+        Some(place @ None) => *place = Some(Chunk::from_static(Fault::TooLarge.line(*protocol))),
         _ => return None,
     }
     joining.missing -= 1;

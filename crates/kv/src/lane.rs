@@ -28,6 +28,7 @@ use event::{Action, Cont, Continuation, Event, Task, Tcp, Thread};
 
 use crate::client::ClientCell;
 use crate::fault::Fault;
+use crate::memory::Kept;
 use crate::metrics::Kv;
 use crate::numbers::{CommandIndex, KvPool, KvServer};
 use crate::outbox::{Outbox, Source};
@@ -97,6 +98,7 @@ pub(crate) struct Lane {
     /// Parts of the current reply that are in earlier blocks, unless they were passed on.
     pieces: Vec<Chunk>,
     pieces_len: usize,
+    pieces_kept: Option<Kept>,
     /// The current reply's earlier parts have been passed on.
     passing: bool,
     /// Nothing is received until a client has taken what it has.
@@ -179,6 +181,7 @@ impl Lane {
                 reply: Reply::new(server.protocol()),
                 pieces: Vec::new(),
                 pieces_len: 0,
+                pieces_kept: None,
                 passing: false,
                 paused: false,
                 ahead_of: None,
@@ -471,6 +474,7 @@ impl Lane {
         self.relief = None;
         self.input = None;
         self.pieces.clear();
+        self.pieces_kept = None;
         let (mut at, mut kept) = (self.handed_bytes, std::mem::take(&mut self.kept));
         self.out.take(|chunk| {
             at += chunk.len() as u64;

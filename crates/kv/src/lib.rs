@@ -20,6 +20,7 @@ mod fault;
 pub mod fuzz;
 mod join;
 mod lane;
+mod memory;
 mod metrics;
 mod miss;
 pub mod numbers;

@@ -11,6 +11,7 @@ use stats::Cells;
 
 use crate::fault::Fault;
 use crate::lane::LaneCell;
+use crate::memory::Memory;
 use crate::metrics::Kv;
 use crate::numbers::{KvPool, Numbers};
 use crate::plan::{EjectPolicy, PoolPlan};
@@ -21,6 +22,8 @@ use crate::worker::Worker;
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     clients: AtomicUsize,
+    /// Bytes that they keep, as far as they have told.
+    kept: AtomicUsize,
     next: AtomicUsize,
 }
 
@@ -32,6 +35,7 @@ pub(crate) struct Pool {
     chance: RefCell<Rng>,
     servers: Vec<Rc<Server>>,
     cells: Cells<KvPool>,
+    memory: Memory,
     /// What took its place.
     next: RefCell<Option<Rc<Self>>>,
 }
@@ -48,6 +52,7 @@ impl Pool {
             chance: RefCell::new(Rng::new(seed)),
             servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index, numbers)).collect(),
             cells: numbers.pool(&plan.source.name),
+            memory: Memory::default(),
             next: RefCell::default(),
         })
     }
@@ -55,6 +60,15 @@ impl Pool {
     /// The pool by a new plan, which counts its clients together with this one.
     pub(crate) fn renewed(&self, plan: &Arc<PoolPlan>, seed: u64, numbers: &Numbers) -> Rc<Self> {
         Self::new(plan, Arc::clone(&self.census), seed, numbers)
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What all threads keep, as far as they have told.
+    pub(crate) fn kept_by_all(&self) -> &AtomicUsize {
+        &self.census.kept
     }
 
     pub(crate) fn cells(&self) -> &Cells<KvPool> {
@@ -170,5 +184,11 @@ impl Pool {
     /// Each server's name and state.
     pub(crate) fn states(&self) -> Vec<(String, &'static str)> {
         self.servers.iter().map(|server| (server.name().to_owned(), server.state_name())).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.memory.end(&self.census.kept);
     }
 }

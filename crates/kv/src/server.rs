@@ -80,7 +80,7 @@ impl Server {
         })
     }
 
-    fn pool(&self) -> Option<Rc<Pool>> {
+    pub(crate) fn pool(&self) -> Option<Rc<Pool>> {
         self.pool.borrow().upgrade()
     }
 

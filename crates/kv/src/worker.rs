@@ -388,6 +388,12 @@ impl Worker {
         self.0.held.get() + len <= HELD_MAX
     }
 
+    /// Whether so much is kept that nothing new is to be asked.
+    #[inline]
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.0.held.get() > HELD_MAX / 2
+    }
+
     /// So many bytes more are kept.
     pub(crate) fn keep_bytes(&self, len: usize) {
         self.0.held.set(self.0.held.get() + len);

@@ -6,10 +6,10 @@ use buf::{Block, SizeClass};
 
 use super::requests::Outcome;
 use super::{Client, Phase};
+use crate::memory::Kept;
 use crate::plan::Protocol;
 use crate::wire::memcached;
 use crate::wire::resp::{Malformed, Request, Scan};
-use crate::worker::Worker;
 
 /// The largest request that is put together.
 const GATHERED_MAX: usize = 64 << 20;
@@ -18,28 +18,17 @@ const TURN_MAX: usize = 1 << 20;
 
 /// A request as far as it has come.
 pub(super) struct Gathered {
-    worker: Worker,
-    /// Bytes told to the worker.
-    told: usize,
+    /// Of the bytes those that are counted.
+    kept: Kept,
     bytes: Vec<u8>,
     request: Request,
     whole: Option<usize>,
 }
 
-impl Drop for Gathered {
-    fn drop(&mut self) {
-        self.worker.let_bytes_go(self.told);
-    }
-}
-
 impl Gathered {
-    /// Tells the worker how much it has now. False: it is too much.
+    /// Counts what has come. False: it is too much.
     fn tell(&mut self) -> bool {
-        let grown = self.bytes.len().saturating_sub(self.told);
-        let may = self.worker.may_keep(grown);
-        self.worker.keep_bytes(grown);
-        self.told += grown;
-        may
+        self.kept.add(self.bytes.len().saturating_sub(self.kept.len()))
     }
 
     fn scan(&mut self, protocol: Protocol) -> Scan {
@@ -67,7 +56,7 @@ impl Client {
     pub(super) fn gather(&mut self, block: &Block) {
         let bytes = block[self.parsed..].to_vec();
         let gathered =
-            Gathered { worker: self.worker.clone(), told: 0, bytes, request: Request::default(), whole: None };
+            Gathered { kept: Kept::new(&self.worker, &self.pool), bytes, request: Request::default(), whole: None };
         self.parsed = 0;
         self.begun = None;
         self.gathered = Some(Box::new(gathered));

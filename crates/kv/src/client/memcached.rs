@@ -12,6 +12,7 @@ use super::{Client, Phase};
 use crate::commands::{Access, Keys};
 use crate::fault::Fault;
 use crate::join::{How, Joining};
+use crate::memory::Kept;
 use crate::metrics::Kv;
 use crate::miss;
 use crate::numbers::KvPool;
@@ -277,7 +278,8 @@ impl Client {
         self.pool.cells().add(KvPool::FRAGMENTS, parts.len() as u64);
         let protocol = self.pool.plan().protocol;
         let seq = self.next_seq();
-        let joining = Joining::new(me, protocol, seq, how, places, parts.len());
+        let kept = Kept::new(&self.worker, &self.pool);
+        let joining = Joining::new(me, protocol, seq, how, places, parts.len(), kept);
         self.wait();
         let deadline = self.deadline(Class::Split);
         for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {

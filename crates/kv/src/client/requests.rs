@@ -94,6 +94,10 @@ impl Client {
             self.read_stream();
             return;
         }
+        if self.shut_out || self.pool.is_pressed(&self.worker) {
+            self.wait_for_memory();
+            return;
+        }
         // What was left because there was no room for it.
         if let Some(block) = self.input.take() {
             let left = self.requests(&block);
@@ -142,6 +146,15 @@ impl Client {
             }
         }
         self.again();
+    }
+
+    /// Its pool keeps so much that nothing new is asked.
+    #[cold]
+    fn wait_for_memory(&mut self) {
+        self.held = true;
+        if !std::mem::replace(&mut self.shut_out, true) {
+            self.pool.wait_for_memory(&self.worker, self.me.clone());
+        }
     }
 
     /// Whether no more is taken for now.

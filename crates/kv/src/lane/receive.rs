@@ -10,6 +10,7 @@ use super::{Lane, Link};
 use crate::client::{ClientCell, KEPT_MAX};
 use crate::fault::Fault;
 use crate::join;
+use crate::memory::Kept;
 use crate::metrics::Kv;
 use crate::numbers::KvServer;
 use crate::pending::{Owner, Pending};
@@ -219,7 +220,7 @@ impl Lane {
     fn answer_long(&mut self, owner: Owner, block: &Block, range: std::ops::Range<usize>) -> Option<Fault> {
         let passing = std::mem::take(&mut self.passing);
         let mut pieces = std::mem::take(&mut self.pieces);
-        self.pieces_len = 0;
+        (self.pieces_len, self.pieces_kept) = (0, None);
         if !range.is_empty() {
             pieces.push(block.chunk(range));
         }
@@ -250,7 +251,7 @@ impl Lane {
                     for piece in self.pieces.drain(..) {
                         to.pass(piece);
                     }
-                    self.pieces_len = 0;
+                    (self.pieces_len, self.pieces_kept) = (0, None);
                     to.pass(block.chunk(range));
                     self.passing = true;
                     if to.is_backed_up()
@@ -263,7 +264,7 @@ impl Lane {
                     }
                 } else {
                     let full = to.is_full() && (self.impatient.is_none() || self.impatient != to.waits_for());
-                    let may = to.may_hold(self.pieces_len + range.len());
+                    let may = to.may_hold(self.pieces_len, range.len());
                     if full && let Some(me) = self.me.upgrade() {
                         self.paused = true;
                         to.resume_when_not_full(me);
@@ -276,12 +277,12 @@ impl Lane {
                 }
             }
             Owner::Part(..) => {
-                let may =
-                    self.pieces_len + range.len() <= KEPT_MAX && self.worker.may_keep(self.pieces_len + range.len());
+                let may = self.pieces_len + range.len() <= KEPT_MAX;
                 self.keep_piece(block, range, may);
             }
             Owner::Nobody => {
                 self.pieces.clear();
+                self.pieces_kept = None;
                 self.passing = true;
             }
             Owner::Handshake => return Err(Fault::Handshake),
@@ -292,12 +293,17 @@ impl Lane {
     /// Keeps part of a reply that has not its turn; where it must not, its owner gets an error in its place and the reply
     /// belongs to nobody.
     fn keep_piece(&mut self, block: &Block, range: std::ops::Range<usize>, may: bool) {
-        if may {
+        let kept = match &mut self.pieces_kept {
+            Some(kept) => Some(kept),
+            none => self.server.pool().map(|pool| none.insert(Kept::new(&self.worker, &pool))),
+        };
+        if may && kept.is_some_and(|kept| kept.add(range.len())) {
             self.pieces_len += range.len();
             self.pieces.push(block.chunk(range));
             return;
         }
         self.pieces.clear();
+        self.pieces_kept = None;
         self.pieces_len = 0;
         self.passing = true;
         if let Some(pending) = self.queue.front_mut() {

@@ -1,0 +1,162 @@
+//! What a pool keeps of requests and replies until they are whole or have their turn, on all its threads together.
+//!
+//! From half of what it may keep on, its clients are read from no more; what would be beyond the whole becomes an error.
+//! A thread counts for itself and tells the others in steps, so that the sum is true but for a step a thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use event::Cont;
+
+use crate::client::ClientCell;
+use crate::pool::Pool;
+use crate::worker::Worker;
+
+/// So many bytes a thread may count more or less than the others know of.
+const STEP: usize = 64 << 10;
+/// How often it is looked whether clients may be read from again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// One thread's share of a pool's count.
+#[derive(Default)]
+pub(crate) struct Memory {
+    own: Cell<usize>,
+    told: Cell<usize>,
+    waiting: RefCell<Vec<Weak<ClientCell>>>,
+}
+
+impl Memory {
+    /// What all threads keep, `all` being what they have told.
+    fn sum(&self, all: &AtomicUsize) -> usize {
+        (all.load(Ordering::Relaxed) + self.own.get()).saturating_sub(self.told.get())
+    }
+
+    fn count(&self, own: usize, all: &AtomicUsize) {
+        self.own.set(own);
+        let told = self.told.get();
+        if own.abs_diff(told) < STEP && (own > 0 || told == 0) {
+            return;
+        }
+        // The sum passes through no value that is less than what this thread has told.
+        if own > told {
+            all.fetch_add(own - told, Ordering::Relaxed);
+        } else {
+            all.fetch_sub(told - own, Ordering::Relaxed);
+        }
+        self.told.set(own);
+    }
+
+    /// Nothing is kept here any more.
+    pub(crate) fn end(&self, all: &AtomicUsize) {
+        all.fetch_sub(self.told.take(), Ordering::Relaxed);
+        self.own.set(0);
+    }
+}
+
+impl Pool {
+    /// So many bytes more are kept.
+    pub(crate) fn keep(&self, worker: &Worker, len: usize) {
+        worker.keep_bytes(len);
+        self.memory().count(self.memory().own.get() + len, self.kept_by_all());
+    }
+
+    /// So many less.
+    pub(crate) fn let_go(&self, worker: &Worker, len: usize) {
+        worker.let_bytes_go(len);
+        self.memory().count(self.memory().own.get().saturating_sub(len), self.kept_by_all());
+    }
+
+    /// Whether so many more may be kept.
+    pub(crate) fn may_keep(&self, worker: &Worker, len: usize) -> bool {
+        worker.may_keep(len) && self.memory().sum(self.kept_by_all()) + len <= self.plan().source.memory
+    }
+
+    /// Whether so much is kept that nothing new is to be asked.
+    #[inline]
+    pub(crate) fn is_pressed(&self, worker: &Worker) -> bool {
+        worker.is_pressed() || self.memory().sum(self.kept_by_all()) > self.plan().source.memory / 2
+    }
+
+    /// Has the client read when there is room again.
+    pub(crate) fn wait_for_memory(self: &Rc<Self>, worker: &Worker, client: Weak<ClientCell>) {
+        let mut waiting = self.memory().waiting.borrow_mut();
+        waiting.push(client);
+        if waiting.len() > 1 {
+            return;
+        }
+        // Not weakly: a pool that another took the place of has its clients wait all the same.
+        let (pool, worker, thread) = (Rc::clone(self), worker.clone(), worker.thread().clone());
+        thread.clone().spawn("kv memory", async move {
+            loop {
+                thread.sleep(LOOK).await;
+                if !pool.is_pressed(&worker) {
+                    let waiting = pool.memory().waiting.take();
+                    for client in waiting.iter().filter_map(Weak::upgrade) {
+                        client.borrow_mut().is_let_in();
+                        thread.schedule_imm(client as Cont).detach();
+                    }
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Bytes that are kept as long as this is.
+pub(crate) struct Kept {
+    worker: Worker,
+    pool: Rc<Pool>,
+    len: usize,
+}
+
+impl Kept {
+    /// None yet.
+    pub(crate) fn new(worker: &Worker, pool: &Rc<Pool>) -> Self {
+        Self { worker: worker.clone(), pool: Rc::clone(pool), len: 0 }
+    }
+
+    /// So many more. False: that is too much, and they are not to be kept for long.
+    pub(crate) fn add(&mut self, len: usize) -> bool {
+        let may = self.pool.may_keep(&self.worker, len);
+        self.pool.keep(&self.worker, len);
+        self.len += len;
+        may
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.pool.let_go(&self.worker, self.len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_know_of_each_other_but_for_a_step() {
+        let all = AtomicUsize::new(0);
+        let (one, two) = (Memory::default(), Memory::default());
+        one.count(STEP - 1, &all);
+        assert_eq!((one.sum(&all), two.sum(&all)), (STEP - 1, 0));
+        one.count(3 * STEP, &all);
+        assert_eq!((one.sum(&all), two.sum(&all)), (3 * STEP, 3 * STEP));
+        two.count(10, &all);
+        assert_eq!((one.sum(&all), two.sum(&all)), (3 * STEP, 3 * STEP + 10));
+        two.count(5 * STEP, &all);
+        one.count(2 * STEP + 1, &all);
+        assert_eq!(one.sum(&all), 7 * STEP + 1, "its own is always known");
+        one.count(0, &all);
+        assert_eq!(two.sum(&all), 5 * STEP, "what is given back altogether is told at once");
+        two.end(&all);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+}
