@@ -60,14 +60,11 @@ async fn serve(thread: Thread, tcp: Tcp) {
     }
 }
 
-/// An answer, and how long it took; none yet.
-type Told = Rc<RefCell<Option<(Vec<u8>, Duration)>>>;
-
 /// What was answered, and after how long.
 type Told = (Vec<u8>, Duration);
 
 /// Asks one thing, and says when the answer came.
-async fn ask(thread: Thread, words: &'static [&'static str], told: Told) {
+async fn ask(thread: Thread, words: &'static [&'static str], told: Rc<RefCell<Option<Told>>>) {
     let began = thread.now();
     let tcp = Tcp::connect(&thread, PROXY.parse().unwrap(), thread.now() + Duration::from_secs(5)).await.unwrap();
     tcp.send(shared(request::encode(words)));
