@@ -144,10 +144,9 @@ impl Run {
         let (answers, good) = self.answered.entry(row_of(&drawn.words)).or_default();
         *answers += 1;
         *good += u64::from(!asks.got.starts_with(b"-"));
-        if expected == asks.got && drawn.words[0].eq_ignore_ascii_case(b"dump") {
-            if let Value::Bulk(payload) = Value::of(expected) {
-                self.draw.remember(payload);
-            }
+        let is_dump = expected == asks.got && drawn.words[0].eq_ignore_ascii_case(b"dump");
+        if is_dump && let Value::Bulk(payload) = Value::of(expected) {
+            self.draw.remember(payload);
         }
     }
 
