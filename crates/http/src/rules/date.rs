@@ -90,9 +90,19 @@ fn asctime(text: &[u8]) -> Option<i64> {
 fn moment(year: i64, month: i64, day: i64, time: &[u8]) -> Option<i64> {
     (time.len() == 8 && time[2] == b':' && time[5] == b':').then_some(())?;
     let (hour, minute, second) = (digits(&time[..2])?, digits(&time[3..5])?, digits(&time[6..])?);
-    let days = days_from_civil(year, month, day);
-    (hour < 24 && minute < 60 && second <= 60 && civil(days) == (year, month, day)).then_some(())?;
-    Some(days * SECS_PER_DAY + hour * 3600 + minute * 60 + second.min(59))
+    let is_day = (1..=days_in(year, month)).contains(&day);
+    (hour < 24 && minute < 60 && second <= 60 && is_day).then_some(())?;
+    Some(days_from_civil(year, month, day) * SECS_PER_DAY + hour * 3600 + minute * 60 + second.min(59))
+}
+
+/// How many days a month of the Gregorian calendar has.
+const fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 31,
+    }
 }
 
 fn month(name: &[u8]) -> Option<i64> {
@@ -195,6 +205,17 @@ mod tests {
         #[test]
         fn no_text_panics(text in prop::collection::vec(any::<u8>(), 0..40), now: i64) {
             let _ = parse(&text, now);
+        }
+    }
+
+    #[test]
+    fn every_month_has_the_days_of_the_calendar() {
+        for year in 0..10_000 {
+            for month in 1..=12 {
+                let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+                let days = days_from_civil(next_year, next_month, 1) - days_from_civil(year, month, 1);
+                assert_eq!(days_in(year, month), days, "{year}-{month}");
+            }
         }
     }
 }

@@ -386,7 +386,7 @@ impl<'a> HeadWriter<'a> {
         let Exchange { response, response_text, .. } = *self.exchange;
         let fields = response.lines();
         let withholding = self.storable.control.withholds_fields;
-        for field in fields.iter(response_text) {
+        for (field, line) in fields.usual_lines(response_text) {
             let is_out = NOT_STORED.has(field.known)
                 || (field.known == Known::Date && !self.storable.dating.has_date)
                 || (fields.nominates() && hop::is_nominated(fields, response_text, field.known, field.name))
@@ -394,9 +394,11 @@ impl<'a> HeadWriter<'a> {
             if is_out || !is_in(field.known) {
                 continue;
             }
-            self.put(&[field.name, b": "]);
-            let place = (self.len(), field.value.len());
-            self.put(&[field.value, b"\r\n"]);
+            let place = (self.len() + field.name.len() + 2, field.value.len());
+            match line {
+                Some(line) => self.put(&[line]),
+                None => self.put(&[field.name, b": ", field.value, b"\r\n"]),
+            }
             let slot = match field.known {
                 Known::Etag => &mut self.places.etag,
                 Known::LastModified => &mut self.places.modified,
