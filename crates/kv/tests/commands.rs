@@ -5,10 +5,42 @@
 mod world;
 
 use kv::commands::{Access, all, look_up};
-use world::Server;
+use world::{Proxy, Server, pool};
 
 fn lines(reply: &str) -> Vec<&str> {
     reply.split("\r\n").collect()
+}
+
+/// Where the first key of a command is, as `COMMAND INFO` says; 0 when it has none.
+fn first_key(client: &mut world::Client, name: &str) -> i64 {
+    let info = client.ask(&["COMMAND", "INFO", name]);
+    let info = lines(&info);
+    let flags: usize = info[5].trim_start_matches('*').parse().unwrap();
+    info[6 + flags].trim_start_matches(':').parse().unwrap()
+}
+
+#[test]
+fn every_subcommand_with_a_key_has_a_row_and_every_other_is_known_by_name() {
+    let server = Server::redis(&[]);
+    let behind = [Server::redis(&[])];
+    let proxy = Proxy::start(pool(&behind, true), 1);
+    let (mut client, mut through) = (server.client(), proxy.client());
+    let list = client.say("COMMAND LIST");
+    let names: Vec<String> = lines(&list).into_iter().filter(|name| name.contains('|')).map(str::to_owned).collect();
+    assert!(names.len() > 100, "{}", names.len());
+    let (mut with_keys, mut without) = (0, 0);
+    for name in &names {
+        if first_key(&mut client, name) > 0 {
+            assert!(look_up(name.as_bytes()).is_some(), "{name} has a key and is not in the table");
+            with_keys += 1;
+            continue;
+        }
+        // Either it is answered, or it is refused as what it is.
+        let answer = through.ask(&name.split('|').collect::<Vec<_>>());
+        assert!(!answer.starts_with("-ERR unknown"), "{name}: {answer}");
+        without += 1;
+    }
+    assert!(with_keys >= 13 && without > 80, "{with_keys} with keys, {without} without");
 }
 
 #[test]

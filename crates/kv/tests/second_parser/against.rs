@@ -19,8 +19,8 @@ fn other(bytes: &[u8]) -> Result<Option<(OwnedFrame, usize)>, ()> {
 /// Numbers with a plus sign or zeros before them, or of more than eighteen digits: the other takes them, we and Redis do
 /// not.
 fn is_spelled_oddly(bytes: &[u8]) -> bool {
-    let signed = bytes.windows(2).any(|pair| matches!(pair, [b'$' | b'*', b'+']));
-    let zeros = |run: &[u8]| matches!(run, [b'$' | b'*', b'0', b'0'..=b'9'] | [b'$' | b'*', b'-', b'0']);
+    let signed = bytes.windows(2).any(|pair| matches!(pair, [b'$' | b'*' | b':', b'+']));
+    let zeros = |run: &[u8]| matches!(run, [b'$' | b'*' | b':', b'0', b'0'..=b'9'] | [b'$' | b'*' | b':', b'-', b'0']);
     signed || bytes.windows(3).any(zeros) || bytes.windows(19).any(|run| run.iter().all(u8::is_ascii_digit))
 }
 
