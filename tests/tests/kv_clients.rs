@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use walks::kv::{KvTree, Store};
 use walks::{free_address, process};
@@ -44,11 +44,13 @@ fn clients() -> PathBuf {
     target.join("clients")
 }
 
-/// Whether a client is there; says so when it is not.
-fn is_there(path: &std::path::Path, what: &str) -> bool {
-    let there = path.exists();
+/// Whether a client can be used, which this command tries; says so when not.
+fn is_there(program: &Path, arguments: &[&str], what: &str) -> bool {
+    let mut command = Command::new(program);
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    let there = command.status().is_ok_and(|status| status.success());
     if !there {
-        eprintln!("NOT RUN: {what} is not installed in {}; ./test installs it", path.display());
+        eprintln!("NOT RUN: {what} is not installed in {}; ./test installs it", clients().display());
     }
     there
 }
@@ -97,7 +99,7 @@ fn memccapable() {
 #[test]
 fn redis_py() {
     let python = clients().join("venv/bin/python");
-    if !is_there(&python, "redis-py") {
+    if !is_there(&python, &["-c", "import redis"], "redis-py") {
         return;
     }
     let world = world(true);
@@ -136,7 +138,7 @@ print('well')
 #[test]
 fn pymemcache() {
     let python = clients().join("venv/bin/python");
-    if !is_there(&python, "pymemcache") {
+    if !is_there(&python, &["-c", "import pymemcache"], "pymemcache") {
         return;
     }
     let world = world(false);
@@ -167,7 +169,8 @@ print('well')
 #[test]
 fn ioredis() {
     let modules = clients().join("node/node_modules");
-    if !is_there(&modules.join("ioredis"), "ioredis") {
+    let tries = format!("require('{}')", modules.join("ioredis").display());
+    if !is_there(Path::new("node"), &["-e", &tries], "ioredis") {
         return;
     }
     let world = world(true);
