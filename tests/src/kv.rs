@@ -47,11 +47,26 @@ impl Store {
         Self::started(command, home, address)
     }
 
+    /// A memcached on a Unix socket, and nowhere else.
+    #[must_use]
+    pub fn memcached_on_a_socket() -> Self {
+        let home = Home::new();
+        let mut command = Command::new("memcached");
+        command.arg("-s").arg(home.file("s")).args(["-a", "0777", "-u", "root", "-t", "1"]);
+        let unused = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self::started(command, home, unused)
+    }
+
     fn started(mut command: Command, home: Home, address: SocketAddr) -> Self {
         let log = fs::File::create(home.file("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let store = Self { process: Guard::start(command), home, address };
-        eventually("the store listens", || TcpStream::connect(address).ok());
+        eventually("the store listens", || {
+            if address.port() == 0 {
+                return UnixStream::connect(store.socket()).ok().map(drop);
+            }
+            TcpStream::connect(address).ok().map(drop)
+        });
         store
     }
 
@@ -61,7 +76,7 @@ impl Store {
         self.address
     }
 
-    /// Its Unix socket, if it is a Redis.
+    /// Its Unix socket, if it is a Redis, or a memcached on one.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.home.file("s")

@@ -237,6 +237,61 @@ fn memcached_over_several_servers() {
 }
 
 #[test]
+fn memcached_with_tags_weights_names_and_unix_sockets() {
+    let (one, two, three) = (Store::memcached(), Store::memcached(), Store::memcached_on_a_socket());
+    let servers = [
+        format!("{}:1 one", one.address()),
+        format!("{}:3 two", two.address()),
+        format!("{}:2 three", three.socket().display()),
+    ];
+    for (hash, distribution) in [("fnv1_32", "ketama"), ("crc32", "modula"), ("hsieh", "ketama")] {
+        let keys = format!(
+            "  hash: {hash}\n  distribution: {distribution}\n  hash_tag: \"[]\"\n  timeout: 2000\n  preconnect: true\n  \
+             server_connections: 1\n  backlog: 64\n"
+        );
+        side_by_side(&keys, &servers, |ours, theirs| {
+            for at in 0..60 {
+                let key = format!("{distribution}{hash}[{at}]{}", at * 7_919);
+                assert_eq!(ours.until(&format!("set {key} 0 0 2\r\n{at:02}\r\n"), "\r\n").unwrap(), "STORED\r\n");
+                let found = format!("VALUE {key} 0 2\r\n{at:02}\r\nEND\r\n");
+                assert_eq!(ours.until(&format!("get {key}\r\n"), "END\r\n").unwrap(), found);
+                if let Some(theirs) = theirs {
+                    assert_eq!(theirs.until(&format!("get {key}\r\n"), "END\r\n").unwrap(), found, "{key}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn pools_of_both_kinds_in_one_file() {
+    let (redis, memcached) = (Store::redis(&[]), Store::memcached());
+    let ports = [free_address(), free_address()];
+    let pools = |[first, second]: [SocketAddr; 2]| {
+        let redis =
+            file("alpha", &first.to_string(), "  redis: true\n  timeout: 2000\n", &[format!("{}:1", redis.address())]);
+        let memcached = file(
+            "beta",
+            &second.to_string(),
+            "  timeout: 2000\n  distribution: random\n",
+            &[format!("{}:1", memcached.address())],
+        );
+        redis + &memcached
+    };
+    let ours = Program::ours(&pools(ports), &[]);
+    let connect = |port| eventually("the pool listens", || KvClient::try_connect(port).ok());
+    let (mut alpha, mut beta) = (connect(ports[0]), connect(ports[1]));
+    assert_eq!(alpha.ask("SET a 1").unwrap(), "+OK\r\n");
+    assert_eq!(beta.until("set a 0 0 1\r\n2\r\n", "\r\n").unwrap(), "STORED\r\n");
+    assert_eq!(alpha.ask("GET a").unwrap(), "$1\r\n1\r\n");
+    assert_eq!(beta.until("get a\r\n", "END\r\n").unwrap(), "VALUE a 0 1\r\n2\r\nEND\r\n");
+    if Path::new(THEIRS).exists() {
+        let theirs = Program::theirs(&pools([free_address(), free_address()]));
+        assert_eq!(all_fields(&ours.numbers()), all_fields(&theirs.numbers()));
+    }
+}
+
+#[test]
 fn a_pool_on_a_unix_socket_in_the_background_minds_its_signals() {
     let (store, home) = (Store::redis(&[]), Home::new());
     let socket: PathBuf = home.file("pool.sock");
@@ -275,6 +330,11 @@ fn a_pool_on_a_unix_socket_in_the_background_minds_its_signals() {
     eventually("it logs more", || home.text("log").contains("log level is 6 now").then_some(()));
     assert!(process::send(pid, Signal::TTOU));
     eventually("it logs less", || home.text("log").contains("log level is 5 now").then_some(()));
+    let log = home.text("log");
+    assert!(
+        log.contains(" nutcracker[") && !log.contains("traffic_server"),
+        "signed by the name it was called by: {log}"
+    );
     fs::rename(home.file("log"), home.file("log.1")).unwrap();
     assert!(process::send(pid, Signal::HUP));
     eventually("the log is a new one", || home.text("log").contains("reopened").then_some(()));

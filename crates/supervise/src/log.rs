@@ -83,6 +83,12 @@ pub fn begin(name: &'static str) {
     reopen();
 }
 
+/// Who writes, as [`begin`] was told.
+#[must_use]
+pub fn name() -> &'static str {
+    NAME.get().copied().unwrap_or("beltway")
+}
+
 /// Lines below `level` are not written.
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
@@ -115,7 +121,7 @@ pub fn write(level: Level, text: fmt::Arguments<'_>) {
     if (level as u8) < LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    let name = NAME.get().copied().unwrap_or("beltway");
+    let name = name();
     let mut stream = STREAM.lock().unwrap_or_else(PoisonError::into_inner);
     let stream = stream.get_or_insert_with(ErrorStream::open);
     let now = SystemClock.wall();

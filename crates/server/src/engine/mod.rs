@@ -237,7 +237,7 @@ impl Engine {
         let threads = thread_count(config.threads);
         let (log_thread, log) =
             LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
-        log.sign(&format!("traffic_server[{}]", identity.pid));
+        log.sign(&format!("{}[{}]", supervise::log::name(), identity.pid));
         log.report_panics();
         log.set_level(reload::level(config.log.level));
         if let LogFile::Path(path) = &config.log.file {
