@@ -18,7 +18,7 @@ use supervise::role::Role;
 use tree::{PATIENCE, Tree, eventually};
 
 /// Values of every kind. The first that the table takes for a key, and that is another than before, is tried.
-const CANDIDATES: [&str; 25] = [
+const CANDIDATES: [&str; 26] = [
     "7s",
     "61s",
     "4KiB",
@@ -38,6 +38,7 @@ const CANDIDATES: [&str; 25] = [
     "modula",
     "md5",
     "error",
+    "miss",
     "json",
     "none",
     "debug",

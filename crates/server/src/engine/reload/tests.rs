@@ -21,7 +21,7 @@ kv:
 ";
 
 /// Values of every kind. The first that the table takes for a key, and that is another than before, is tried.
-const CANDIDATES: [&str; 23] = [
+const CANDIDATES: [&str; 24] = [
     "7s",
     "11s",
     "4KiB",
@@ -41,6 +41,7 @@ const CANDIDATES: [&str; 23] = [
     "modula",
     "md5",
     "error",
+    "miss",
     "json",
     "none",
     "debug",
