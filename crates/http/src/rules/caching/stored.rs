@@ -31,7 +31,7 @@ use crate::rules::framing::Framing;
 use crate::rules::sink::{Decimal, HeadSink};
 use crate::rules::{date, hop};
 use crate::wire::field::{FieldSet, Known};
-use crate::wire::h1::Version;
+use crate::wire::h1::{Fields, Version};
 
 /// Bytes the stored head may have. It must fit into one block of 64 KiB together with what is written behind it.
 pub const HEAD_LEN_MAX: usize = 60 * 1024;
@@ -386,7 +386,7 @@ impl<'a> HeadWriter<'a> {
         let Exchange { response, response_text, .. } = *self.exchange;
         let fields = response.lines();
         let withholding = self.storable.control.withholds_fields;
-        for (field, line) in fields.usual_lines(response_text) {
+        for (at, field) in fields.lines(response_text) {
             let is_out = NOT_STORED.has(field.known)
                 || (field.known == Known::Date && !self.storable.dating.has_date)
                 || (fields.nominates() && hop::is_nominated(fields, response_text, field.known, field.name))
@@ -395,7 +395,7 @@ impl<'a> HeadWriter<'a> {
                 continue;
             }
             let place = (self.len() + field.name.len() + 2, field.value.len());
-            match line {
+            match Fields::usual_line(at, &field, response_text) {
                 Some(line) => self.put(&[line]),
                 None => self.put(&[field.name, b": ", field.value, b"\r\n"]),
             }

@@ -92,21 +92,18 @@ impl Fields {
         })
     }
 
-    /// As [`Fields::lines`], with the whole line instead of its place where it is written in the usual way: one space
+    /// The whole of the line at a place that [`Fields::lines`] gave, where it is written in the usual way: one space
     /// behind the colon, none behind the value.
     #[inline]
-    pub(crate) fn usual_lines<'a>(&'a self, buf: &'a [u8]) -> impl Iterator<Item = (Field<'a>, Option<&'a [u8]>)> {
-        self.lines(buf).map(move |(at, field)| {
-            let value = at + field.name.len() + 2;
-            let line = buf.get(at..value + field.value.len() + 2).filter(|line| {
-                let (_, rest) = line.split_at(field.name.len());
-                // The value is trimmed: with spaces around it, what lies there is not it, or not followed by the end.
-                rest.starts_with(b": ")
-                    && rest.ends_with(b"\r\n")
-                    && std::ptr::eq(field.value, &buf[value..value + field.value.len()])
-            });
-            (field, line)
-        })
+    pub(crate) fn usual_line<'a>(at: usize, field: &Field<'a>, buf: &'a [u8]) -> Option<&'a [u8]> {
+        let value = at + field.name.len() + 2;
+        let end = value + field.value.len();
+        let line = buf.get(at..end + 2)?;
+        // The value is trimmed: with other spaces around it, what lies there is not it, or not followed by the end.
+        let is_usual = buf[value - 2..value] == *b": "
+            && buf[end..end + 2] == *b"\r\n"
+            && std::ptr::eq(field.value, &buf[value..end]);
+        is_usual.then_some(line)
     }
 
     /// Where the first line starts, and where the empty line does.

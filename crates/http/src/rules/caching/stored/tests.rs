@@ -84,6 +84,22 @@ fn what_is_stored_comes_back() {
 }
 
 #[test]
+fn lines_are_stored_in_one_spelling_however_they_came() {
+    let usual = stored("", 200, "Cache-Control: max-age=9\r\nETag: \"a\"\r\nX-B: b c\r\nX-None: \r\nX-Last: :  :\r\n");
+    for lines in [
+        "Cache-Control:max-age=9\r\nETag:\"a\"\r\nX-B:b c\r\nX-None:\r\nX-Last::  :\r\n",
+        "Cache-Control:  max-age=9\r\nETag: \t\"a\"\r\nX-B:\tb c\r\nX-None:  \r\nX-Last:  :  :\r\n",
+        "Cache-Control: max-age=9 \r\nETag: \"a\"\t\r\nX-B: b c  \r\nX-None: \t\r\nX-Last: :  : \r\n",
+    ] {
+        let record = stored("", 200, lines);
+        assert_eq!(served(&record, &PLAIN), served(&usual, &PLAIN), "{lines:?}");
+        let meta = StoredMeta::decode(&record).unwrap();
+        assert_eq!(meta.etag_text(), Some(b"\"a\"".as_slice()), "{lines:?}");
+    }
+    assert!(served(&usual, &PLAIN).contains("\r\nX-B: b c\r\nX-None: \r\nX-Last: :  :\r\n"));
+}
+
+#[test]
 fn a_hit_is_the_stored_head_and_what_is_new() {
     let (date, record) = full();
     let control = format!(
