@@ -203,3 +203,46 @@ fn no_reply_reaches_the_wrong_client_while_servers_die_and_return() {
     }
     assert!(good > 60 * 6 * 20 * 2 / 3, "{good}");
 }
+
+#[test]
+fn a_server_that_restarts_into_loading_gets_no_requests_before_it_has_loaded() {
+    let directory = world::directory("loading");
+    let place = directory.display().to_string();
+    // Slowly enough to be seen, and answering meanwhile.
+    let mut slow = vec!["--dir", &place, "--enable-debug-command", "yes", "--key-load-delay", "400"];
+    slow.extend(["--loading-process-events-interval-bytes", "1024"]);
+    for ejects in [true, false] {
+        let mut servers = vec![Server::redis(&[]), Server::redis(&slow)];
+        let source = kv::PoolSource {
+            auto_eject_hosts: ejects,
+            server_failure_limit: 1,
+            server_retry_timeout: Duration::from_millis(50),
+            ..pool(&servers, true)
+        };
+        let proxy = Proxy::start(source, 1);
+        let there = key_on(&servers, &proxy, 1);
+        let mut client = proxy.client();
+        let mut direct = servers[1].client();
+        assert_eq!(direct.say("DEBUG POPULATE 1500"), "+OK\r\n");
+        assert_eq!(direct.say("SAVE"), "+OK\r\n");
+        servers[1].kill();
+        client.ask(&["GET", &there]);
+        servers[1].run();
+        let mut loading = 0;
+        eventually("it has loaded", || {
+            let is_loading = servers[1].client().say("PING").starts_with("-LOADING");
+            let reply = client.ask(&["GET", &there]);
+            if ejects {
+                // The other server's answer, or its own again.
+                assert!(reply == "$-1\r\n" || reply == "$1\r\nx\r\n", "{reply}");
+            } else {
+                assert!(reply.starts_with("-ERR Connection refused") || reply == "$1\r\nx\r\n", "{reply}");
+            }
+            loading += usize::from(is_loading && reply != "$1\r\nx\r\n");
+            reply == "$1\r\nx\r\n"
+        });
+        assert!(loading > 0, "it was never seen loading");
+        std::fs::remove_file(directory.join("dump.rdb")).unwrap();
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
