@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod tree;
 
+use std::io::Read;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -228,6 +230,28 @@ fn clients_that_keep_their_connections_notice_nothing_of_restarts() {
         let servers = status["servers"].as_array()?;
         (servers.len() == 1 && servers[0]["open_connections"] == 0).then_some(())
     });
+}
+
+#[test]
+fn a_connection_that_moved_may_be_idle_as_long_as_any_other() {
+    let mut tree = Tree::new("idle-moved");
+    // Who has just connected must say something sooner than who has been answered.
+    let text = tree.original().replacen("http:\n", "http:\n  timeouts: {request_head: 1s, keep_alive: 1m}\n", 1);
+    tree.configure(&text);
+    tree.start_stub();
+    tree.await_serving();
+    let mut idle: Vec<_> = (0..8).map(|_| Kept::connect(tree.http)).collect();
+    idle.iter_mut().for_each(|client| drop(client.get().unwrap()));
+    let before = tree.pid(Role::Server);
+    assert_eq!(tree.ask("restart").status.code(), Some(0));
+    assert_ne!(tree.pid(Role::Server), before);
+    // Who comes now and says nothing is let go before long, and those who moved had moved before.
+    let mut silent = TcpStream::connect(tree.http).unwrap();
+    silent.set_read_timeout(Some(tree::PATIENCE)).unwrap();
+    silent.read_to_end(&mut Vec::new()).unwrap();
+    for client in &mut idle {
+        client.get().unwrap();
+    }
 }
 
 #[test]

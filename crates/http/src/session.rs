@@ -155,7 +155,18 @@ impl Continuation for Idle {
 /// Where a peer without an address is said to be: a socket that is neither IPv4 nor IPv6.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
+/// With a connection that was just accepted.
 pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>) {
+    // The first request's head is awaited like any other: without a buffer until its first byte.
+    begin(worker, tcp, service, worker.plan().timeouts.request_head);
+}
+
+/// With one that was idle in another server: it may go on being so.
+pub(crate) fn resume(worker: &Worker, tcp: Tcp) {
+    begin(worker, tcp, None, worker.plan().timeouts.keep_alive);
+}
+
+fn begin(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>, limit: Duration) {
     if service.is_none() {
         worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
         worker.cells().add(Http::CLIENT_OPEN, 1);
@@ -163,8 +174,6 @@ pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>
     let session = Session { tcp, worker: worker.clone(), service };
     let idle =
         Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, sent: 0, me: me.clone() }));
-    // The first request's head is awaited like any other: without a buffer until its first byte.
-    let limit = worker.plan().timeouts.request_head;
     rest(session, &idle, limit);
 }
 

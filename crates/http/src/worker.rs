@@ -173,6 +173,11 @@ impl Worker {
         session::start(self, tcp, None);
     }
 
+    /// Goes on with a client that another server let go of while it was idle.
+    pub fn take_over(&self, tcp: Tcp) {
+        session::resume(self, tcp);
+    }
+
     /// Starts serving a client whose requests `service` answers.
     pub fn serve_locally(&self, tcp: Tcp, service: Arc<dyn Service>) {
         session::start(self, tcp, Some(service));

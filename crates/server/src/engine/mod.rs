@@ -385,7 +385,8 @@ impl Engine {
         if let Some(kv) = kv {
             return self.kv.take_over(fd, peer, kv);
         }
-        self.http.borrow().as_ref().is_some_and(|listener| listener.admit(fd, peer))
+        let take_over = |_: &Thread, tcp| with_worker(|worker| worker.take_over(tcp));
+        self.http.borrow().as_ref().is_some_and(|listener| listener.admit_to(fd, peer, take_over))
     }
 
     /// Readiness fails from now on, or no longer; everything else goes on.
