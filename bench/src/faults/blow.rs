@@ -83,7 +83,7 @@ pub(super) fn strike(
             clients.count_as_new_from(clock.now());
             Struck { begun, done: await_end(serving)?, roles: vec![Role::Server] }
         }
-        Event::Planned(_) => return Err(Trouble::Wrong("a planned change is no blow".to_owned())),
+        Event::Planned(_) | Event::Hardship(_) => return Err(Trouble::Wrong("that is no blow".to_owned())),
     };
     let answered = first_new_answer(clients)?;
     let back = await_back(event, tree, &victims, &struck)?;

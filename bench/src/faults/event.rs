@@ -21,6 +21,21 @@ pub(super) enum Event {
     Wedge(Wedge),
     /// A change that an operator asks for, again and again, under clients that must not notice.
     Planned(Planned),
+    /// What must kill nobody, or cannot succeed.
+    Hardship(Hardship),
+}
+
+/// What must kill nobody, or cannot succeed and must come right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hardship {
+    /// Other processes want all processors there are; meanwhile cop and manager are stopped for a while.
+    Busy,
+    /// The server dies, and the next ones before they are ready.
+    Crash,
+    /// A reload of a file that is wrong.
+    WrongFile,
+    /// A restart with a port that is another's.
+    PortTaken,
 }
 
 /// What an event thread does instead of its work.
@@ -75,6 +90,10 @@ impl Event {
             "reload" => Self::Planned(Planned::Reload),
             "restart" => Self::Planned(Planned::Restart),
             "upgrade" => Self::Planned(Planned::Upgrade),
+            "busy" => Self::Hardship(Hardship::Busy),
+            "crash" => Self::Hardship(Hardship::Crash),
+            "wrong" => Self::Hardship(Hardship::WrongFile),
+            "port" => Self::Hardship(Hardship::PortTaken),
             _ => match name.strip_prefix("stop-") {
                 Some(role) => Self::Stop(Role::parse(role)?),
                 None => Self::Kill(name.split('+').map(Role::parse).collect::<Outcome<_>>()?),
@@ -89,6 +108,7 @@ impl Event {
             Self::Kill(roles) => roles.contains(&Role::Server),
             Self::Stop(role) => *role == Role::Server,
             Self::Wedge(_) => true,
+            Self::Hardship(hardship) => *hardship == Hardship::Crash,
             Self::Random | Self::Stub | Self::Planned(_) => false,
         }
     }
@@ -107,7 +127,7 @@ impl Event {
             Self::Kill(_) | Self::Random => goal(Measure::AllBack, 2_000.0, 500.0),
             Self::Stop(Role::Server) => goal(Measure::FirstNewAnswer, 3_500.0, 2_000.0),
             Self::Wedge(_) => goal(Measure::AllBack, 3_500.0, 2_000.0),
-            Self::Stub | Self::Stop(_) | Self::Planned(_) => None,
+            Self::Stub | Self::Stop(_) | Self::Planned(_) | Self::Hardship(_) => None,
         }
     }
 }
@@ -127,6 +147,10 @@ impl fmt::Display for Event {
             Self::Planned(Planned::Reload) => f.write_str("reload"),
             Self::Planned(Planned::Restart) => f.write_str("restart"),
             Self::Planned(Planned::Upgrade) => f.write_str("USR2, other binary"),
+            Self::Hardship(Hardship::Busy) => f.write_str("60 s beside 8 busy"),
+            Self::Hardship(Hardship::Crash) => f.write_str("crash at 5 starts"),
+            Self::Hardship(Hardship::WrongFile) => f.write_str("reload, wrong file"),
+            Self::Hardship(Hardship::PortTaken) => f.write_str("restart, port taken"),
         }
     }
 }
@@ -138,6 +162,7 @@ mod tests {
     #[test]
     fn events_are_named_and_may_say_how_often() {
         assert_eq!(Event::parse("random*50").unwrap(), (Event::Random, Some(50)));
+        assert_eq!(Event::parse("busy*1").unwrap(), (Event::Hardship(Hardship::Busy), Some(1)));
         assert_eq!(Event::parse("stop-cop").unwrap(), (Event::Stop(Role::Cop), None));
         let both = Event::Kill(vec![Role::Manager, Role::Server]);
         assert_eq!(Event::parse("manager+server").unwrap(), (both.clone(), None));

@@ -60,5 +60,7 @@ fn is_full(tree: &Tree<'_>) -> Outcome<bool> {
         let value = text.split_whitespace().last().and_then(|word| word.parse().ok());
         value.ok_or_else(|| Trouble::Wrong(format!("{name} is not understood: {text:?}")))
     };
-    Ok(number("beltway_cache_used_bytes")? * 100 >= number("beltway_cache_budget_bytes")? * FULL)
+    let budget = number("beltway_cache_budget_bytes")?;
+    // A server that has just begun has not told any number yet.
+    Ok(budget > 0 && number("beltway_cache_used_bytes")? * 100 >= budget * FULL)
 }

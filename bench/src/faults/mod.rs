@@ -5,12 +5,13 @@
 //!       └─────────┴── kill -9, SIGSTOP ───┘     idle clients and a long download, for planned changes
 //! ```
 //!
-//! Read [`event`] for what is done and what it may cost, `blow` and `planned` for how, and [`judge`] for how a failed
+//! Read [`event`] for what is done and what it may cost, `blow`, `planned` and `hardship` for how, and [`judge`] for how a failed
 //! request is classified.
 
 mod blow;
 mod event;
 mod fill;
+mod hardship;
 mod judge;
 mod planned;
 mod report;
@@ -29,7 +30,7 @@ use crate::load::paced::{Paced, Plan};
 use crate::origin::Origin;
 use crate::target;
 
-use event::{Event, Planned};
+use event::{Event, Hardship, Planned};
 use report::Series;
 use tree::{Setup, Tree};
 use witness::{SlowOrigin, Witnesses};
@@ -38,13 +39,14 @@ use witness::{SlowOrigin, Witnesses};
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Everything that is measured unless something else is asked for.
 const ALL: &str = "server,manager,cop,manager+cop,random*50,stub,manager+server,stop-server,spin,block,stop-manager,stop-cop,\
-                   reload,restart,upgrade";
+                   reload,restart,upgrade,crash*5,wrong,port,busy*1";
 
 /// What the command line says.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
     /// What is done: server, manager, cop (killed; several at once joined by +), random (manager, cop or both), stub,
-    /// stop-ROLE, spin, block (one event thread), reload, restart, upgrade; *N says how often
+    /// stop-ROLE, spin, block (one event thread), reload, restart, upgrade, crash (at every start), wrong (file),
+    /// port (taken), busy (other processes, a minute); *N says how often
     #[arg(long, value_delimiter = ',', default_value = ALL)]
     events: Vec<String>,
     /// How often each, where it is not said
@@ -128,7 +130,9 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     for (event, times) in &events {
         let mut series = Series::new(event, event.goal(options.standby));
         let times = times.unwrap_or(options.repetitions);
+        let begun = SystemClock.now();
         let outcome = match event {
+            Event::Hardship(hardship) => endure_often(*hardship, times, &tree, &clients, &mut series),
             Event::Planned(planned) => plan_changes(*planned, times, &tree, &clients, setup, options, &mut series),
             _ => strike_often(event, times, &mut tree, &clients, setup, &mut chance, &mut series),
         };
@@ -136,6 +140,12 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
             series.trouble = Some(format!("after {} times: {trouble}", series.repetitions.len()));
             println!("FAULT {}: {trouble}\n{}", series.event, tree.last_words());
         }
+        eprintln!(
+            "{}: {} of {times} times in {:.0} s",
+            series.event,
+            series.repetitions.len(),
+            (SystemClock.now() - begun).as_secs_f64()
+        );
         all.push(series);
         if tree.wait_until_whole(blow::RETURN_PATIENCE).is_err() {
             println!("FAULT the processes are not well any more: nothing else is tried");
@@ -165,6 +175,13 @@ fn strike_often(
     for _ in 0..times {
         fill::fill(tree, setup.port, setup.cache_mib)?;
         series.repetitions.push(blow::strike(event, tree, clients, setup.page, chance)?);
+    }
+    Ok(())
+}
+
+fn endure_often(hardship: Hardship, times: u32, tree: &Tree<'_>, clients: &Paced, series: &mut Series) -> Outcome<()> {
+    for _ in 0..times {
+        series.repetitions.push(hardship::endure(hardship, tree, clients)?);
     }
     Ok(())
 }

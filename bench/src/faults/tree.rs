@@ -109,7 +109,7 @@ pub(super) struct Census {
 }
 
 impl Census {
-    fn pids_of(&self, role: Role) -> Vec<u32> {
+    pub(super) fn pids_of(&self, role: Role) -> Vec<u32> {
         self.found.iter().filter(|(_, name)| name == role.process_name()).map(|(pid, _)| *pid).collect()
     }
 
@@ -256,6 +256,44 @@ impl<'a> Tree<'a> {
             .args(words.iter().copied())
             .args(["-c", &self.configuration.display().to_string()]);
         self.lab.tool(&command, STATUS_PATIENCE)
+    }
+
+    /// As [`Tree::ask`], of what is to be refused: whatever the exit code.
+    pub(super) fn ask_in_vain(&self, words: &[&str]) -> Outcome<String> {
+        let command = LeashedCommand::new("sh", self.lab.load_core)
+            .args(["-c", "\"$0\" \"$@\" 2>/dev/null || :", &self.binary.display().to_string()])
+            .args(words.iter().copied())
+            .args(["-c", &self.configuration.display().to_string()])
+            // The file may be what is wrong.
+            .args(["--runtime-dir", &self.room.join("run").display().to_string()]);
+        self.lab.tool(&command, STATUS_PATIENCE)
+    }
+
+    /// What its file says.
+    pub(super) fn file(&self) -> Outcome<String> {
+        fs::read_to_string(&self.configuration).doing(self.configuration.display())
+    }
+
+    /// Writes its file.
+    pub(super) fn write(&self, text: &str) -> Outcome<()> {
+        fs::write(&self.configuration, text).doing(self.configuration.display())
+    }
+
+    /// The control socket of a generation of its server.
+    pub(super) fn server_socket(&self, generation: u64) -> PathBuf {
+        self.room.join("run").join(format!("server.{generation}.sock"))
+    }
+
+    /// The generations that live.
+    pub(super) fn generations(&self) -> Outcome<Vec<u64>> {
+        let status = self.status().ok_or_else(|| Trouble::Wrong("there is no status".to_owned()))?;
+        let servers = status["servers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(servers.iter().filter_map(|server| server["generation"].as_u64()).collect())
+    }
+
+    /// How many starts of a server have failed in a row; none when one serves.
+    pub(super) fn failing_starts(&self) -> Option<u64> {
+        self.status()?["respawn"]["failures"].as_u64()
     }
 
     fn status(&self) -> Option<serde_json::Value> {
