@@ -94,3 +94,28 @@ fn the_binary_protocol_is_refused_in_its_own_words() {
     assert_eq!((&header[..2], &header[6..8], &header[12..16]), (&[0x81, 0x0b][..], &[0, 0x81][..], &b"abcd"[..]));
     assert_eq!(client.rest().len(), usize::from(header[11]));
 }
+
+#[test]
+fn no_line_makes_a_server_answer_more_or_less_than_once() {
+    let servers = servers(1);
+    let proxy = Proxy::start(pool(&servers, false), 1);
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    other.expect("set mine 0 0 4\r\nmine\r\n", "STORED\r\n");
+    for line in [
+        // memcached refuses the line, and takes what was to be its data for a request.
+        "set a x 0 7\r\nversion\r\n",
+        "set a 0 0 7 x y\r\nversion\r\n",
+        "set a 0 2147483648 7\r\nversion\r\n",
+        "cas a 0 0 7 x\r\nversion\r\n",
+        // It reads another last word than there is, and says nothing.
+        "set a 0 0 7 noreply\0\r\nversion\r\n",
+        "incr a 1 noreply\0\r\n",
+        // It closes the connection.
+        &format!("delete {} a\r\n", " ".repeat(3_000)),
+    ] {
+        client.send(line.as_bytes());
+        for _ in 0..3 {
+            other.expect("get mine\r\n", "VALUE mine 0 4\r\nmine\r\nEND\r\n");
+        }
+    }
+}

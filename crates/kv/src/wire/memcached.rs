@@ -87,6 +87,10 @@ pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
     let word = |at: usize| words.get(at).and_then(|word| line.get(word.start as usize..word.end as usize));
     let len = end + 1;
     let Some(name) = word(0) else { return Scan::Refused(len, ERROR) };
+    // For memcached a zero byte ends the line, so that it would read another one: and a last word of its own.
+    if memchr::memchr(0, line).is_some() {
+        return Scan::Refused(len, BAD_LINE);
+    }
     if line.len() > OTHER_LINE_MAX && !line.starts_with(b"get ") && !line.starts_with(b"gets ") {
         return Scan::Refused(len, TOO_LONG);
     }
@@ -124,8 +128,7 @@ pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
 /// Whether this is a key that servers take.
 #[must_use]
 pub fn is_key(word: &[u8]) -> bool {
-    // For memcached a zero byte ends the line.
-    !word.is_empty() && word.len() <= KEY_MAX && memchr::memchr(0, word).is_none()
+    !word.is_empty() && word.len() <= KEY_MAX
 }
 
 /// The binary protocol's answer "unknown command" to this request.
@@ -268,6 +271,7 @@ mod tests {
         assert_eq!(look(b"cas a 0 0 1\r\na\r\n").0, Scan::Refused(13, ERROR));
         assert_eq!(look(b"cas a 0 0 1 x\r\na\r\n").0, Scan::Refused(15, BAD_LINE));
         assert_eq!(look(b"set a\0 0 0 1\r\na\r\n").0, Scan::Refused(14, BAD_LINE));
+        assert_eq!(look(b"incr a 1 noreply\0\r\n").0, Scan::Refused(19, BAD_LINE));
         assert_eq!(look(b"set a 0 0 1 noreply\r\nabcd").0, Scan::Refused(24, b""));
         let long = format!("{} a b\r\n", "x".repeat(OTHER_LINE_MAX));
         assert_eq!(look(long.as_bytes()).0, Scan::Refused(long.len(), TOO_LONG));
