@@ -1,5 +1,6 @@
 //! `ctl kv`: what the running server says of its pools, and what it is told to do with their servers.
 
+use base::{Clock, SystemClock};
 use ctl::CtlError;
 use serde_json::to_value;
 use supervise::directory::RuntimeDir;
@@ -21,6 +22,9 @@ pub(crate) fn dispatch(command: CtlKvCommand) -> u8 {
             ctl::servers_table,
         ),
         CtlKvCommand::Top(asked) => shown(&asked, |report| to_value(&report.commands), ctl::commands_table),
+        CtlKvCommand::Slowlog(asked) => {
+            shown(&asked, |report| to_value(&report.slow), |report| ctl::slow_table(report, SystemClock.wall()))
+        }
         CtlKvCommand::Where { pool, keys, asked } => with(&asked, |directory| {
             let (config, report) = (committed(directory)?, report(directory)?);
             let told = report.pools.iter().find(|told| told.name == pool);

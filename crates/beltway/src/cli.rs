@@ -311,6 +311,8 @@ pub(crate) enum CtlKvCommand {
     Servers(Asked),
     /// Shows the commands, the one that took the most time first
     Top(Asked),
+    /// Shows the newest requests that took longer than their pool's `slowlog`
+    Slowlog(Asked),
     /// Says which server keys belong to now, and why
     Where {
         /// The pool

@@ -98,6 +98,8 @@ pub struct KvPool {
     pub multiget_policy: MultigetPolicy,
     /// How many bytes of requests and replies it may keep at a time.
     pub memory: ByteCount,
+    /// What takes longer is put in the slow log. Zero: nothing is.
+    pub slowlog: Duration,
     /// The servers, in the order of the file; never empty. No two have the same [`KvServer::ring_name`].
     pub servers: Vec<Spanned<KvServer>>,
 }

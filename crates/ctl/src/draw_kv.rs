@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use base::WallTime;
 use supervise::kv::{KvReport, Times};
 
 fn times(times: &Times) -> String {
@@ -118,10 +119,40 @@ pub fn commands_table(report: &KvReport) -> String {
     text
 }
 
+fn ago(now: WallTime, at_us: i64) -> String {
+    let seconds = (now.as_micros() - at_us).max(0) / 1_000_000;
+    format!("{seconds} s")
+}
+
+/// A line for each slow request, the newest first, with how long ago it was.
+#[must_use]
+pub fn slow_table(report: &KvReport, now: WallTime) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10}  first argument",
+        "ago", "took us", "pool", "server", "command", "bytes"
+    );
+    for slow in &report.slow {
+        let _ = writeln!(
+            text,
+            "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10}  {}",
+            ago(now, slow.at_us),
+            slow.took_us,
+            slow.pool,
+            slow.server,
+            slow.command,
+            slow.bytes,
+            slow.argument.escape_debug()
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use supervise::kv::{KvCommandReport, KvPoolReport, KvServerReport};
+    use supervise::kv::{KvCommandReport, KvPoolReport, KvServerReport, KvSlowReport};
 
     #[test]
     fn pools_servers_and_commands_have_a_line_each() {
@@ -138,11 +169,15 @@ mod tests {
             ..KvPoolReport::default()
         };
         let command = KvCommandReport { name: "get".to_owned(), calls: 2, total_us: 30, ..KvCommandReport::default() };
-        let report = KvReport { threads: 1, pools: vec![pool], commands: vec![command] };
+        let report = KvReport { threads: 1, pools: vec![pool], commands: vec![command], slow: Vec::new() };
         let pools = pools_table(&report);
         assert!(pools.lines().count() == 2 && pools.contains("1/2") && pools.contains("42"), "{pools}");
         let servers = servers_table(&report);
         assert!(servers.lines().count() == 3 && servers.contains("ejected") && servers.contains("7/9"), "{servers}");
+        let slow =
+            KvSlowReport { at_us: 1_000_000, took_us: 123, argument: "a\r".to_owned(), ..KvSlowReport::default() };
+        let slow = slow_table(&KvReport { slow: vec![slow], ..KvReport::default() }, WallTime::from_micros(6_500_000));
+        assert!(slow.lines().count() == 2 && slow.contains("5 s") && slow.ends_with("a\\r\n"), "{slow}");
         assert!(commands_table(&report).ends_with("        15\n"), "{}", commands_table(&report));
     }
 }

@@ -61,6 +61,7 @@ fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
             Timeouts { read, write, split, script }
         },
         memory: usize::try_from(from.memory.0).unwrap_or(usize::MAX),
+        slowlog: Some(from.slowlog).filter(|limit| !limit.is_zero()),
         ..PoolSource::new(name, servers.collect())
     })
 }

@@ -222,6 +222,16 @@ impl CommandIndex {
         Self(at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX))
     }
 
+    /// Its name.
+    pub(crate) fn name(self, protocol: Protocol) -> &'static str {
+        let at = usize::from(self.0);
+        let name = match protocol {
+            Protocol::Redis => commands::all().get(at).map(|command| command.name),
+            Protocol::Memcached => MEMCACHED.get(at).copied(),
+        };
+        name.unwrap_or("?")
+    }
+
     /// Whether Redis answers it with an array of values, one for each key.
     pub(crate) fn has_many_values(self) -> bool {
         commands::all().get(usize::from(self.0)).is_some_and(|command| command.treat == Treat::Split(Join::Values))

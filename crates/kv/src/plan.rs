@@ -141,6 +141,8 @@ pub struct PoolSource {
     pub multiget_policy: MultigetPolicy,
     /// Bytes of requests and replies that may be kept on all threads together.
     pub memory: usize,
+    /// What takes longer is put in the slow log. `None`: nothing is.
+    pub slowlog: Option<Duration>,
     /// The servers.
     pub servers: Vec<ServerSource>,
 }
@@ -171,6 +173,7 @@ impl PoolSource {
             memcached_flush_all: false,
             multiget_policy: MultigetPolicy::default(),
             memory: MEMORY,
+            slowlog: None,
             servers,
         }
     }

@@ -62,6 +62,7 @@ pub(crate) struct Server {
     cells: Cells<KvServer>,
     pool_cells: Cells<KvPool>,
     commands: Commands,
+    slow_micros: u32,
 }
 
 impl Server {
@@ -77,6 +78,10 @@ impl Server {
             cells: numbers.server(&plan.source.name, &plan.servers[index].name),
             pool_cells: numbers.pool(&plan.source.name),
             commands: numbers.commands(&plan.source.name, plan.protocol),
+            slow_micros: plan
+                .source
+                .slowlog
+                .map_or(u32::MAX, |limit| u32::try_from(limit.as_micros()).unwrap_or(u32::MAX)),
         })
     }
 
@@ -102,10 +107,20 @@ impl Server {
         &self.pool_cells
     }
 
+    /// How many microseconds a request may take before it is put in the slow log.
+    #[inline]
+    pub(crate) fn slow_micros(&self) -> u32 {
+        self.slow_micros
+    }
+
     /// The numbers of the pool's commands.
     #[inline]
     pub(crate) fn commands(&self) -> &Commands {
         &self.commands
+    }
+
+    pub(crate) fn pool_name(&self) -> &str {
+        &self.plan.source.name
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

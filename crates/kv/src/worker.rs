@@ -18,6 +18,7 @@ use crate::metrics::Kv;
 use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::pool::{Census, Pool};
+use crate::slow::{Slow, SlowLog};
 use crate::wire::resp::Request;
 
 /// Emptied lists kept for the next client with requests.
@@ -48,6 +49,7 @@ pub struct Shared {
     censuses: Vec<Arc<Census>>,
     /// When servers were last ejected, by pool and name.
     ejected_at: Mutex<HashMap<(String, String), WallTime>>,
+    slow: SlowLog,
 }
 
 impl Shared {
@@ -55,7 +57,7 @@ impl Shared {
     #[must_use]
     pub fn new(plan: &Plan) -> Arc<Self> {
         let censuses = plan.pools.iter().map(|_| Arc::default()).collect();
-        Arc::new(Self { censuses, ejected_at: Mutex::default() })
+        Arc::new(Self { censuses, ejected_at: Mutex::default(), slow: SlowLog::default() })
     }
 
     /// When that server was last ejected, on any thread.
@@ -63,6 +65,16 @@ impl Shared {
     pub fn ejected_at(&self, pool: &str, server: &str) -> Option<WallTime> {
         let ejected = self.ejected_at.lock().unwrap_or_else(PoisonError::into_inner);
         ejected.get(&(pool.to_owned(), server.to_owned())).copied()
+    }
+
+    /// The newest requests that took long, the newest first.
+    #[must_use]
+    pub fn slow(&self) -> Vec<Slow> {
+        self.slow.read()
+    }
+
+    pub(crate) fn was_slow(&self, slow: Slow) {
+        self.slow.put(slow);
     }
 
     pub(crate) fn ejected(&self, pool: &str, server: &str, at: WallTime) {

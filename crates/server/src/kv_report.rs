@@ -10,7 +10,7 @@ use config::Config;
 use config::kv::KvServer;
 use kv::stats_json::{PoolNumbers, PoolReport, Report, ServerNumbers};
 use stats::{Distribution, Segment, Snapshot, Value};
-use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, Times};
+use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, KvSlowReport, Times};
 
 /// The release of twemproxy whose line this is.
 const TWEMPROXY: &str = "0.5.0";
@@ -74,6 +74,7 @@ impl Teller {
             threads,
             pools: pools.iter().map(|pool| self.pool(pool, &numbers, threads)).collect(),
             commands: commands(&snapshot),
+            slow: self.shared.slow().into_iter().map(slow).collect(),
         }
     }
 
@@ -241,6 +242,18 @@ impl<'s> Numbers<'s> {
             Some(Value::Histogram(distribution)) => times(distribution),
             _ => Times::default(),
         }
+    }
+}
+
+fn slow(from: kv::Slow) -> KvSlowReport {
+    KvSlowReport {
+        at_us: from.at.as_micros(),
+        pool: from.pool,
+        server: from.server,
+        command: from.command.to_owned(),
+        argument: String::from_utf8_lossy(&from.argument).into_owned(),
+        bytes: from.bytes,
+        took_us: u64::try_from(from.took.as_micros()).unwrap_or(u64::MAX),
     }
 }
 

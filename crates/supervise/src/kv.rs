@@ -31,6 +31,8 @@ pub struct KvReport {
     pub pools: Vec<KvPoolReport>,
     /// Commands that were sent to servers, the one that took the most time first.
     pub commands: Vec<KvCommandReport>,
+    /// The newest requests that took longer than their pool's `slowlog`, the newest first.
+    pub slow: Vec<KvSlowReport>,
 }
 
 /// One pool, all threads together, since the server started.
@@ -157,4 +159,24 @@ pub struct KvCommandReport {
     pub error_replies: u64,
     /// From arrival to reply, all together.
     pub total_us: u64,
+}
+
+/// A request that took long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KvSlowReport {
+    /// When its reply came: microseconds since 1970.
+    pub at_us: i64,
+    /// Its pool.
+    pub pool: String,
+    /// The server that answered.
+    pub server: String,
+    /// Its command.
+    pub command: String,
+    /// The beginning of its first argument, mostly its key.
+    pub argument: String,
+    /// Its length.
+    pub bytes: u64,
+    /// From its arrival to the reply.
+    pub took_us: u64,
 }

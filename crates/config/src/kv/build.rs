@@ -67,6 +67,7 @@ fn pool(named: &NamedSettings) -> KvPool {
         memcached_flush_all: s.switch("kv.pools.NAME.memcached_flush_all"),
         multiget_policy: s.choice("kv.pools.NAME.multiget_policy", MultigetPolicy::from_word),
         memory: s.size("kv.pools.NAME.memory"),
+        slowlog: s.duration("kv.pools.NAME.slowlog"),
         servers: s.take("kv.pools.NAME.servers", |value| match value {
             Value::Servers(servers) => Some(servers.clone()),
             _ => None,

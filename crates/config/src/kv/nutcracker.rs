@@ -291,6 +291,8 @@ fn defaults(name: &str, place: Place) -> KvPool {
     const SERVER_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
     const SERVER_FAILURE_LIMIT: u32 = 2;
     const MEMORY: ByteCount = ByteCount(256 << 20);
+    /// What is slow here; twemproxy has no such log.
+    const SLOWLOG: Duration = Duration::from_millis(100);
     KvPool {
         name: Spanned::new(name.to_owned(), place),
         // Put in when it is known; a pool without one is an error.
@@ -316,6 +318,7 @@ fn defaults(name: &str, place: Place) -> KvPool {
         memcached_flush_all: false,
         multiget_policy: MultigetPolicy::Error,
         memory: MEMORY,
+        slowlog: SLOWLOG,
         servers: Vec::new(),
     }
 }

@@ -38,7 +38,7 @@ const fn optional(path: &'static str, kind: Kind, meaning: &'static str) -> Key 
 }
 
 /// Every key of `kv`.
-pub(crate) const ROWS: [Key; 33] = [
+pub(crate) const ROWS: [Key; 34] = [
     section("kv", "The Redis and memcached proxy."),
     key(
         "kv.stats",
@@ -202,6 +202,13 @@ pub(crate) const ROWS: [Key; 33] = [
         "256MiB",
         Reload,
         "Bytes of requests and replies that the pool may keep on all threads together, until they are whole or have their turn. From half of it on its clients are read from no more; what would be beyond it is answered with an error.",
+    ),
+    key(
+        "kv.pools.NAME.slowlog",
+        millis(0),
+        "100",
+        Reload,
+        "Requests that take longer, from their arrival to the server's reply, are put in the slow log: `ctl kv slowlog`. 0: none.",
     ),
     required(
         "kv.pools.NAME.servers",

@@ -1,10 +1,18 @@
 //! What replies add to the numbers. Neighbours of one command that were asked together take as long, so they are counted
 //! together: it is the number of runs that costs, not that of replies.
 
-use super::Lane;
+use std::time::Duration;
+
+use super::{Lane, bytes_of};
 use crate::numbers::{CommandIndex, KvCommand, KvPool, KvServer};
 use crate::pending::{Again, Pending};
-use crate::wire::Found;
+use crate::plan::Protocol;
+use crate::slow::Slow;
+use crate::wire::resp::Request;
+use crate::wire::{Found, memcached};
+
+/// Requests of one receive's replies that are put in the slow log.
+const SLOW_MAX: u32 = 8;
 
 /// Replies in a row that count alike.
 pub(super) struct Tally {
@@ -13,11 +21,13 @@ pub(super) struct Tally {
     replies: u32,
     hits: u32,
     misses: u32,
+    /// Requests that were told to be slow.
+    slow: u32,
 }
 
 impl Tally {
     pub(super) const fn new() -> Self {
-        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0 }
+        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0, slow: 0 }
     }
 
     /// Takes in a reply which begins with `bytes`. Of a long one the beginning is not here, and was no error.
@@ -26,6 +36,9 @@ impl Tally {
         if (self.command, self.asked) != (pending.command, pending.asked) {
             self.tell(lane);
             (self.command, self.asked) = (pending.command, pending.asked);
+            if lane.worker.micros().wrapping_sub(self.asked) >= lane.server.slow_micros() {
+                self.tell_slow(lane, pending);
+            }
         }
         self.replies += 1;
         let reads = pending.again == Again::Always;
@@ -61,6 +74,26 @@ impl Tally {
         }
     }
 
+    /// The first request of a run took long.
+    #[cold]
+    fn tell_slow(&mut self, lane: &Lane, pending: &Pending) {
+        if self.slow >= SLOW_MAX || pending.command == CommandIndex::NONE {
+            return;
+        }
+        self.slow += 1;
+        let (worker, protocol) = (&lane.worker, lane.server.protocol());
+        let end = lane.queue.front().map_or(lane.pushed, |next| next.start);
+        worker.shared().was_slow(Slow {
+            at: worker.thread().wall(),
+            pool: lane.server.pool_name().to_owned(),
+            server: lane.server.name().to_owned(),
+            command: pending.command.name(protocol),
+            argument: bytes_of(&lane.kept, pending.start, end).map_or_else(Vec::new, |bytes| first(protocol, &bytes)),
+            bytes: end.saturating_sub(pending.start),
+            took: Duration::from_micros(worker.micros().wrapping_sub(pending.asked).into()),
+        });
+    }
+
     /// Writes down what was taken in.
     pub(super) fn tell(&mut self, lane: &Lane) {
         let replies = u64::from(std::mem::take(&mut self.replies));
@@ -77,4 +110,19 @@ impl Tally {
         pool.add(KvPool::HITS, std::mem::take(&mut self.hits).into());
         pool.add(KvPool::MISSES, std::mem::take(&mut self.misses).into());
     }
+}
+
+/// What is told of the first argument of a request, which is whole.
+fn first(protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
+    let mut request = Request::default();
+    match protocol {
+        Protocol::Redis => {
+            request.scan(bytes);
+        }
+        Protocol::Memcached => {
+            memcached::scan(bytes, request.words());
+        }
+    }
+    let place = request.arguments().get(1).map(|place| place.start as usize..place.end as usize);
+    Slow::argument(place.and_then(|place| bytes.get(place)).unwrap_or_default())
 }
