@@ -482,7 +482,6 @@ impl Client {
                 }
             };
             let mut client = me.borrow_mut();
-            client.worker.nudge();
             let mut resume = Vec::new();
             if let Some(mut awaited) = client.awaited.take() {
                 awaited.room = None;
@@ -566,9 +565,6 @@ impl Client {
 
 impl Continuation for Client {
     fn handle_event(&mut self, event: Event, _thread: &Thread) {
-        if !matches!(event, Event::Io(_)) {
-            self.worker.nudge();
-        }
         match event {
             Event::Io(_) | Event::Immediate => {
                 if self.changes == self.worker.changes() || self.follow() {

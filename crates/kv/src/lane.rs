@@ -199,7 +199,6 @@ impl Lane {
         let (worker, server, me) = (worker.clone(), Rc::clone(server), Rc::downgrade(&lane));
         worker.thread().clone().spawn("kv connect", async move {
             let result = server.connect(&worker).await;
-            worker.nudge();
             let Some(lane) = me.upgrade() else { return };
             match result {
                 Ok(tcp) => lane.borrow_mut().up(tcp, &lane),
@@ -554,9 +553,6 @@ pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
 
 impl Continuation for Lane {
     fn handle_event(&mut self, event: Event, _thread: &Thread) {
-        if !matches!(event, Event::Io(_)) {
-            self.worker.nudge();
-        }
         let failed = match event {
             Event::Io(_) | Event::Immediate => self.receive(),
             Event::Interval => {

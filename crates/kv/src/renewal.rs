@@ -66,7 +66,6 @@ impl Worker {
         // With the last answer, or at once.
         let finish: Rc<Finish> = Rc::new(Cell::new(Some(Box::new(move || {
             if worker.is_newest(renewal) {
-                worker.nudge();
                 done(worker.put_in_force(changes));
             }
         }))));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{Instant, WallTime};
-use event::{Cont, Continuation, Event, Tcp, Thread};
+use event::{Tcp, Thread};
 use net::Names;
 use stats::Cells;
 
@@ -129,33 +129,10 @@ struct Inside {
     /// Clients that wait for a reply.
     waiting: Cell<usize>,
     now: Cell<Option<Instant>>,
-    nudged: Rc<Cell<bool>>,
-    nudge: Rc<RefCell<Nudge>>,
     /// Grows when there is something for every client to follow.
     changes: Cell<u32>,
     draining: Cell<bool>,
     successor: RefCell<Option<HandOver>>,
-}
-
-/// While it is scheduled the loop does not sleep. It is, until the turn has ended.
-struct Nudge {
-    wanted: Rc<Cell<bool>>,
-    me: Weak<RefCell<Self>>,
-}
-
-impl Continuation for Nudge {
-    fn handle_event(&mut self, event: Event, thread: &Thread) {
-        if event == Event::Immediate
-            && self.wanted.get()
-            && let Some(me) = self.me.upgrade()
-        {
-            thread.schedule_imm(me).detach();
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "kv turn"
-    }
 }
 
 /// The worker as its thread's tail has it, which is dropped when the thread ends.
@@ -185,7 +162,6 @@ impl Worker {
         let pools = plan.pools.iter().zip(&shared.censuses);
         let pools =
             pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random(), &numbers)).collect();
-        let nudged = Rc::new(Cell::new(false));
         let worker = Self(Rc::new(Inside {
             thread: thread.clone(),
             pools: RefCell::new(pools),
@@ -206,8 +182,6 @@ impl Worker {
             request: Cell::default(),
             held: Cell::new(0),
             waiting: Cell::new(0),
-            nudge: Rc::new_cyclic(|me| RefCell::new(Nudge { wanted: Rc::clone(&nudged), me: me.clone() })),
-            nudged,
             now: Cell::new(None),
             changes: Cell::new(0),
             draining: Cell::new(false),
@@ -215,7 +189,6 @@ impl Worker {
         }));
         for pool in worker.pools().iter() {
             if pool.plan().source.preconnect {
-                worker.nudge();
                 pool.preconnect(&worker);
             }
         }
@@ -227,7 +200,6 @@ impl Worker {
     /// Starts serving a client of the pool of this number, as the plan has them.
     pub fn serve(&self, tcp: Tcp, pool: usize) {
         if let Some(pool) = self.pools().get(pool) {
-            self.nudge();
             Client::start(self, pool, tcp, None);
         }
     }
@@ -235,7 +207,6 @@ impl Worker {
     /// Goes on serving a client that another server let go of. Its connection closes when there is no such pool.
     pub fn take_over(&self, tcp: Tcp, moving: Moving) {
         if let Some(pool) = self.pool(&moving.pool) {
-            self.nudge();
             Client::start(self, &pool, tcp, Some(moving));
         }
     }
@@ -302,7 +273,6 @@ impl Worker {
     pub fn hold(&self, pool: &str, server: &str, out: bool) -> bool {
         let Some(pool) = self.pool(pool) else { return false };
         let Some(server) = pool.servers().iter().find(|other| other.name() == server) else { return false };
-        self.nudge();
         server.hold(self, out);
         true
     }
@@ -379,13 +349,6 @@ impl Worker {
         self.0.resume.borrow_mut().push(lane);
     }
 
-    /// Makes sure that this turn's end comes before the loop sleeps: for whoever acts outside of an I/O event.
-    pub(crate) fn nudge(&self) {
-        if !self.0.nudged.replace(true) {
-            self.0.thread.schedule_imm(Rc::clone(&self.0.nudge) as Cont).detach();
-        }
-    }
-
     /// Keeps a connection until the turn ends.
     pub(crate) fn bury(&self, tcp: Tcp) {
         self.0.buried.borrow_mut().push(tcp);
@@ -453,7 +416,6 @@ impl Worker {
 
     /// Fails what failed, hands over what is held, sends what is ready.
     fn turn_ends(&self) {
-        self.0.nudged.set(false);
         self.0.now.set(None);
         for _ in 0..FAILURES_MAX {
             let failed = self.0.failed.take();

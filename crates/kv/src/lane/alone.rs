@@ -93,7 +93,6 @@ impl Lane {
             .await;
             let mut lane = me.borrow_mut();
             lane.room = None;
-            lane.worker.nudge();
             if let Link::Up(tcp) = &lane.link {
                 tcp.set_write_deadline(Instant::FAR_FUTURE);
             }

@@ -132,7 +132,6 @@ impl Server {
         let (server, worker) = (Rc::clone(self), worker.clone());
         worker.thread().clone().spawn("kv probe", async move {
             if server.probe(&worker, ANSWERS_WITHIN).await == Probed::Silent {
-                worker.nudge();
                 let lanes = silent(&server, worker.now());
                 if !lanes.is_empty() {
                     // What is asked again must not wait for the same once more.
