@@ -200,6 +200,7 @@ mod tests {
         cells.add(Hard::PATH, 7);
         cells.add(Hard::OTHER, u64::from(u32::MAX));
         cells.add(Hard::ONCE, 1);
+        cells.add(Hard::NEVER, 0);
         for nanos in [900, 1_024, 1_025, 3_000_000_000, u64::MAX / 4] {
             cells.observe(Hard::WAIT, nanos);
         }
