@@ -94,16 +94,23 @@ pub(crate) async fn reach(worker: &Worker, plan: &Plan, choice: Choice, fresh: b
     connect(worker, plan, address).await
 }
 
+/// What we lack ourselves is no fault of the origin's: kept connections are closed for it, and the origin is not avoided.
 async fn connect(worker: &Worker, plan: &Plan, address: SocketAddr) -> Result<Connection, Fault> {
     let deadline = worker.thread().now() + plan.timeouts.origin_connect;
-    match Tcp::connect(worker.thread(), address, deadline).await {
+    let mut connected = Tcp::connect(worker.thread(), address, deadline).await;
+    if connected.as_ref().is_err_and(sys::socket::is_want_of_means) && worker.pool().close_idle() > 0 {
+        connected = Tcp::connect(worker.thread(), address, deadline).await;
+    }
+    match connected {
         Ok(tcp) => {
             worker.cells().add(Http::ORIGIN_CONNECTS, 1);
             Ok(worker.pool().enrol(tcp, address))
         }
         Err(error) => {
             worker.cells().add(Http::ORIGIN_CONNECT_FAILURES, 1);
-            worker.avoid(address);
+            if !sys::socket::is_want_of_means(&error) {
+                worker.avoid(address);
+            }
             let late = error.kind() == io::ErrorKind::TimedOut;
             Err(if late { Fault::ConnectTimedOut } else { Fault::Unreachable })
         }

@@ -86,6 +86,12 @@ impl SharedPool {
         donated
     }
 
+    fn take_all(&self) -> Vec<Donated> {
+        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+        stacks.1 = 0;
+        stacks.0.drain().flat_map(|(_, stack)| stack).collect()
+    }
+
     /// Closes what has been idle since before `limit`.
     fn sweep(&self, limit: Instant) {
         let mut old = Vec::new();
@@ -324,6 +330,19 @@ impl Pool {
             .retain(|_, server| !server.idle.is_empty() || Rc::strong_count(&server.in_use) > 1);
     }
 
+    /// Closes this thread's idle connections and those on the shared stack, for somebody who needs their descriptors. Says
+    /// how many there were.
+    pub fn close_idle(&self) -> usize {
+        let mut idle = Vec::new();
+        {
+            let mut inside = self.inside.borrow_mut();
+            inside.servers.values_mut().for_each(|server| idle.append(&mut server.idle));
+            inside.idle = 0;
+        }
+        let donated = self.shared.take_all();
+        idle.len() + donated.len()
+    }
+
     /// Closes every idle connection.
     pub fn clear(&self) {
         let servers = std::mem::take(&mut self.inside.borrow_mut().servers);
@@ -451,6 +470,26 @@ mod tests {
                 })
                 .sum();
             assert_eq!(got, 1);
+        });
+    }
+
+    #[test]
+    fn idle_connections_are_closed_for_who_needs_their_descriptors() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        on_a_thread(|thread| async move {
+            let shared: Arc<SharedPool> = Arc::default();
+            let pool = Pool::new(options(2), Arc::clone(&shared));
+            let used = pool.enrol(connect(&thread, address).await, address);
+            pool.give(pool.enrol(connect(&thread, address).await, address));
+            let donated = connect(&thread, address).await.detach().unwrap();
+            let since = thread.now();
+            assert!(shared.push(address, Donated { connection: donated, since, requests: 1 }, 1).is_none());
+            assert_eq!(pool.close_idle(), 2);
+            assert_eq!((pool.idle(), shared.len(), pool.close_idle()), (0, 0, 0));
+            assert!(pool.take(&thread, address).is_none());
+            pool.give(used);
+            assert_eq!(pool.idle(), 1, "what was in use goes on");
         });
     }
 

@@ -119,6 +119,15 @@ pub fn connect(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
+/// Whether this side could not open a connection for want of means: descriptors or memory, of the process or the machine.
+/// Says nothing of the other side.
+#[must_use]
+pub fn is_want_of_means(error: &io::Error) -> bool {
+    // ENOSPC: as many descriptors are watched as the user may watch.
+    const WANTS: [i32; 5] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ENOSPC];
+    error.raw_os_error().is_some_and(|code| WANTS.contains(&code))
+}
+
 /// Takes the socket's pending error: after a connect has ended, `Ok` says that it succeeded.
 ///
 /// # Errors
@@ -185,4 +194,20 @@ pub fn abort_on_close(fd: impl AsFd) -> io::Result<()> {
 /// What `getsockname(2)` says.
 pub fn local_address(fd: impl AsFd) -> io::Result<Option<SocketAddr>> {
     Ok(SocketAddr::try_from(net::getsockname(fd)?).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_want_of_means_is_ours_and_a_refusal_is_not() {
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ENOSPC] {
+            assert!(is_want_of_means(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        for code in [libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::ECONNRESET] {
+            assert!(!is_want_of_means(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        assert!(!is_want_of_means(&io::ErrorKind::TimedOut.into()));
+    }
 }

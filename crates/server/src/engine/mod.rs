@@ -122,6 +122,8 @@ pub struct Engine {
     processor: Processor,
     clients: Arc<Shares>,
     own_pages: Arc<Shares>,
+    /// Places for connections to origins.
+    origins: usize,
     /// Event threads that have not heard yet that the engine drains: they may still be accepting.
     unheard: Arc<AtomicUsize>,
     /// Where connections of another server are admitted, until this one drains.
@@ -293,7 +295,7 @@ impl Engine {
         let setup = Setup {
             plan,
             names: reload::names_options(&config),
-            pool: reload::pool_options(&config, threads),
+            pool: reload::pool_options(&config, threads, places.origins),
             shared_pool: Arc::default(),
             segment: segment.clone(),
             log: log.clone(),
@@ -313,6 +315,7 @@ impl Engine {
             processor,
             clients,
             own_pages,
+            origins: places.origins,
             unheard: Arc::default(),
             http,
             cache,

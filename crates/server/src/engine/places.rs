@@ -7,8 +7,10 @@
 //!            └─ clients of both engines together, of which neither may take the other's last ones
 //! ```
 //!
-//! So however many come, of whichever kind, descriptors do not run out: clients wait in the kernel's queue instead. Pure:
-//! [`Places::divide`] takes the limit and what is configured.
+//! So however many come, of whichever kind, they leave descriptors for the others: clients wait in the kernel's queue
+//! instead. Connections to origins have places set aside, and keep no more than those when they are idle; how many are in
+//! use at a time is for requests to say, and nobody counts them. Pure: [`Places::divide`] takes the limit and what is
+//! configured.
 
 use config::Config;
 
@@ -40,6 +42,8 @@ pub(crate) struct Places {
     pub(crate) pages: usize,
     /// To the embedded stores and the port of twemproxy's numbers.
     pub(crate) stores: usize,
+    /// To origins, set aside for all threads together: as many may be kept while they are idle.
+    pub(crate) origins: usize,
 }
 
 impl Places {
@@ -68,7 +72,7 @@ impl Places {
         let clients = (rest - servers - origins).max(1);
         let each = if wanted.http && wanted.kv { (clients - clients / OTHERS_SHARE).max(1) } else { clients };
         let http = wanted.http_most.map_or(each, |most| most.min(each));
-        Self { clients, http, kv: each, pages: local, stores }
+        Self { clients, http, kv: each, pages: local, stores, origins }
     }
 }
 
@@ -103,6 +107,7 @@ mod tests {
                         let local = places.pages + places.stores;
                         assert!(places.clients + local <= rest, "{what}");
                         let outward = rest - places.clients - local;
+                        assert!(places.origins <= outward, "{what}");
                         assert!(outward >= servers.min((rest - local) / 2), "{what}");
                         assert!(places.clients > 0 && places.http > 0 && places.kv > 0 && places.pages > 0, "{what}");
                         assert!(places.http <= places.clients && places.kv <= places.clients, "{what}");

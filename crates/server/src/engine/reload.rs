@@ -18,6 +18,8 @@ use crate::kv_engine::KvPrepared;
 
 /// How long the event threads are waited for; who is busy for longer follows when its turn ends.
 const TAKEN_WITHIN: Duration = Duration::from_millis(250);
+/// The stack of idle connections that all threads share takes at most one in so many of the places for origins.
+const SHARED_PART: usize = 4;
 
 /// What a configuration comes to, ready to be put in force.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Engine {
             plan,
             kv,
             names: names_options(new),
-            pool: pool_options(new, self.processor.net().len()),
+            pool: pool_options(new, self.processor.net().len(), self.origins),
             level: level(new.log.level),
             ram: new.cache.ram,
             report_to,
@@ -140,11 +142,16 @@ pub(super) fn names_options(config: &Config) -> NamesOptions {
     }
 }
 
-pub(super) fn pool_options(config: &Config, threads: usize) -> PoolOptions {
+/// How many idle connections to origins are kept: what is configured, but all threads together and the stack that they
+/// share no more than `places`.
+pub(super) fn pool_options(config: &Config, threads: usize, places: usize) -> PoolOptions {
     let limits = &config.http.limits;
+    let idle_shared = limits.origin_idle_shared.min(places / SHARED_PART);
+    // One thread alone gives nothing to the stack.
+    let most = if threads > 1 { (places - idle_shared) / threads } else { places };
     PoolOptions {
-        idle_per_thread: limits.origin_idle_per_thread,
-        idle_shared: limits.origin_idle_shared,
+        idle_per_thread: limits.origin_idle_per_thread.min(most),
+        idle_shared,
         keep_alive: config.http.timeouts.origin_keep_alive,
         threads,
     }

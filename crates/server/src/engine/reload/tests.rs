@@ -61,7 +61,9 @@ fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
     let old = config::parse(&name, &base).unwrap_or_else(|wrong| panic!("{wrong}"));
     let identity = Identity { pid: std::process::id(), generation: 1 };
     let listeners = EngineListeners { http: Vec::new(), server_page: None, demo: None, kv: KvListeners::default() };
-    let engine = Engine::start(Arc::new(old.clone()), listeners, identity, None).unwrap();
+    let mut engine = Engine::start(Arc::new(old.clone()), listeners, identity, None).unwrap();
+    // However few descriptors there are here: what is configured is kept.
+    engine.origins = 1 << 20;
     let prepared = |new: &Config| format!("{:?}", engine.prepare(&old, new).unwrap());
     let before = prepared(&old);
     let (mut tried, mut untried) = (0, Vec::new());
@@ -88,4 +90,20 @@ fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
     assert!(tried > 40, "{tried}");
     engine.stop();
     std::fs::remove_dir_all(home).unwrap();
+}
+
+#[test]
+fn no_more_idle_connections_to_origins_are_kept_than_there_are_places_for() {
+    let limits = "{origin_idle_per_thread: 1000, origin_idle_shared: 1000}";
+    let config = config::parse("test.yaml", &format!("http: {{limits: {limits}}}")).unwrap();
+    for threads in [1, 2, 3, 64] {
+        for places in [0, 1, 10, 300, 100_000] {
+            let kept = pool_options(&config, threads, places);
+            let shared = if threads > 1 { kept.idle_shared } else { 0 };
+            assert!(kept.idle_per_thread * threads + shared <= places, "{threads} threads, {places}: {kept:?}");
+            assert!(kept.idle_per_thread <= 1_000 && kept.idle_shared <= 1_000);
+        }
+        let kept = pool_options(&config, threads, 1 << 20);
+        assert_eq!((kept.idle_per_thread, kept.idle_shared), (1_000, 1_000), "as configured where there is room");
+    }
 }
