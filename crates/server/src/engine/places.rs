@@ -16,6 +16,9 @@ use config::Config;
 
 /// Descriptors that connections may not take: logs, listeners, and what the process needs itself.
 const RESERVE: usize = 256;
+/// Those that an event thread takes for itself: its poll, what wakes it, and the pipe and the null device by which it
+/// lends pages to the kernel.
+const RESERVE_A_THREAD: usize = 5;
 /// Connections to the own pages, and to the stores: so many, ...
 const LOCAL_MIN: usize = 32;
 /// ... and one in so many beyond the reserve, ...
@@ -54,6 +57,7 @@ impl Places {
         let has_stores = config.kv.stats.is_some() || config.demo.redis.is_some() || config.demo.memcached.is_some();
         Self::divide(&Wanted {
             descriptors,
+            threads,
             http: !config.http.listen.is_empty(),
             kv: !config.kv.pools.is_empty(),
             http_most: config.http.limits.connections,
@@ -63,7 +67,7 @@ impl Places {
     }
 
     fn divide(wanted: &Wanted) -> Self {
-        let rest = wanted.descriptors.saturating_sub(RESERVE).max(1);
+        let rest = wanted.descriptors.saturating_sub(reserve(wanted.threads)).max(1);
         let local = (LOCAL_MIN + rest / LOCAL_SHARE).min(LOCAL_MAX).min(rest / 4).max(1);
         let stores = if wanted.has_stores { local } else { 0 };
         let rest = rest.saturating_sub(local + stores).max(1);
@@ -76,9 +80,15 @@ impl Places {
     }
 }
 
+/// Descriptors that no connection may take.
+const fn reserve(threads: usize) -> usize {
+    RESERVE.saturating_add(threads.saturating_mul(RESERVE_A_THREAD))
+}
+
 /// What places are divided by.
 struct Wanted {
     descriptors: usize,
+    threads: usize,
     /// There are clients of HTTP, of pools.
     http: bool,
     kv: bool,
@@ -93,25 +103,31 @@ struct Wanted {
 mod tests {
     use super::*;
 
+    const ALL: Wanted =
+        Wanted { descriptors: 1_024, threads: 2, http: true, kv: true, http_most: None, servers: 0, has_stores: true };
+
+    fn fits(wanted: &Wanted) {
+        let places = Places::divide(wanted);
+        let what = format!("{} descriptors, {} servers: {places:?}", wanted.descriptors, wanted.servers);
+        // Who is allowed next to nothing has the reserve to live on.
+        let rest = wanted.descriptors.saturating_sub(reserve(wanted.threads)).max(4);
+        let local = places.pages + places.stores;
+        assert!(places.clients + local <= rest, "{what}");
+        let outward = rest - places.clients - local;
+        assert!(places.origins <= outward, "{what}");
+        assert!(outward >= wanted.servers.min((rest - local) / 2), "{what}");
+        assert!(places.clients > 0 && places.http > 0 && places.kv > 0 && places.pages > 0, "{what}");
+        assert!(places.http <= places.clients && places.kv <= places.clients, "{what}");
+        assert!(wanted.http_most.is_none_or(|most| places.http <= most), "{what}");
+    }
+
     #[test]
     fn whatever_is_configured_all_together_fit_into_the_limit() {
         for descriptors in [0, 1, 255, 256, 257, 300, 400, 1_023, 1_024, 4_096, 65_536, 1 << 20] {
             for servers in [0, 1, 100, 10_000, usize::MAX / 4] {
                 for [http, kv, has_stores] in [[true, true, true], [true, false, false], [false, true, true]] {
-                    for http_most in [None, Some(1), Some(5_000)] {
-                        let wanted = Wanted { descriptors, http, kv, http_most, servers, has_stores };
-                        let places = Places::divide(&wanted);
-                        let what = format!("{descriptors} descriptors, {servers} servers: {places:?}");
-                        // Who is allowed next to nothing has the reserve to live on.
-                        let rest = descriptors.saturating_sub(RESERVE).max(4);
-                        let local = places.pages + places.stores;
-                        assert!(places.clients + local <= rest, "{what}");
-                        let outward = rest - places.clients - local;
-                        assert!(places.origins <= outward, "{what}");
-                        assert!(outward >= servers.min((rest - local) / 2), "{what}");
-                        assert!(places.clients > 0 && places.http > 0 && places.kv > 0 && places.pages > 0, "{what}");
-                        assert!(places.http <= places.clients && places.kv <= places.clients, "{what}");
-                        assert!(http_most.is_none_or(|most| places.http <= most), "{what}");
+                    for (http_most, threads) in [(None, 1), (Some(1), 8), (Some(5_000), 200), (None, usize::MAX)] {
+                        fits(&Wanted { descriptors, threads, http, kv, http_most, servers, has_stores });
                     }
                 }
             }
@@ -119,10 +135,15 @@ mod tests {
     }
 
     #[test]
+    fn what_event_threads_take_for_themselves_is_nobody_elses() {
+        let of = |threads, descriptors| Places::divide(&Wanted { threads, descriptors, ..ALL });
+        assert!(of(64, 1_024).clients < of(1, 1_024).clients);
+        assert_eq!(of(64, 1_024 + 63 * RESERVE_A_THREAD), of(1, 1_024));
+    }
+
+    #[test]
     fn neither_engine_takes_the_last_places_of_the_other() {
-        let wanted = |http, kv| {
-            Places::divide(&Wanted { descriptors: 1_024, http, kv, http_most: None, servers: 0, has_stores: false })
-        };
+        let wanted = |http, kv| Places::divide(&Wanted { http, kv, has_stores: false, ..ALL });
         let both = wanted(true, true);
         assert!(both.http < both.clients && both.kv < both.clients);
         assert!(both.http + both.kv > both.clients, "and what one does not use is the other's");
