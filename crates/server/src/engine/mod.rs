@@ -122,6 +122,7 @@ pub struct Engine {
     processor: Processor,
     clients: Arc<Shares>,
     own_pages: Arc<Shares>,
+    demo: Arc<Shares>,
     /// Places for connections to origins.
     origins: usize,
     /// Event threads that have not heard yet that the engine drains: they may still be accepting.
@@ -263,6 +264,7 @@ impl Engine {
         let all_clients = Shares::new(threads, places.clients);
         let clients = Shares::part_of(&all_clients, places.http);
         let own_pages = Shares::new(threads, places.pages);
+        let demo = Shares::new(threads, places.demo);
         let leaving = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(OnceLock::new());
         let listen = |fd: OwnedFd, shares: &Arc<Shares>, service: Option<Arc<dyn Service>>| {
@@ -289,7 +291,7 @@ impl Engine {
             accepting.push(listen(fd, &own_pages, Some(service))?);
         }
         if let Some(fd) = listeners.demo {
-            accepting.push(listen(fd, &own_pages, Some(Arc::new(demo::origin::Origin)))?);
+            accepting.push(listen(fd, &demo, Some(Arc::new(demo::origin::Origin)))?);
         }
         let door = Arc::new(Door { listeners: accepting, kv: kv_setup.door() });
         let setup = Setup {
@@ -315,6 +317,7 @@ impl Engine {
             processor,
             clients,
             own_pages,
+            demo,
             origins: places.origins,
             unheard: Arc::default(),
             http,
@@ -358,8 +361,9 @@ impl Engine {
     /// Whether the last client's connection has ended, and no thread is just accepting another.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        // Its own pages are for others only while it is not being replaced.
-        let own = if self.own_pages.is_draining() { self.own_pages.open() } else { 0 };
+        // Its own pages and the embedded origin are for others only while it is not being replaced.
+        let own = [&self.own_pages, &self.demo].into_iter().filter(|shares| shares.is_draining());
+        let own: usize = own.map(|shares| shares.open()).sum();
         self.unheard.load(Ordering::Acquire) == 0 && self.open_connections() == 0 && own == 0
     }
 
@@ -370,6 +374,7 @@ impl Engine {
         self.kv.close();
         self.clients.drain();
         self.own_pages.drain();
+        self.demo.drain();
         let (released, to_send) = mpsc::channel();
         // Nobody hears it any more only when this process ends: the connection closes with it.
         self.tell_all(move |worker| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! the limit ─┬─ a reserve: logs, listeners, leases, what the process needs itself
-//!            ├─ the own pages, and the stores that demonstrate pools
+//!            ├─ the own pages; the origin and the stores that demonstrate rules and pools
 //!            ├─ to servers of pools, and to origins
 //!            └─ clients of both engines together, of which neither may take the other's last ones
 //! ```
@@ -19,7 +19,7 @@ const RESERVE: usize = 256;
 /// Those that an event thread takes for itself: its poll, what wakes it, and the pipe and the null device by which it
 /// lends pages to the kernel.
 const RESERVE_A_THREAD: usize = 5;
-/// Connections to the own pages, and to the stores: so many, ...
+/// Connections to the own pages, to the embedded origin, and to the stores, each: so many, ...
 const LOCAL_MIN: usize = 32;
 /// ... and one in so many beyond the reserve, ...
 const LOCAL_SHARE: usize = 32;
@@ -41,8 +41,10 @@ pub(crate) struct Places {
     pub(crate) http: usize,
     /// Of these, the pools' at most.
     pub(crate) kv: usize,
-    /// To the server's own pages, and to the embedded origin, at most each.
+    /// To the server's own pages.
     pub(crate) pages: usize,
+    /// To the embedded origin: of its own, for the proxy keeps connections to it, and pages must answer all the same.
+    pub(crate) demo: usize,
     /// To the embedded stores and the port of twemproxy's numbers.
     pub(crate) stores: usize,
     /// To origins, set aside for all threads together: as many may be kept while they are idle.
@@ -63,6 +65,7 @@ impl Places {
             http_most: config.http.limits.connections,
             servers: servers.sum::<usize>() * threads,
             has_stores,
+            has_demo: config.demo.origin.is_some(),
         })
     }
 
@@ -70,13 +73,14 @@ impl Places {
         let rest = wanted.descriptors.saturating_sub(reserve(wanted.threads)).max(1);
         let local = (LOCAL_MIN + rest / LOCAL_SHARE).min(LOCAL_MAX).min(rest / 4).max(1);
         let stores = if wanted.has_stores { local } else { 0 };
-        let rest = rest.saturating_sub(local + stores).max(1);
-        let servers = wanted.servers.min(rest / OUTWARD_SHARE * 2);
+        let demo = if wanted.has_demo { local } else { 0 };
+        let rest = rest.saturating_sub(local + stores + demo).max(1);
+        let servers = wanted.servers.min(rest - rest.div_ceil(OUTWARD_SHARE));
         let origins = if wanted.http { (rest - servers) / ORIGIN_SHARE } else { 0 };
         let clients = (rest - servers - origins).max(1);
         let each = if wanted.http && wanted.kv { (clients - clients / OTHERS_SHARE).max(1) } else { clients };
         let http = wanted.http_most.map_or(each, |most| most.min(each));
-        Self { clients, http, kv: each, pages: local, stores, origins }
+        Self { clients, http, kv: each, pages: local, demo, stores, origins }
     }
 }
 
@@ -86,6 +90,7 @@ const fn reserve(threads: usize) -> usize {
 }
 
 /// What places are divided by.
+#[derive(Clone, Copy)]
 struct Wanted {
     descriptors: usize,
     threads: usize,
@@ -97,21 +102,30 @@ struct Wanted {
     /// Connections to servers of pools, on all threads.
     servers: usize,
     has_stores: bool,
+    has_demo: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: Wanted =
-        Wanted { descriptors: 1_024, threads: 2, http: true, kv: true, http_most: None, servers: 0, has_stores: true };
+    const ALL: Wanted = Wanted {
+        descriptors: 1_024,
+        threads: 2,
+        http: true,
+        kv: true,
+        http_most: None,
+        servers: 0,
+        has_stores: true,
+        has_demo: true,
+    };
 
     fn fits(wanted: &Wanted) {
         let places = Places::divide(wanted);
         let what = format!("{} descriptors, {} servers: {places:?}", wanted.descriptors, wanted.servers);
         // Who is allowed next to nothing has the reserve to live on.
         let rest = wanted.descriptors.saturating_sub(reserve(wanted.threads)).max(4);
-        let local = places.pages + places.stores;
+        let local = places.pages + places.stores + places.demo;
         assert!(places.clients + local <= rest, "{what}");
         let outward = rest - places.clients - local;
         assert!(places.origins <= outward, "{what}");
@@ -127,7 +141,9 @@ mod tests {
             for servers in [0, 1, 100, 10_000, usize::MAX / 4] {
                 for [http, kv, has_stores] in [[true, true, true], [true, false, false], [false, true, true]] {
                     for (http_most, threads) in [(None, 1), (Some(1), 8), (Some(5_000), 200), (None, usize::MAX)] {
-                        fits(&Wanted { descriptors, threads, http, kv, http_most, servers, has_stores });
+                        let wanted = Wanted { descriptors, threads, http, kv, http_most, servers, ..ALL };
+                        fits(&Wanted { has_stores, ..wanted });
+                        fits(&Wanted { has_stores, has_demo: false, ..wanted });
                     }
                 }
             }
@@ -143,7 +159,7 @@ mod tests {
 
     #[test]
     fn neither_engine_takes_the_last_places_of_the_other() {
-        let wanted = |http, kv| Places::divide(&Wanted { http, kv, has_stores: false, ..ALL });
+        let wanted = |http, kv| Places::divide(&Wanted { http, kv, has_stores: false, has_demo: false, ..ALL });
         let both = wanted(true, true);
         assert!(both.http < both.clients && both.kv < both.clients);
         assert!(both.http + both.kv > both.clients, "and what one does not use is the other's");
