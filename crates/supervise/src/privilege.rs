@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use config::{Config, LogFile};
+use config::{Config, LogFile, Threads};
 use sys::privilege::Account;
 
 use crate::directory::RuntimeDir;
@@ -15,8 +15,10 @@ use crate::failure::Failure;
 /// Descriptors of a connection and its share of an origin's, of two, where another engine has its last places: what a
 /// server takes beyond its reserve.
 const DESCRIPTORS_OF_TWO_CONNECTIONS: u64 = 4;
-/// What a server keeps from connections, for its own pages and itself.
-const DESCRIPTORS_RESERVED: u64 = 2_560;
+/// What a server keeps from connections, for its own pages, the embedded origin and stores, and itself.
+const DESCRIPTORS_RESERVED: u64 = 3_584;
+/// What each of its event threads takes for itself.
+const DESCRIPTORS_OF_A_THREAD: u64 = 5;
 /// Files of the runtime directory that are given away; more are not ours.
 const GIVEN_MAX: usize = 10_000;
 
@@ -28,7 +30,7 @@ pub fn become_configured_user(config: &Config, directory: &RuntimeDir, log_file:
     if sys::privilege::user() == 0
         && let Some(connections) = config.http.limits.connections
     {
-        allow_descriptors(connections);
+        allow_descriptors(connections, config);
     }
     let Some(name) = &config.user else { return Ok(()) };
     let failed = |error: io::Error| Failure::could_not(format_args!("user: {name}"), error);
@@ -46,10 +48,29 @@ pub fn become_configured_user(config: &Config, directory: &RuntimeDir, log_file:
     sys::privilege::become_user(&account).map_err(failed)
 }
 
+/// How many descriptors a server takes that is to serve so many clients of HTTP with so many event threads, beside what
+/// else `config` has it do.
+#[must_use]
+pub fn descriptors_for(connections: usize, config: &Config, threads: usize) -> u64 {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let threads = count(threads);
+    let servers = config.kv.pools.iter().map(|pool| {
+        count(pool.servers.len()).saturating_mul(u64::from(pool.server_connections)).saturating_mul(threads)
+    });
+    (count(connections).saturating_mul(DESCRIPTORS_OF_TWO_CONNECTIONS) / 2)
+        .saturating_add(servers.fold(0, u64::saturating_add))
+        .saturating_add(threads.saturating_mul(DESCRIPTORS_OF_A_THREAD))
+        .saturating_add(DESCRIPTORS_RESERVED)
+}
+
 /// A limit below what is configured is said by the server, which knows what it gets.
-fn allow_descriptors(connections: usize) {
-    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-    let wanted = (connections.saturating_mul(DESCRIPTORS_OF_TWO_CONNECTIONS) / 2).saturating_add(DESCRIPTORS_RESERVED);
+fn allow_descriptors(connections: usize, config: &Config) {
+    let threads = match config.threads {
+        // A server takes no more than these.
+        Threads::Auto => sys::thread::cores().len().max(1),
+        Threads::Count(count) => count.get(),
+    };
+    let wanted = descriptors_for(connections, config, threads);
     if let Err(error) = sys::thread::allow_descriptors(wanted) {
         crate::warn!("{wanted} open files for {connections} connections are not to be had: {error}");
     }

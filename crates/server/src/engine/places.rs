@@ -54,7 +54,10 @@ pub(crate) struct Places {
 impl Places {
     /// With as many descriptors as this process may have.
     pub(crate) fn of(config: &Config, threads: usize) -> Self {
-        let descriptors = usize::try_from(sys::thread::raise_descriptor_limit()).unwrap_or(usize::MAX);
+        Self::with(usize::try_from(sys::thread::raise_descriptor_limit()).unwrap_or(usize::MAX), config, threads)
+    }
+
+    fn with(descriptors: usize, config: &Config, threads: usize) -> Self {
         let servers = config.kv.pools.iter().map(|pool| pool.servers.len() * pool.server_connections as usize);
         let has_stores = config.kv.stats.is_some() || config.demo.redis.is_some() || config.demo.memcached.is_some();
         Self::divide(&Wanted {
@@ -155,6 +158,30 @@ mod tests {
         let of = |threads, descriptors| Places::divide(&Wanted { threads, descriptors, ..ALL });
         assert!(of(64, 1_024).clients < of(1, 1_024).clients);
         assert_eq!(of(64, 1_024 + 63 * RESERVE_A_THREAD), of(1, 1_024));
+    }
+
+    #[test]
+    fn what_root_raises_the_limit_to_is_enough_for_the_connections_that_are_configured() {
+        let pool = |n: usize, connections: usize| {
+            let servers: Vec<_> = (0..n).map(|server| format!("\"127.0.0.1:{}:1\"", 2_000 + server)).collect();
+            format!(
+                "kv: {{pools: {{a: {{listen: \"127.0.0.1:1\", redis: true, server_connections: {connections}, \
+                 servers: [{}]}}}}}}\ndemo: {{redis: \"127.0.0.1:3\", origin: \"127.0.0.1:4\"}}\n",
+                servers.join(",")
+            )
+        };
+        for kv in [String::new(), pool(1, 1), pool(300, 4)] {
+            let text = format!("http: {{listen: [\"127.0.0.1:8080\"]}}\n{kv}");
+            let mut config = config::parse("test.yaml", &text).unwrap();
+            for connections in [1, 100, 10_000, 1_000_000] {
+                config.http.limits.connections = Some(connections);
+                for threads in [1, 8, 128] {
+                    let raised = supervise::privilege::descriptors_for(connections, &config, threads);
+                    let places = Places::with(usize::try_from(raised).unwrap(), &config, threads);
+                    assert_eq!(places.http, connections, "{threads} threads, {raised} descriptors: {places:?}");
+                }
+            }
+        }
     }
 
     #[test]
