@@ -52,8 +52,10 @@ pub(crate) const KEPT_SOFT: usize = 1 << 20;
 const KEPT_AHEAD: usize = 32 << 20;
 /// The most of them; a reply that would be more is an error.
 pub(crate) const KEPT_MAX: usize = 64 << 20;
-/// How long a client may take none of what waits for it before it is cut.
+/// How long a client may take next to none of what waits for it before it is cut.
 const STALLED_MAX: Duration = Duration::from_secs(120);
+/// What it takes in this time at least, in bytes.
+const TAKEN_MIN: u64 = 16 << 10;
 
 // There may be a hundred thousand of them, idle: with its counts it fits into the allocator's 192 bytes.
 const _: () = assert!(size_of::<ClientCell>() <= 192 - 2 * size_of::<usize>());
@@ -194,6 +196,11 @@ impl Client {
         }
     }
 
+    /// Its number, of all clients of its pool.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -287,7 +294,8 @@ impl Client {
         let place = seq.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
         if let Some(place) = place.filter(|at| *at < self.slots.len()) {
             let mut slot = slot();
-            if slot.len() > COPY_MAX && !self.may_hold(0, slot.len()) {
+            // One whose turn it is does not wait.
+            if place > 0 && slot.len() > COPY_MAX && !self.may_hold(0, slot.len()) {
                 self.pool.cells().add(KvPool::failed(Fault::TooLarge), 1);
                 slot = Slot::Ready(Chunk::from_static(Fault::TooLarge.line(self.pool.plan().protocol)));
             }
@@ -323,7 +331,7 @@ impl Client {
 
     /// Whether so much waits for an earlier reply that this had better come first.
     fn is_far_ahead(&self) -> bool {
-        self.kept > KEPT_AHEAD
+        self.kept > KEPT_AHEAD.min(self.pool.plan().source.memory / 8)
     }
 
     /// The request whose reply everything waits for, if it is not the client itself that everything waits for.
@@ -463,11 +471,11 @@ impl Client {
         }
         let thread = self.worker.thread().clone();
         let task = thread.clone().spawn("kv client waits", async move {
-            // As long as it takes anything at all it is not late.
+            // As long as it takes a little it is not late.
             let mut sent_before = None;
             let outcome = loop {
                 let sent = me.borrow().begin_patience();
-                if sent_before == Some(sent) {
+                if sent_before.is_some_and(|before| sent - before < TAKEN_MIN) {
                     break Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
                 }
                 sent_before = Some(sent);
@@ -573,7 +581,10 @@ impl Continuation for Client {
             }
             Event::Drain => self.drain(),
             // The connection's own deadline is the waiting task's.
-            Event::Interval => self.look_at_stream(),
+            Event::Interval => {
+                self.look_at_stream();
+                self.look_at_gathered();
+            }
             Event::Message => {}
             Event::Cancelled => self.close(),
         }

@@ -115,6 +115,8 @@ pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) 
     if joining.missing > 0 {
         return None;
     }
+    // From here on it is the client's, who counts it.
+    joining.kept.release();
     Some(match &joining.how {
         How::Joined(join) => whole(*join, &joining.places, &joining.parts),
         How::Lines { request, keys, forgiving } => lines(request, keys, &joining.places, &joining.parts, *forgiving),
@@ -189,7 +191,7 @@ fn whole(join: Join, places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
             if join == Join::Ok {
                 return parts.first().map_or_else(unlike, |part| vec![(*part).clone()]);
             }
-            match parts.iter().map(|part| integer(part)).sum::<Option<i64>>() {
+            match parts.iter().map(|part| integer(part)).try_fold(0_i64, |sum, part| sum.checked_add(part?)) {
                 Some(sum) => {
                     let line: Arc<[u8]> = format!(":{sum}\r\n").into_bytes().into();
                     let len = line.len();

@@ -49,6 +49,8 @@ const HELD_BYTES_MAX: usize = 32 << 10;
 const KEPT_MAX: u64 = 1 << 20;
 /// How long others wait behind a client that does not take its reply before they are asked for elsewhere.
 const RELIEF: Duration = Duration::from_millis(20);
+/// How long others wait, who cannot be asked elsewhere, behind a client that takes its replies so slowly before it is cut.
+const BLOCKED_MAX: Duration = Duration::from_secs(5);
 /// How long a lane that is ahead of a client's earlier reply waits for any progress of that client before it goes on, as
 /// far as may be kept. What the client waits for may be behind this lane, by way of others that wait alike.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
@@ -103,10 +105,14 @@ pub(crate) struct Lane {
     passing: bool,
     /// Nothing is received until a client has taken what it has.
     paused: bool,
-    /// What the client waits for, and since when at least, while the lane is paused because it is ahead of that.
+    /// Who paused it last.
+    slow: Weak<ClientCell>,
+    /// What that client waits for, and since when at least, while the lane is paused because it is ahead of that.
     ahead_of: Option<(u64, Instant)>,
-    /// It has waited long enough for this: replies are kept as far as may be.
+    /// It has waited long enough for this reply of that client: others are kept as far as may be.
     impatient: Option<u64>,
+    /// Since when it takes no new requests because of a client.
+    slow_since: Option<Instant>,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
     /// It is there for one request, see `alone`.
@@ -184,8 +190,10 @@ impl Lane {
                 pieces_kept: None,
                 passing: false,
                 paused: false,
+                slow: Weak::new(),
                 ahead_of: None,
                 impatient: None,
+                slow_since: None,
                 retired: false,
                 alone: false,
                 own: None,
@@ -386,6 +394,9 @@ impl Lane {
         let Some(me) = self.me.upgrade() else { return };
         if !std::mem::replace(&mut self.retired, true) {
             self.server.forget(&me);
+            self.slow_since = Some(self.worker.now());
+            // Who waits for room here finds some elsewhere.
+            self.wake_all_waiting();
             // What they ask later must not overtake what they asked here.
             for pending in &self.queue {
                 let client = match &pending.owner {
@@ -405,27 +416,46 @@ impl Lane {
         if !self.paused {
             return;
         }
-        let (slow, waits_for) = match self.queue.front().map(|pending| &pending.owner) {
-            Some(Owner::Client(client, _)) => (Rc::as_ptr(client), client.borrow().waits_for()),
-            _ => (std::ptr::null(), None),
+        let slow = self.slow.upgrade();
+        let Some((slow, me)) = slow.filter(|slow| !slow.borrow().is_gone()).zip(self.me.upgrade()) else {
+            return self.resume();
         };
-        if let (Some(seq), Some(me)) = (waits_for, self.me.upgrade()) {
-            let now = self.worker.now();
+        let begun = self.passing || !self.pieces.is_empty();
+        if begun && matches!(self.queue.front().map(|pending| &pending.owner), Some(Owner::Nobody)) {
+            // What comes is dropped.
+            return self.resume();
+        }
+        let now = self.worker.now();
+        let waits_for = slow.borrow().waits_for();
+        if let Some(seq) = waits_for {
             let since = self.ahead_of.filter(|ahead| ahead.0 == seq).map_or(now, |ahead| ahead.1);
             if now - since >= AHEAD_MAX {
                 self.impatient = Some(seq);
-                self.resume();
-            } else {
-                self.ahead_of = Some((seq, since));
-                self.relief = Some(self.worker.thread().schedule_at(me, since + AHEAD_MAX));
+                return self.resume();
             }
+            self.ahead_of = Some((seq, since));
         }
-        for at in 1..self.handed.min(self.queue.len()) {
+        self.ask_elsewhere(&slow, usize::from(begun));
+        let others_wait = self.queue.iter().any(|pending| match &pending.owner {
+            Owner::Client(client, _) => !Rc::ptr_eq(client, &slow),
+            Owner::Part(joining, _) => !Rc::ptr_eq(&joining.borrow().client(), &slow),
+            Owner::Handshake | Owner::Nobody => false,
+        });
+        if waits_for.is_none() && others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX) {
+            slow.borrow_mut().cut();
+            return;
+        }
+        self.relief = Some(self.worker.thread().schedule_in(me, AHEAD_MAX));
+    }
+
+    /// Asks what the server has been asked from the one at `first` on at another connection, as far as it is not of `slow`.
+    fn ask_elsewhere(&mut self, slow: &Rc<ClientCell>, first: usize) {
+        for at in first..self.handed.min(self.queue.len()) {
             let end = self.queue.get(at + 1).map_or(self.pushed, |next| next.start);
             let Some(pending) = self.queue.get_mut(at) else { return };
             let other = match &pending.owner {
-                Owner::Client(client, _) => Rc::as_ptr(client) != slow,
-                Owner::Part(..) => true,
+                Owner::Client(client, _) => !Rc::ptr_eq(client, slow),
+                Owner::Part(joining, _) => !Rc::ptr_eq(&joining.borrow().client(), slow),
                 Owner::Handshake | Owner::Nobody => false,
             };
             if !other || pending.again != Again::Always || pending.attempts > 0 {
@@ -441,9 +471,12 @@ impl Lane {
     }
 
     fn wake_waiting(&mut self) {
-        if self.waiting.is_empty() || self.queue.len() > REQUESTS_MAX / 2 {
-            return;
+        if !self.waiting.is_empty() && self.queue.len() <= REQUESTS_MAX / 2 {
+            self.wake_all_waiting();
         }
+    }
+
+    fn wake_all_waiting(&mut self) {
         for client in self.waiting.drain(..) {
             if let Some(client) = client.upgrade() {
                 self.worker.thread().schedule_imm(client).detach();

@@ -117,12 +117,19 @@ impl Kept {
         Self { worker: worker.clone(), pool: Rc::clone(pool), len: 0 }
     }
 
-    /// So many more. False: that is too much, and they are not to be kept for long.
+    /// So many more. False: that is too much; they do not count, and are not to be kept for long.
     pub(crate) fn add(&mut self, len: usize) -> bool {
         let may = self.pool.may_keep(&self.worker, len);
-        self.pool.keep(&self.worker, len);
-        self.len += len;
+        if may {
+            self.pool.keep(&self.worker, len);
+            self.len += len;
+        }
         may
+    }
+
+    /// None any more.
+    pub(crate) fn release(&mut self) {
+        self.pool.let_go(&self.worker, std::mem::take(&mut self.len));
     }
 
     /// How many.
@@ -133,7 +140,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.pool.let_go(&self.worker, self.len);
+        self.release();
     }
 }
 

@@ -21,6 +21,17 @@ pub(crate) enum Owner {
     Nobody,
 }
 
+impl Owner {
+    /// The number of the client who asked; 0 when nobody did.
+    pub(crate) fn client_id(&self) -> u64 {
+        match self {
+            Self::Client(client, _) => client.borrow().id(),
+            Self::Part(joining, _) => joining.borrow().client().borrow().id(),
+            Self::Handshake | Self::Nobody => 0,
+        }
+    }
+}
+
 /// What may become of a request when the connection fails under it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Again {

@@ -211,7 +211,7 @@ impl fmt::Display for PlanError {
                 write!(f, "pool \"{pool}\": server_connections is {count}, 1 to {SERVER_CONNECTIONS_MAX} are allowed")
             }
             Self::RedisOnly(pool, key) => write!(f, "pool \"{pool}\": {key} needs redis: true"),
-            Self::NotAvailable(pool, what) => write!(f, "pool \"{pool}\": {what} is not available yet"),
+            Self::NotAvailable(pool, what) => write!(f, "pool \"{pool}\": there is no {what}"),
             Self::TwoServers(pool, name) => write!(f, "pool \"{pool}\" has two servers of the name \"{name}\""),
             Self::Ring(pool, error) => write!(f, "pool \"{pool}\": {error}"),
         }

@@ -383,7 +383,7 @@ impl Server {
         }
         let place = self.place_of(&bytes);
         let lane = match self.pool() {
-            Some(pool) => pool.lane(worker, place, 0),
+            Some(pool) => pool.lane(worker, place, owner.client_id()),
             None => Err(fault),
         };
         match lane {

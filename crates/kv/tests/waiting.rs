@@ -164,6 +164,35 @@ async fn slow(thread: Thread, seen: Rc<Seen>) {
     seen.over.set(true);
 }
 
+/// Asks for many values and takes none; what another writes meanwhile comes behind them on the same connection.
+async fn deaf(thread: Thread, seen: Rc<Seen>) {
+    let (tcp, quick) = arrive(&thread, QUICK).await;
+    let (other, _) = arrive(&thread, QUICK).await;
+    tcp.send(shared(request::encode(&["GET", &quick]).repeat(VALUES)));
+    thread.sleep(Duration::from_micros(700)).await;
+    let begun = thread.now();
+    other.send(shared(request::encode(&["SET", &quick, "x"])));
+    assert_eq!(reply(&thread, &other, &mut Vec::new()).await, format!("+{QUICK}\r\n").as_bytes());
+    let waited = thread.now() - begun;
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&waited), "behind the values: {waited:?}");
+    seen.over.set(true);
+}
+
+/// Begins a request that must be seen whole, and says no more.
+async fn silent(thread: Thread, seen: Rc<Seen>) {
+    let (tcp, quick) = arrive(&thread, QUICK).await;
+    let (_, late) = arrive(&thread, LATE).await;
+    let value = "v".repeat(1 << 20);
+    let mut begun = request::encode(&["MSET", &quick, &value, &late, &value]);
+    begun.truncate(begun.len() / 2 + 1_000);
+    tcp.send(shared(begun));
+    tcp.set_read_deadline(thread.now() + Duration::from_secs(300));
+    let mut block = Block::new(SizeClass::Medium);
+    let end = tcp.recv(&mut block).await;
+    assert!(matches!(&end, Ok(0)) || end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    seen.over.set(true);
+}
+
 /// The replies of that client in a world where the late server is so late.
 fn run<F: Future<Output = ()> + 'static>(late: Late, client: fn(Thread, Rc<Seen>) -> F) -> Vec<Option<usize>> {
     let before = buf::pool_use().used;
@@ -222,6 +251,16 @@ fn what_does_not_come_at_all_is_waited_for_until_no_more_may_be_kept() {
     assert_eq!(replies[0], Some(whole(3)));
     let errors = replies.iter().filter(|reply| reply.is_none()).count();
     assert!((30..50).contains(&errors), "of 100 MiB 64 may be kept: {errors} errors");
+}
+
+#[test]
+fn nobody_waits_for_long_behind_a_client_that_takes_nothing() {
+    run(Late::ByLittle, deaf);
+}
+
+#[test]
+fn who_begins_a_request_and_says_no_more_is_let_go_of() {
+    run(Late::ByLittle, silent);
 }
 
 #[test]

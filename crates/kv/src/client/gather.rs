@@ -2,8 +2,11 @@
 
 use std::task::{Context, Poll, Waker};
 
+use base::Instant;
 use buf::{Block, SizeClass};
+use event::Action;
 
+use super::STALLED_MAX;
 use super::requests::Outcome;
 use super::{Client, Phase};
 use crate::memory::Kept;
@@ -18,6 +21,9 @@ const TURN_MAX: usize = 1 << 20;
 
 /// A request as far as it has come.
 pub(super) struct Gathered {
+    /// When something of it came last.
+    progress: Instant,
+    watch: Option<Action>,
     /// Of the bytes those that are counted.
     kept: Kept,
     bytes: Vec<u8>,
@@ -54,17 +60,48 @@ impl Client {
 
     /// Begins with what has come, and goes on in the next turn.
     pub(super) fn gather(&mut self, block: &Block) {
-        let bytes = block[self.parsed..].to_vec();
-        let gathered =
-            Gathered { kept: Kept::new(&self.worker, &self.pool), bytes, request: Request::default(), whole: None };
+        if !self.authenticated {
+            // Whoever has not said who it is has nothing long to say.
+            self.refuse_all(self.too_long());
+            return;
+        }
+        let gathered = Gathered {
+            progress: self.worker.now(),
+            watch: self.watch_gathered(),
+            kept: Kept::new(&self.worker, &self.pool),
+            bytes: block[self.parsed..].to_vec(),
+            request: Request::default(),
+            whole: None,
+        };
         self.parsed = 0;
         self.begun = None;
         self.gathered = Some(Box::new(gathered));
         self.again();
     }
 
+    fn watch_gathered(&self) -> Option<Action> {
+        let me = self.me.upgrade()?;
+        Some(self.worker.thread().schedule_in(me, STALLED_MAX))
+    }
+
+    /// Looks whether anything of the request still comes: what has come takes room from others.
+    pub(super) fn look_at_gathered(&mut self) {
+        let Some(gathered) = &self.gathered else { return };
+        if gathered.whole.is_none() && self.worker.now() - gathered.progress >= STALLED_MAX {
+            self.cut();
+        } else {
+            let watch = self.watch_gathered();
+            if let Some(gathered) = &mut self.gathered {
+                gathered.watch = watch;
+            }
+        }
+    }
+
     /// Goes on.
     pub(super) fn read_gathered(&mut self) {
+        if self.shut_out {
+            return;
+        }
         let Some(mut gathered) = self.gathered.take() else { return };
         let mut taken = 0;
         while gathered.whole.is_none() {
@@ -92,9 +129,16 @@ impl Client {
                 }
                 Poll::Ready(Ok(got)) => taken += got,
             }
+            gathered.progress = self.worker.now();
             gathered.bytes.extend_from_slice(&block);
             if !gathered.tell() {
-                self.refuse_all(self.too_long());
+                if gathered.bytes.len() > self.pool.plan().source.memory / 4 {
+                    self.refuse_all(self.too_long());
+                } else {
+                    // It is the others who keep so much.
+                    self.gathered = Some(gathered);
+                    self.wait_for_memory();
+                }
                 return;
             }
             match gathered.scan(self.pool.plan().protocol) {

@@ -150,7 +150,7 @@ impl Client {
 
     /// Its pool keeps so much that nothing new is asked.
     #[cold]
-    fn wait_for_memory(&mut self) {
+    pub(super) fn wait_for_memory(&mut self) {
         self.held = true;
         if !std::mem::replace(&mut self.shut_out, true) {
             self.pool.wait_for_memory(&self.worker, self.me.clone());

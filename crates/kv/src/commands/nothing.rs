@@ -13,7 +13,8 @@ pub fn nothing<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> 
     if command.access != Access::Read {
         return None;
     }
-    let has = |word: &[u8]| (2..count).any(|at| argument(at).eq_ignore_ascii_case(word));
+    // Before that stand keys and elements, which may be called as options are.
+    let has = |word: &[u8]| (3..count).any(|at| argument(at).eq_ignore_ascii_case(word));
     let line = match command.name {
         "get" | "hget" | "lindex" | "dump" | "zscore" | "geodist" | "memory|usage" | "object|encoding"
         | "object|freq" | "object|idletime" | "object|refcount" | "zrank" | "zrevrank" => "$-1\r\n",

@@ -163,6 +163,7 @@ impl Lane {
                 && let Some(me) = self.me.upgrade()
             {
                 self.paused = true;
+                self.slow = Rc::downgrade(&client);
                 to.resume_when_taken(me);
             }
         }
@@ -258,15 +259,20 @@ impl Lane {
                         && let Some(me) = self.me.upgrade()
                     {
                         self.paused = true;
+                        self.slow = Rc::downgrade(client);
                         to.resume_when_taken(me);
                         drop(to);
                         self.retire();
                     }
                 } else {
-                    let full = to.is_full() && (self.impatient.is_none() || self.impatient != to.waits_for());
+                    let had_patience = self.impatient.is_some_and(|seq| {
+                        to.waits_for() == Some(seq) && std::ptr::eq(self.slow.as_ptr(), Rc::as_ptr(client))
+                    });
+                    let full = to.is_full() && !had_patience;
                     let may = to.may_hold(self.pieces_len, range.len());
                     if full && let Some(me) = self.me.upgrade() {
                         self.paused = true;
+                        self.slow = Rc::downgrade(client);
                         to.resume_when_not_full(me);
                     }
                     drop(to);

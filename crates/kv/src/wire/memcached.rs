@@ -14,6 +14,8 @@ const OTHER_LINE_MAX: usize = 2_000;
 pub const KEY_MAX: usize = 250;
 /// The most data behind one line: what servers can be set to take.
 pub const DATA_MAX: usize = 1 << 30;
+/// The most data of one value in a reply: what servers can be set to take, and some more.
+const REPLY_DATA_MAX: u64 = 4 << 30;
 /// The longest line of a reply.
 const REPLY_LINE_MAX: usize = 8 << 10;
 /// The first byte of a request of the binary protocol.
@@ -207,7 +209,8 @@ impl Reply {
 /// The data's length in `VALUE key flags length [cas]`.
 fn value_length(line: &[u8]) -> Option<u64> {
     let length = line.trim_ascii_end().split(|byte| *byte == b' ').nth(3)?;
-    std::str::from_utf8(length).ok()?.parse().ok()
+    let length: u64 = std::str::from_utf8(length).ok()?.parse().ok()?;
+    (length <= REPLY_DATA_MAX).then_some(length)
 }
 
 /// The values in a whole reply to a retrieval, each with its key and the data; `None` when it is something else.
