@@ -273,7 +273,7 @@ mod tests {
                 adopted: true,
                 ..Default::default()
             }],
-            disk: DiskStatus { free_bytes: 4096, is_full: true, is_reserved: true },
+            disk: DiskStatus { is_known: true, free_bytes: 4096, is_full: true, is_reserved: true },
             respawn: Some(RespawnStatus { failures: 2, ..Default::default() }),
             listeners: vec![ListenerStatus {
                 kind: "http".to_owned(),

@@ -152,7 +152,7 @@ fn holder(lease: &Path) -> Option<u32> {
 }
 
 fn disk(room: Room) -> DiskStatus {
-    DiskStatus { free_bytes: room.free_bytes, is_full: room.is_full(), is_reserved: room.is_reserved }
+    DiskStatus { is_known: true, free_bytes: room.free_bytes, is_full: room.is_full(), is_reserved: room.is_reserved }
 }
 
 fn listener(listener: &Listener) -> ListenerStatus {

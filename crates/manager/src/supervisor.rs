@@ -524,7 +524,7 @@ impl Supervisor {
     fn look_for_room(&mut self) {
         let path = self.family.directory.path().display();
         let before = self.room;
-        self.room = match room::keep(&self.family.directory) {
+        self.room = match room::keep(&self.family.directory, before, SystemClock.now()) {
             Ok(room) => {
                 match (before.is_some_and(|room| room.is_full()), room.is_full()) {
                     (false, true) => warn!("{path} is full ({} KiB left): what runs goes on", room.free_bytes >> 10),

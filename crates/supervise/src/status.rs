@@ -46,6 +46,8 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiskStatus {
+    /// The rest was found out.
+    pub is_known: bool,
     /// Bytes that may still be written there.
     pub free_bytes: u64,
     /// Too little for a change, or for a log; what runs goes on.

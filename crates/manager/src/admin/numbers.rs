@@ -85,7 +85,9 @@ impl Numbers {
         one("beltway_segments_unreadable", "gauge", help, &[(&[], unreadable)]);
 
         let help = "Bytes that may still be written in the runtime directory.";
-        one("beltway_runtime_dir_free_bytes", "gauge", help, &[(&[], status.disk.free_bytes)]);
+        if status.disk.is_known {
+            one("beltway_runtime_dir_free_bytes", "gauge", help, &[(&[], status.disk.free_bytes)]);
+        }
 
         let queue = |value: fn(&ListenerStatus) -> u32| -> Vec<([(&str, &str); 2], u32)> {
             let known = status.listeners.iter().filter(|listener| listener.waiting_max > 0);
