@@ -126,6 +126,10 @@ pub(crate) struct Core {
     pub(crate) dirty: RefCell<Vec<Rc<Stream>>>,
     #[expect(clippy::vec_box, reason = "they move between this list and connections by their address")]
     pub(crate) chains: RefCell<Vec<Box<Chain>>>,
+    /// Since the lists were tidied: the fewest chains there were, the most that the others held.
+    chains_spare: Cell<usize>,
+    dirty_most: Cell<usize>,
+    local_most: Cell<usize>,
     /// How often the allocator is still to be asked to give memory back.
     collect: Cell<u8>,
     external: Arc<External>,
@@ -238,6 +242,9 @@ impl Thread {
             sources: RefCell::default(),
             dirty: RefCell::default(),
             chains: RefCell::default(),
+            chains_spare: Cell::new(0),
+            dirty_most: Cell::new(0),
+            local_most: Cell::new(0),
             collect: Cell::new(0),
             external,
             running: Running::default(),
@@ -536,23 +543,27 @@ impl Core {
         self.wheel.borrow_mut().cancel(key)
     }
 
-    /// Gives back what a crowd needed, as far as it is not in use: by halves, since it may come again. Says whether
-    /// a list was shortened.
+    /// Gives back what nobody has needed since the last call. Says whether a list was shortened.
     fn tidy(&self) -> bool {
         let mut chains = self.chains.borrow_mut();
-        let half = chains.len() / 2;
-        chains.truncate(half);
+        let spare = self.chains_spare.get().min(chains.len());
+        let kept = chains.len() - spare;
+        chains.truncate(kept);
+        self.chains_spare.set(kept);
         let mut dirty = self.dirty.borrow_mut();
         let mut local = self.local.borrow_mut();
         let capacities = (dirty.capacity(), local.capacity());
-        dirty.shrink_to((capacities.0 / 2).max(LIST_KEPT_MIN));
-        local.shrink_to((capacities.1 / 2).max(LIST_KEPT_MIN));
+        dirty.shrink_to(places_to_keep(capacities.0, self.dirty_most.take()));
+        local.shrink_to(places_to_keep(capacities.1, self.local_most.take()));
         capacities != (dirty.capacity(), local.capacity())
     }
 
     /// An empty chain, with memory if a used one is at hand.
     pub(crate) fn take_chain(&self) -> Box<Chain> {
-        self.chains.borrow_mut().pop().unwrap_or_default()
+        let mut chains = self.chains.borrow_mut();
+        let taken = chains.pop();
+        self.chains_spare.set(self.chains_spare.get().min(chains.len()));
+        taken.unwrap_or_default()
     }
 
     /// Takes an emptied chain back.
@@ -563,3 +574,12 @@ impl Core {
         }
     }
 }
+
+/// Of a list with memory for `capacity`, of which at most `most` were needed lately: all, unless it is far more than that.
+fn places_to_keep(capacity: usize, most: usize) -> usize {
+    let enough = most.max(LIST_KEPT_MIN).next_power_of_two();
+    if capacity / 2 > enough { enough } else { capacity }
+}
+
+#[cfg(test)]
+mod tests;

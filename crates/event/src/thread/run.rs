@@ -205,6 +205,7 @@ impl Thread {
             return;
         }
         core.stats.queue_seen(queued);
+        core.local_most.set(core.local_most.get().max(queued));
         for _ in 0..queued {
             let Some(next) = core.local.borrow_mut().pop_front() else { return };
             if core.stats.watches() {
@@ -281,6 +282,7 @@ impl Thread {
     fn flush(&self) {
         let core = &self.0;
         let mut dirty = core.dirty.take();
+        core.dirty_most.set(core.dirty_most.get().max(dirty.len()));
         for stream in dirty.drain(..) {
             stream.flush(self);
         }
