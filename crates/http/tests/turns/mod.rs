@@ -161,6 +161,17 @@ impl<'a> Peer<'a> {
         text
     }
 
+    /// Whether the connection has ended by now; nothing more may come before that.
+    pub fn has_ended(&mut self) -> bool {
+        match self.stream.read(&mut [0; 64]) {
+            Ok(n) => {
+                assert_eq!(n, 0, "nothing more comes");
+                true
+            }
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
     /// What still comes before the connection ends.
     pub fn read_to_close(&mut self) -> String {
         self.read(None).0
