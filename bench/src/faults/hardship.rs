@@ -88,13 +88,40 @@ impl Drop for Burning {
     }
 }
 
+/// Processes that were stopped, until this is dropped.
+struct Stopped(Vec<u32>);
+
+impl Stopped {
+    fn stop(&mut self, pid: u32) -> Outcome<()> {
+        tree::send(pid, Signal::STOP)?;
+        self.0.push(pid);
+        Ok(())
+    }
+
+    /// Has all of them go on, whichever does not hear it; the first error.
+    fn go_on(mut self) -> Outcome<()> {
+        let told: Vec<_> = self.0.drain(..).map(|pid| tree::send(pid, Signal::CONT)).collect();
+        told.into_iter().collect()
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for &pid in &self.0 {
+            // It may be gone.
+            let _ = tree::send(pid, Signal::CONT);
+        }
+    }
+}
+
 fn busy(processes: &Census) -> Outcome<Option<String>> {
     let _burning = Burning::light(BUSY)?;
     let asleep = [processes.pid_of(Role::Cop)?, processes.pid_of(Role::Manager)?];
     std::thread::sleep((BUSY_FOR - STOPPED_FOR) / 2);
-    asleep.iter().try_for_each(|&pid| tree::send(pid, Signal::STOP))?;
+    let mut stopped = Stopped(Vec::new());
+    asleep.iter().try_for_each(|&pid| stopped.stop(pid))?;
     std::thread::sleep(STOPPED_FOR);
-    asleep.iter().try_for_each(|&pid| tree::send(pid, Signal::CONT))?;
+    stopped.go_on()?;
     std::thread::sleep((BUSY_FOR - STOPPED_FOR) / 2);
     Ok(None)
 }
@@ -166,5 +193,27 @@ fn port_taken(tree: &Tree<'_>) -> Outcome<Option<String>> {
         outcome if *outcome == "failed" && says_which => Ok(None),
         outcome if *outcome == "applied" => Err(Trouble::Wrong(format!("a restart took a port twice: {answer}"))),
         _ => Ok(Some(format!("the verdict is {answer}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_stopped_goes_on_when_stopping_the_next_one_fails() {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        let _ended = Burning(vec![child]);
+        let is_stopped = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        };
+        let mut stopped = Stopped(Vec::new());
+        stopped.stop(pid).unwrap();
+        lab::wait_until("it is stopped", RETURN_PATIENCE, is_stopped).unwrap();
+        assert!(stopped.stop(0).is_err(), "nobody's pid");
+        drop(stopped);
+        lab::wait_until("it goes on", RETURN_PATIENCE, || !is_stopped()).unwrap();
     }
 }
