@@ -8,6 +8,7 @@ use crate::access_log::{Record, Url};
 use crate::block_sink::BlockSink;
 use crate::metrics::Http;
 use crate::record;
+use crate::rules::caching::CacheStatus;
 use crate::rules::caching::range::put_content_range;
 use crate::rules::error_page::{ErrorPage, write_error_page};
 use crate::rules::forward::ConnectionField;
@@ -123,12 +124,28 @@ pub(crate) fn send_purged(session: &Session, connection: ConnectionField) -> u64
     send(session, sink)
 }
 
-/// Queues the answer to a request for a part that lies behind the end of the `length` bytes there are.
-pub(crate) fn send_unsatisfiable(session: &Session, length: u64, connection: ConnectionField) -> u64 {
-    let mut sink = BlockSink::new(PAGE_ROOM);
-    for part in [b"HTTP/1.1 416 Range Not Satisfiable\r\nDate: ".as_slice(), &session.worker.date(), b"\r\n"] {
+/// Queues the answer to a request for a part that lies behind the end of the `length` bytes there are in the cache.
+pub(crate) fn send_unsatisfiable(
+    session: &Session,
+    length: u64,
+    status: &CacheStatus<'_>,
+    connection: ConnectionField,
+) -> u64 {
+    let worker = &session.worker;
+    let plan = worker.plan();
+    // Its name stands in two fields.
+    let mut sink = BlockSink::new(PAGE_ROOM + 2 * plan.via.len());
+    for part in [
+        b"HTTP/1.1 416 Range Not Satisfiable\r\nDate: ".as_slice(),
+        &worker.date(),
+        b"\r\nVia: 1.1 ",
+        plan.via.as_bytes(),
+        b"\r\nCache-Status: ",
+    ] {
         sink.put(part);
     }
+    status.put(&mut sink);
+    sink.put(b"\r\n");
     put_content_range(&mut sink, None, length);
     for part in [b"Content-Length: 0\r\n".as_slice(), connection.line(), b"\r\n"] {
         sink.put(part);

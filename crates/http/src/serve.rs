@@ -271,7 +271,7 @@ impl Exchange<'_> {
                 range::put_content_range(&mut self.desk.record, Some(&part), length);
                 (Answer::Partial, 206, part)
             }
-            Part::Unsatisfiable => return self.send_unsatisfiable(length, keep),
+            Part::Unsatisfiable => return self.send_unsatisfiable(stored, length, keep),
         };
         if unchanged && stored.result == ResultCode::MemHit {
             self.account.result = ResultCode::ImsHit;
@@ -289,12 +289,7 @@ impl Exchange<'_> {
                 framing,
                 via: &plan.via,
                 connection: ConnectionField::of(self.head.version(), keep),
-                status: Some(CacheStatus {
-                    name: &plan.cache_name,
-                    handling: stored.handling,
-                    ttl_s: Some(stored.reading.ttl_s()),
-                    detail: self.storing.refused.map(|reason| reason.name()),
-                }),
+                status: Some(self.status_of(stored)),
                 extra: &self.desk.record,
             },
         );
@@ -316,12 +311,25 @@ impl Exchange<'_> {
 }
 
 impl Exchange<'_> {
+    /// What `Cache-Status` says of a stored response that is sent.
+    fn status_of(&self, stored: &Stored<'_>) -> CacheStatus<'_> {
+        CacheStatus {
+            name: &self.plan.cache_name,
+            handling: stored.handling,
+            ttl_s: Some(stored.reading.ttl_s()),
+            detail: self.storing.refused.map(|reason| reason.name()),
+        }
+    }
+
     /// The part that the client wants lies behind the end.
-    fn send_unsatisfiable(&mut self, length: u64, keep: bool) -> Ending {
+    fn send_unsatisfiable(&mut self, stored: &Stored<'_>, length: u64, keep: bool) -> Ending {
         self.account.status = 416;
         let connection = ConnectionField::of(self.head.version(), keep);
         if let Some(session) = self.client.session {
-            self.account.sent += answer::send_unsatisfiable(session, length, connection);
+            self.account.sent += answer::send_unsatisfiable(session, length, &self.status_of(stored), connection);
+        }
+        if self.worker.log().is_some() {
+            self.account.stored = Some(Arc::clone(stored.record));
         }
         self.ending(keep)
     }

@@ -154,7 +154,11 @@ fn a_part_of_what_is_stored_is_that_part_and_says_so() {
                     assert!(body == whole[part], "{about}");
                     assert!(head.contains("\r\nETag: \"strong\"\r\n") && head.contains("beltway; hit"), "{about}");
                 }
-                (416, _) => assert_eq!((said, body.len()), (Some(&*format!("bytes */{length}")), 0), "{about}"),
+                (416, _) => {
+                    assert_eq!((said, body.len()), (Some(&*format!("bytes */{length}")), 0), "{about}");
+                    assert!(head.contains("\r\nCache-Status: beltway; hit; ttl="), "{about}");
+                    assert!(head.contains("\r\nVia: 1.1 beltway\r\n"), "{about}");
+                }
                 (200, _) => assert!(said.is_none() && body == whole, "{about}"),
                 _ => assert!(said.is_none() && body.is_empty(), "{about}"),
             }
