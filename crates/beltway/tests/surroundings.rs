@@ -280,8 +280,8 @@ fn ping(stream: &mut TcpStream) -> Option<String> {
 #[test]
 fn clients_of_both_engines_together_leave_descriptors_for_everything_else() {
     /// Descriptors that a process may open, and clients of each engine: more than that together.
-    const LIMIT: usize = 400;
-    const CLIENTS: usize = 220;
+    const LIMIT: usize = 512;
+    const CLIENTS: usize = 280;
     let mut tree = Tree::new("descriptors");
     let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [pool, store] = held.each_ref().map(|listener| listener.local_addr().unwrap());

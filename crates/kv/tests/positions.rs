@@ -133,7 +133,9 @@ fn a_connection_that_breaks_after_any_byte_answers_a_write_rightly_or_says_that_
             client.send(&requests);
             let replies: [String; 4] = std::array::from_fn(|_| String::from_utf8(client.reply()).unwrap());
             let failed = |reply: &str| reply.starts_with("-ERR ");
-            assert!(replies[0] == ":7\r\n" || (failed(&replies[0]) && after < 4), "{after}: {replies:?}");
+            // A reset takes along what has come and was not read yet.
+            let may_fail = after < 4 || manner == Manner::Resets;
+            assert!(replies[0] == ":7\r\n" || (failed(&replies[0]) && may_fail), "{after}: {replies:?}");
             assert_eq!(replies[1], "$3\r\nkey\r\n", "{after}");
             assert!(replies[2] == ":7\r\n" || failed(&replies[2]), "{after}: {replies:?}");
             assert_eq!(replies[3], "$1\r\ne\r\n");
