@@ -243,6 +243,13 @@ impl Stub {
         for (pid, exit) in reaped {
             info!("process {pid} {exit}");
         }
+        if manager == Sight::Gone && !self.passed.is_empty() && self.cop.is_adopted() {
+            // A dying manager started it just before we came: it knows nothing of the listeners that were passed to us,
+            // and while we have them no manager of its own can bind them. Whoever serves is adopted by the next.
+            warn!("{} has not the service manager's listeners: another takes its place", Role::Cop.name());
+            self.cop.signal(Signal::KILL);
+            return Sight::Coming;
+        }
         // A cop that could not start a tree has told why: it is not tried again.
         let failed = self.first.is_some() && matches!(self.cop.last_exit(), Some(Exit::Code(_)));
         if failed || cop != Sight::Gone || manager == Sight::Lives {

@@ -186,6 +186,27 @@ fn a_socket_that_the_service_manager_opened_is_accepted_from() {
     drop(strange);
 }
 
+/// As when everybody dies at one moment, and manager just has time to start another cop.
+#[test]
+fn a_cop_that_was_started_without_the_service_managers_sockets_gives_way() {
+    let mut tree = Tree::new("rival");
+    let listener = OwnedFd::from(TcpListener::bind(tree.http).unwrap());
+    let waiting = early(tree.http);
+    let log = std::fs::File::options().append(true).create(true).open(tree.home.join("log")).unwrap();
+    let mut command = Command::new(&tree.program);
+    command.args(["cop", "--in-tree", "-c"]).arg(tree.file()).stdin(std::process::Stdio::null()).stderr(log);
+    let mut rival = command.spawn().unwrap();
+    eventually("no manager can bind", || tree.log().contains("(http): Address already in use").then_some(()));
+    activated(&mut tree, &[&listener]);
+    drop(listener);
+    is_answered(waiting);
+    tree.await_serving();
+    assert!(!rival.wait().unwrap().success());
+    assert_ne!(tree.pid(Role::Cop), rival.id());
+    assert_eq!(tree.terminate(), Some(0));
+    tree.assert_nothing_is_left();
+}
+
 #[test]
 fn the_unit_file_says_what_the_program_does() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/beltway.service");

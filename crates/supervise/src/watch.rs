@@ -197,6 +197,12 @@ impl Watch {
         self.seen.as_ref().map(|seen| &seen.process)
     }
 
+    /// Whether somebody else started it.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.seen.as_ref().is_some_and(|seen| !seen.ours)
+    }
+
     /// Deaths before it was ready, in a row.
     #[must_use]
     pub const fn failures(&self) -> u32 {
