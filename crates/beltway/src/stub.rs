@@ -19,10 +19,11 @@ use supervise::heartbeat::Link;
 use supervise::lease::{self, Lease};
 use supervise::listener::Listener;
 use supervise::privilege;
+use supervise::reaped::{self, Reaped};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::stop::{self, Stopped};
 use supervise::succession::{self, Legacy};
-use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::watch::{Sight, Watch};
 use supervise::{debug, error, info, log, wait, warn};
 use sys::process::{Exit, Pidfd, Signal};
 use sys::signal::{Arrived, Signals, Taken};
@@ -204,7 +205,7 @@ impl Stub {
     fn stand(&mut self, report: &mut Report) -> u8 {
         let mut housekeeping_at = Instant::ORIGIN;
         loop {
-            let reaped = watch::reap();
+            let reaped = reaped::reap();
             let now = SystemClock.now();
             while let Some(arrived) = self.next_signal() {
                 if self.heed(arrived, now) {
@@ -240,7 +241,7 @@ impl Stub {
     fn bring_back(&mut self, now: Instant, reaped: &Reaped) -> Sight {
         let cop = self.cop.look(now, reaped);
         let manager = self.manager.look(now, reaped);
-        for (pid, exit) in reaped {
+        for (pid, exit) in reaped.all() {
             info!("process {pid} {exit}");
         }
         if manager == Sight::Gone && !self.passed.is_empty() && self.cop.is_adopted() {
@@ -438,7 +439,7 @@ impl Stub {
         let deadline = SystemClock.now() + self.config.supervise.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
         let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, || {
-            let _ = watch::reap(); // how each one died, cop and manager have told
+            let _ = reaped::reap(); // how each one died, cop and manager have told
             role::told_to_stop_again(signals)
         });
         let outcome = match stopped {

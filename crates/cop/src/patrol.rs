@@ -16,11 +16,12 @@ use supervise::listener::{self, Listener, ListenerKind};
 use supervise::obituary::{self, Obituary};
 use supervise::page::Page;
 use supervise::privilege;
+use supervise::reaped::{self, Reaped};
 use supervise::role::{self, Family, Role};
 use supervise::sign::{self, Proof, Sign};
 use supervise::stop::{self, Stopped};
 use supervise::succession::{self, Legacy};
-use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::watch::{Sight, Watch};
 use supervise::witness::OwnPage;
 use supervise::{error, info, wait, warn, witness};
 use sys::process::{Exit, Pidfd, Signal};
@@ -147,7 +148,7 @@ impl Patrol {
 
     fn walk(mut self) -> Result<u8, Failure> {
         loop {
-            let reaped = watch::reap();
+            let reaped = reaped::reap();
             let now = SystemClock.now();
             let own_gap = now > self.expected_by + GAP_MIN;
             if self.take_signals()? {
@@ -232,7 +233,7 @@ impl Patrol {
         {
             let pid = server.process.pid();
             let generation = server.generation;
-            info!("{}[{pid}] generation {generation} {}", Role::Server.name(), watch::cause(reaped, pid));
+            info!("{}[{pid}] generation {generation} {}", Role::Server.name(), reaped.cause(&server.process));
             self.tell_of_death(Role::Server, pid, generation, reaped);
             self.server = None;
         }
@@ -276,8 +277,7 @@ impl Patrol {
 
     /// How a child of ours died, for those who were not its parent. An orderly end is not written down.
     fn tell_of_death(&self, role: Role, pid: u32, generation: u64, reaped: &Reaped) {
-        let exit = reaped.iter().find(|(who, _)| *who == pid).map(|(_, exit)| *exit);
-        let Some(exit) = exit.filter(|exit| *exit != Exit::Code(0)) else { return };
+        let Some(exit) = reaped.of_pid(pid).filter(|exit| *exit != Exit::Code(0)) else { return };
         let (directory, who) = (&self.family.directory, role.name());
         if !obituary::is_told(directory, "cop", who, pid) {
             let (who, cause) = (who.to_owned(), exit.to_string());
@@ -325,7 +325,7 @@ impl Patrol {
     }
 
     fn tell_of_orphans(&self, reaped: &Reaped) {
-        for (pid, exit) in reaped {
+        for (pid, exit) in reaped.all() {
             info!("process {pid} {exit}");
         }
     }
@@ -533,7 +533,7 @@ impl Patrol {
         let deadline = SystemClock.now() + self.bounds.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
         let stopped = stop::stop_from(&self.family.directory, Role::Manager, deadline, || {
-            for (pid, exit) in watch::reap() {
+            for (pid, exit) in reaped::reap().all() {
                 info!("process {pid} {exit}");
             }
             role::told_to_stop_again(signals)

@@ -16,11 +16,12 @@ use supervise::failure::{DONE, Failure};
 use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
+use supervise::reaped::{self, Reaped};
 use supervise::role::{self, Family, Options, Role};
 use supervise::room::{self, Room};
 use supervise::status::{ConfigurationStatus, RespawnStatus, ServerState};
 use supervise::succession::Legacy;
-use supervise::watch::{self, Reaped, Sight, Watch};
+use supervise::watch::{Sight, Watch};
 use supervise::{error, info, wait, warn};
 use sys::process::Signal;
 use sys::signal::{Signals, Taken};
@@ -191,7 +192,7 @@ impl Supervisor {
     }
 
     fn turn(&mut self) -> Result<(), Failure> {
-        let reaped = watch::reap();
+        let reaped = reaped::reap();
         let now = SystemClock.now();
         self.take_signals(now)?;
         self.bury(now, &reaped);
@@ -269,7 +270,7 @@ impl Supervisor {
         let dead: Vec<Server> = dead;
         for server in dead {
             let pid = server.process.pid();
-            let cause = watch::cause(reaped, pid);
+            let cause = reaped.cause(&server.process);
             let text = format!("{}[{pid}] generation {} {cause}", Role::Server.name(), server.generation);
             self.last_end = (server.generation, cause.clone());
             let successor = self.change.as_ref().and_then(Change::successor) == Some(server.generation);
@@ -296,7 +297,7 @@ impl Supervisor {
             self.start_server(now);
             if server.stop_by.is_none() {
                 // Whose child it was not knows nothing of the cause.
-                let cause = if reaped.iter().any(|(who, _)| *who == pid) { cause } else { String::new() };
+                let cause = if reaped.of(&server.process).is_some() { cause } else { String::new() };
                 servers::mourn(&self.family.directory, &server, cause, now);
             }
             servers::clear_away(&self.family.directory, server.generation);

@@ -17,9 +17,9 @@ use base::{Clock, Instant, SystemClock};
 use supervise::change::{Outcome, Proposal, Step, Verdict};
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::lease::{self, Holder};
+use supervise::reaped::Reaped;
 use supervise::role::{self, FIRST_DESCRIPTOR, Role};
 use supervise::succession::{self, Fitness, Legacy};
-use supervise::watch::Reaped;
 use supervise::{error, info, warn};
 use sys::process::{Pidfd, Signal, Spawn, Standing};
 
@@ -118,7 +118,7 @@ impl Supervisor {
         match &mut upgrade.phase {
             Phase::Asking { child, output, told, .. } => {
                 let ended = hear(output, told);
-                let exit = reaped.iter().find(|(pid, _)| *pid == child.pid());
+                let exit = reaped.of(child);
                 if now >= upgrade.until {
                     let _ = child.signal(Signal::KILL); // as above
                     let why = format!("the program on disk has not said within {FITNESS_WITHIN:?} whether it is fit");
@@ -128,7 +128,7 @@ impl Supervisor {
                     self.upgrade = Some(upgrade);
                     return;
                 }
-                let exit = exit.map(|(_, exit)| exit.to_string()).unwrap_or_default();
+                let exit = exit.map(|exit| exit.to_string()).unwrap_or_default();
                 match understood(told, &exit) {
                     Ok(()) => self.become_next(upgrade),
                     Err(verdict) => self.conclude(Step::Upgrade, upgrade.asker, verdict),

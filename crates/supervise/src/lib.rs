@@ -31,6 +31,7 @@ pub mod memory;
 pub mod obituary;
 pub mod page;
 pub mod privilege;
+pub mod reaped;
 pub mod role;
 pub mod room;
 pub mod sign;

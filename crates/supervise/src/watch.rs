@@ -13,6 +13,7 @@ use sys::process::{Exit, Pidfd, Signal};
 use crate::backoff::Backoff;
 use crate::heartbeat::Link;
 use crate::lease::{self, Holder};
+use crate::reaped::Reaped;
 use crate::role::Role;
 use crate::sign::{self, Sign};
 
@@ -37,34 +38,6 @@ pub enum Sight {
     Flapping,
     /// It is not there, and it is time to start it.
     Gone,
-}
-
-/// Processes that ended and were reaped in this turn.
-pub type Reaped = [(u32, Exit)];
-
-/// Reaps every child that has ended.
-#[must_use]
-pub fn reap() -> Vec<(u32, Exit)> {
-    let mut reaped = Vec::new();
-    loop {
-        match sys::process::reap_any() {
-            Ok(Some(ended)) => reaped.push(ended),
-            Ok(None) => return reaped,
-            Err(error) => {
-                crate::warn!("a child cannot be reaped: {error}");
-                return reaped;
-            }
-        }
-    }
-}
-
-/// How a process ended, in words, as far as it is known: only a parent is told.
-#[must_use]
-pub fn cause(reaped: &Reaped, pid: u32) -> String {
-    reaped
-        .iter()
-        .find(|(who, _)| *who == pid)
-        .map_or_else(|| "ended (its parent knows how)".to_owned(), |(_, exit)| exit.to_string())
 }
 
 /// The eye on one process.
@@ -255,8 +228,8 @@ impl Watch {
         if let Some((child, since)) = &self.child {
             if child.is_dead() {
                 let pid = child.pid();
-                crate::warn!("{}[{pid}] {} before it had its lease", self.role.name(), cause(reaped, pid));
-                self.last_exit = exit(reaped, pid);
+                crate::warn!("{}[{pid}] {} before it had its lease", self.role.name(), reaped.cause(child));
+                self.last_exit = reaped.of(child);
                 self.child = None;
                 self.not_before = now + self.backoff.failed();
             } else if now.since(*since) >= LEASE_WITHIN {
@@ -271,8 +244,8 @@ impl Watch {
             && seen.process.is_dead()
         {
             let (pid, lived) = (seen.process.pid(), now.since(seen.since));
-            crate::warn!("{}[{pid}] {} after {lived:.1?}", self.role.name(), cause(reaped, pid));
-            self.last_exit = exit(reaped, pid);
+            crate::warn!("{}[{pid}] {} after {lived:.1?}", self.role.name(), reaped.cause(&seen.process));
+            self.last_exit = reaped.of(&seen.process);
             let was_ready = match &seen.link {
                 Some(link) => link.pong().is_some(),
                 None => lived >= LIVED_WELL,
@@ -336,10 +309,6 @@ impl Watch {
     }
 }
 
-fn exit(reaped: &Reaped, pid: u32) -> Option<Exit> {
-    reaped.iter().find(|(who, _)| *who == pid).map(|(_, exit)| *exit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,13 +343,13 @@ mod tests {
             let adopted = sleeper("30");
             let lease = Lease::reserve(&path).unwrap();
             lease.record(adopted.pid()).unwrap();
-            assert_eq!(watch.look(now, &[]), Sight::Lives);
+            assert_eq!(watch.look(now, &Reaped::default()), Sight::Lives);
             adopted.signal(Signal::KILL).unwrap();
             wait_dead(&adopted);
             drop(lease);
-            assert_eq!(watch.look(now, &[]), Sight::Gone, "death {death}");
+            assert_eq!(watch.look(now, &Reaped::default()), Sight::Gone, "death {death}");
         }
-        let _ = reap();
+        let _ = crate::reaped::reap();
         std::fs::remove_dir_all(home).unwrap();
     }
 
@@ -392,23 +361,23 @@ mod tests {
         let path = home.join("cop.lock");
         let mut watch = Watch::new(Role::Cop, path.clone(), home.join("s"), None, Duration::from_secs(1));
         let now = SystemClock.now();
-        assert_eq!(watch.look(now, &[]), Sight::Gone);
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Gone);
 
         let child = sleeper("30");
         let pid = child.pid();
         watch.started(child, now);
-        assert_eq!(watch.look(now, &[]), Sight::Coming, "no lease yet");
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Coming, "no lease yet");
         let lease = Lease::reserve(&path).unwrap();
-        assert_eq!(watch.look(now, &[]), Sight::Coming, "held, but by whom?");
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Coming, "held, but by whom?");
         lease.record(pid).unwrap();
-        assert_eq!(watch.look(now, &[]), Sight::Lives);
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Lives);
         assert_eq!((watch.pid(), watch.restarts()), (Some(pid), 1));
 
         assert!(watch.signal(Signal::KILL));
         wait_dead(&watch.seen.as_ref().unwrap().process);
         drop(lease);
-        assert_eq!(watch.look(now, &[(pid, Exit::Code(3))]), Sight::Gone, "the first death costs no wait");
-        assert_eq!(watch.last_exit(), Some(Exit::Code(3)));
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Gone, "the first death costs no wait");
+        assert_eq!(watch.last_exit(), Some(Exit::Signal { number: Signal::KILL.as_raw(), core: false }));
         assert!(!watch.signal(Signal::KILL));
 
         let child = sleeper("30");
@@ -418,10 +387,10 @@ mod tests {
         assert!(other.is_dead(), "who has no lease yet is not forgotten");
 
         watch.not_started(now);
-        assert_eq!(watch.look(now, &[]), Sight::Flapping, "the second does");
+        assert_eq!(watch.look(now, &Reaped::default()), Sight::Flapping, "the second does");
         assert!(watch.next_at() > now);
-        assert_eq!(watch.look(watch.next_at(), &[]), Sight::Gone);
-        let _ = reap();
+        assert_eq!(watch.look(watch.next_at(), &Reaped::default()), Sight::Gone);
+        let _ = crate::reaped::reap();
         std::fs::remove_dir_all(home).unwrap();
     }
 }

@@ -54,6 +54,18 @@ impl Pidfd {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(n) if n > 0)
     }
+
+    /// Reaps it and says how it ended. `None`: it lives, is no child of this process, or was reaped before.
+    ///
+    /// # Errors
+    /// Nothing but what `waitid(2)` cannot say here.
+    pub fn reap(&self) -> io::Result<Option<Exit>> {
+        match rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(status) => Ok(status.as_ref().and_then(exit_of)),
+            Err(rustix::io::Errno::CHILD) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl AsFd for Pidfd {
