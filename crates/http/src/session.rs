@@ -4,7 +4,7 @@
 //! accept ─> idle record (no buffer, no future) ─first byte─> future: head → transaction → head → … ─nothing left─> idle
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) worker: Worker,
     /// Answers in the origins' place.
     service: Option<Arc<dyn Service>>,
+    /// Until when its first request is awaited; the far future when one has come.
+    first_by: Cell<Instant>,
 }
 
 impl Session {
@@ -71,7 +73,8 @@ impl Session {
     fn hand_over(&self) -> bool {
         let Some(hand_over) = self.worker.successor().filter(|_| self.service.is_none()) else { return false };
         let Some(fd) = self.tcp.release() else { return false };
-        hand_over(fd, self.tcp.peer());
+        let first_by = Some(self.first_by.get()).filter(|&first_by| first_by != Instant::FAR_FUTURE);
+        hand_over(fd, self.tcp.peer(), first_by.map(|first_by| first_by.since(self.worker.thread().now())));
         true
     }
 }
@@ -158,23 +161,26 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 /// With a connection that was just accepted.
 pub(crate) fn start(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>) {
     // The first request's head is awaited like any other: without a buffer until its first byte.
-    begin(worker, tcp, service, worker.plan().timeouts.request_head);
+    let limit = worker.plan().timeouts.request_head;
+    begin(worker, tcp, service, Some(limit));
 }
 
-/// With one that was idle in another server: it may go on being so.
-pub(crate) fn resume(worker: &Worker, tcp: Tcp) {
-    begin(worker, tcp, None, worker.plan().timeouts.keep_alive);
+/// With one that was idle in another server: it may go on being so, but what had asked for nothing yet has only what is
+/// left to it.
+pub(crate) fn resume(worker: &Worker, tcp: Tcp, first_within: Option<Duration>) {
+    begin(worker, tcp, None, first_within);
 }
 
-fn begin(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>, limit: Duration) {
+fn begin(worker: &Worker, tcp: Tcp, service: Option<Arc<dyn Service>>, first_within: Option<Duration>) {
     if service.is_none() {
         worker.cells().add(Http::CLIENT_CONNECTIONS, 1);
         worker.cells().add(Http::CLIENT_OPEN, 1);
     }
-    let session = Session { tcp, worker: worker.clone(), service };
+    let first_by = first_within.map_or(Instant::FAR_FUTURE, |limit| worker.thread().now() + limit);
+    let session = Session { tcp, worker: worker.clone(), service, first_by: Cell::new(first_by) };
     let idle =
         Rc::new_cyclic(|me| RefCell::new(Idle { session: None, until: Instant::ORIGIN, sent: 0, me: me.clone() }));
-    rest(session, &idle, limit);
+    rest(session, &idle, first_within.unwrap_or_else(|| worker.plan().timeouts.keep_alive));
 }
 
 /// Makes the connection idle when all has been sent: it goes elsewhere then.
@@ -193,7 +199,7 @@ fn rest(session: Session, idle: &Rc<RefCell<Idle>>, limit: Duration) {
     }
     let now = session.worker.thread().now();
     let limit = if session.worker.is_leaving() { limit.min(LAST_REQUEST) } else { limit };
-    let until = now + limit;
+    let until = (now + limit).min(session.first_by.get());
     let sending = session.worker.plan().timeouts.client_send;
     let unsent = session.tcp.queued() > 0;
     session.tcp.set_write_deadline(if unsent { now + sending } else { Instant::FAR_FUTURE });
@@ -244,7 +250,7 @@ async fn requests(session: &Session, scratch: &mut Scratch) -> Ending {
         let plan = worker.plan();
         let started = worker.thread().now();
         match await_head(session, &mut inbox, scratch, &plan).await {
-            Arrival::Head => {}
+            Arrival::Head => session.first_by.set(Instant::FAR_FUTURE),
             Arrival::Nothing => return Ending::KeepAlive,
             Arrival::Ended => return Ending::Close,
             Arrival::Refused => return Ending::Linger,

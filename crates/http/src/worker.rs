@@ -76,7 +76,8 @@ struct Inside {
 }
 
 /// Takes an idle client's connection to whoever serves it from here on.
-pub type HandOver = Rc<dyn Fn(OwnedFd, Option<SocketAddr>)>;
+/// Its address comes along, and how long its first request may still take when none has come.
+pub type HandOver = Rc<dyn Fn(OwnedFd, Option<SocketAddr>, Option<Duration>)>;
 
 /// See the module. Clones share it.
 #[derive(Clone)]
@@ -174,8 +175,9 @@ impl Worker {
     }
 
     /// Goes on with a client that another server let go of while it was idle.
-    pub fn take_over(&self, tcp: Tcp) {
-        session::resume(self, tcp);
+    /// Of one that had asked for nothing yet the first request is awaited for `first_within`.
+    pub fn take_over(&self, tcp: Tcp, first_within: Option<Duration>) {
+        session::resume(self, tcp, first_within);
     }
 
     /// Starts serving a client whose requests `service` answers.

@@ -34,7 +34,7 @@ impl Service for Greeter {
 
 /// The two ways to leave: to stop, and to make room for another, who takes clients but not those of own pages.
 fn ways() -> [fn(&Server); 2] {
-    [|server| server.worker().drain(), |server| server.worker().hand_over(Rc::new(|_, _| panic!("own pages stay")))]
+    [|server| server.worker().drain(), |server| server.worker().hand_over(Rc::new(|_, _, _| panic!("own pages stay")))]
 }
 
 fn greeter() -> Server {

@@ -376,7 +376,7 @@ pub(crate) fn hand_over(released: mpsc::Sender<Released>) {
             let client = client.filter(|texts| texts.iter().all(|text| text.len() <= CLIENT_TEXT_MAX));
             let kv = Some(MovedKv { pool, authenticated, client });
             // Nobody hears it any more only when this process ends: the connection closes with it.
-            drop(released.send(Released { fd, moved: Moved { version: Moved::KV, peer, kv } }));
+            drop(released.send(Released { fd, moved: Moved { version: Moved::KV, peer, kv, first_within_ms: None } }));
         }));
     });
 }

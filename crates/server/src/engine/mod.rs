@@ -380,8 +380,10 @@ impl Engine {
         self.tell_all(move |worker| {
             let released = released.clone();
             kv_engine::hand_over(released.clone());
-            worker.hand_over(Rc::new(move |fd, peer| {
-                drop(released.send(Released { fd, moved: Moved { version: Moved::VERSION, peer, kv: None } }));
+            worker.hand_over(Rc::new(move |fd, peer, first_within| {
+                let first_within_ms = first_within.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                let moved = Moved { version: Moved::VERSION, peer, kv: None, first_within_ms };
+                drop(released.send(Released { fd, moved }));
             }));
         });
         to_send
@@ -389,11 +391,12 @@ impl Engine {
 
     /// Serves a connection that another server let go of. `false`: it cannot, and the connection is closed.
     pub fn take_over(&self, released: Released) -> bool {
-        let Released { fd, moved: Moved { peer, kv, .. } } = released;
+        let Released { fd, moved: Moved { peer, kv, first_within_ms, .. } } = released;
         if let Some(kv) = kv {
             return self.kv.take_over(fd, peer, kv);
         }
-        let take_over = |_: &Thread, tcp| with_worker(|worker| worker.take_over(tcp));
+        let first_within = first_within_ms.map(Duration::from_millis);
+        let take_over = move |_: &Thread, tcp| with_worker(|worker| worker.take_over(tcp, first_within));
         self.http.borrow().as_ref().is_some_and(|listener| listener.admit_to(fd, peer, take_over))
     }
 

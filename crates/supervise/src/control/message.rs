@@ -86,6 +86,10 @@ pub struct Moved {
     /// Of a key-value client, what it has said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv: Option<MovedKv>,
+    /// Of an HTTP client that has asked for nothing yet, what is left of the time for its first request. A server that
+    /// does not know this treats it as one that has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_within_ms: Option<u64>,
 }
 
 impl Moved {
