@@ -123,7 +123,7 @@ fn pool(indent: &str, port: u16, setup: &Setup, servers: &[Store]) -> String {
 /// The real server.
 fn server(program: &Path, room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
     let text = format!(
-        "runtime_dir: {}\nthreads: {}\nadmin: {{listen: off}}\nkv:\n  pools:\n{}",
+        "runtime_dir: {}\nthreads: {}\nadmin: {{listen: off}}\nserver: {{listen: off}}\nkv:\n  pools:\n{}",
         room.join("run").display(),
         setup.threads,
         pool("    ", port, setup, servers)
