@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::process::{self, Guard, bounded};
-use crate::{Home, PATIENCE, eventually, free_address};
+use crate::{Home, PATIENCE, Peer, eventually, free_address};
 
 /// A redis-server or memcached of a test.
 #[derive(Debug)]
@@ -105,7 +105,20 @@ impl KvTree {
     /// As [`KvTree::run`], with `sections` beside `kv`.
     #[must_use]
     pub fn run_with(pools: &str, sections: &str) -> Self {
+        Self::start(Home::new(), pools, sections)
+    }
+
+    /// As [`KvTree::run`], with manager's own port and twemproxy's stats port, whose line is never an old one.
+    #[must_use]
+    pub fn run_counted(pools: &str) -> Self {
         let home = Home::new();
+        for name in ["admin", "stats"] {
+            fs::write(home.file(name), free_address().to_string()).unwrap();
+        }
+        Self::start(home, pools, "")
+    }
+
+    fn start(home: Home, pools: &str, sections: &str) -> Self {
         let log = fs::File::create(home.file("log")).unwrap();
         let mut command = Command::new(process::beltway());
         command.args(["run", "-c"]).arg(home.file("beltway.yaml")).stdout(log.try_clone().unwrap()).stderr(log);
@@ -148,6 +161,22 @@ impl KvTree {
         serde_json::from_str(&self.done(&[words, &["--json"]].concat())).unwrap()
     }
 
+    /// The numbers that manager tells, of [`KvTree::run_counted`].
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        let admin = self.home.text("admin");
+        let page = Peer::connect(admin.parse().unwrap())
+            .ask(format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"));
+        Metrics(page.text())
+    }
+
+    /// The line on the stats port, of [`KvTree::run_counted`].
+    #[must_use]
+    pub fn stats(&self) -> serde_json::Value {
+        let line = KvClient::connect(self.home.text("stats").parse().unwrap()).rest();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}"))
+    }
+
     /// The pid of the server that serves.
     #[must_use]
     pub fn server(&self) -> u32 {
@@ -167,12 +196,28 @@ impl KvTree {
     }
 }
 
+/// A page of numbers for Prometheus.
+#[derive(Debug)]
+pub struct Metrics(String);
+
+impl Metrics {
+    /// The value of a sample, by its name and labels just as they are written; none when there is none.
+    #[must_use]
+    pub fn sample(&self, name: &str) -> Option<f64> {
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        self.0.lines().find_map(value)
+    }
+}
+
 fn write(home: &Home, pools: &str) {
     let below = pools.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let (admin, stats) = (home.text("admin"), home.text("stats"));
+    let admin = if admin.is_empty() { "off" } else { &admin };
+    let stats = if stats.is_empty() { stats } else { format!("  stats: {{listen: {stats}, interval: 1ms}}\n") };
     let text = format!(
-        "runtime_dir: {}\nthreads: 2\nadmin: {{listen: off}}\nserver: {{listen: {}, drain_timeout: 3s}}\n\
+        "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {}, drain_timeout: 3s}}\n\
          supervise: {{heartbeat_interval: 100ms, hang_timeout: 5s, stop_timeout: 5s, respawn_backoff_max: 500ms}}\n\
-         {}\nkv:\n  pools:\n{below}",
+         {}\nkv:\n{stats}  pools:\n{below}",
         home.file("run").display(),
         home.text("page"),
         home.text("sections"),
