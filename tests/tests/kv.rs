@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -192,8 +193,21 @@ fn the_stores_that_are_built_in_answer_through_their_pools() {
     let mut client = KvClient::connect(to_memcached);
     assert_eq!(client.until("set a 5 0 1\r\n1\r\n", "\r\n").unwrap(), "STORED\r\n");
     assert_eq!(client.until("get a\r\n", "END\r\n").unwrap(), "VALUE a 5 1\r\n1\r\nEND\r\n");
+    let said = the_line_of_the_readme(to_memcached);
+    assert_eq!(said, "STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\n");
     let mut direct = KvClient::connect(memcached);
     assert!(direct.until("stats\r\n", "END\r\n").unwrap().contains("for demonstration"));
+}
+
+/// What is printed by the line that README has for a memcached pool, said to this one.
+fn the_line_of_the_readme(pool: SocketAddr) -> String {
+    let readme = include_str!("../../README.md");
+    let line = readme.lines().find(|line| line.contains("/dev/tcp/127.0.0.1/22122")).unwrap();
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(line.replace("22122", &pool.port().to_string()));
+    let output = process::bounded(shell);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
