@@ -350,6 +350,11 @@ impl Client {
         }
     }
 
+    /// A request that wants no reply has been carried out, or will not be.
+    pub(crate) fn pass_over(&mut self, seq: u64) {
+        self.fill_pieces(seq, Vec::new());
+    }
+
     /// An error in the place of a reply.
     pub(crate) fn fault(&mut self, seq: u64, fault: Fault) {
         let line = fault.line(self.pool.plan().protocol);

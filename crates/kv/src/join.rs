@@ -25,6 +25,8 @@ pub(crate) enum How {
     Lines { request: Arc<[u8]>, keys: Vec<Range<u32>>, forgiving: bool },
     /// One line each, and one for all: the first that is not as the others.
     SameLine,
+    /// No reply is wanted.
+    Nothing,
     /// memcached's `stats`: numbers are added up.
     Stats,
 }
@@ -121,6 +123,7 @@ pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) 
         How::Joined(join) => whole(*join, &joining.places, &joining.parts),
         How::Lines { request, keys, forgiving } => lines(request, keys, &joining.places, &joining.parts, *forgiving),
         How::SameLine => same_line(&joining.parts),
+        How::Nothing => Vec::new(),
         How::Stats => stats(&joining.parts),
     })
 }

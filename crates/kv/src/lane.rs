@@ -9,18 +9,21 @@
 //! While a batch is on its way the next is held until the replies have come or it has the pool's size: requests travel
 //! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
 //! a read can be repeated when the connection fails. `receive` holds what becomes of replies, `late` of those that do not
-//! come.
+//! come, `relief` of those who wait behind a client that does not take its own, `failure` of all when the connection ends.
 
 mod alone;
+mod failure;
 mod late;
 mod receive;
+mod relief;
 mod tally;
+
+pub(crate) use failure::{end, fail, give_fault, give_nothing};
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use base::Instant;
 use buf::{Block, Chunk};
@@ -30,9 +33,10 @@ use crate::client::ClientCell;
 use crate::fault::Fault;
 use crate::memory::Kept;
 use crate::metrics::Kv;
-use crate::numbers::{CommandIndex, KvPool, KvServer};
+use crate::numbers::{CommandIndex, KvServer};
 use crate::outbox::{Outbox, Source};
 use crate::pending::{Again, Owner, Pending};
+use crate::pool::Pool;
 use crate::server::Server;
 use crate::wire::Reply;
 use crate::worker::Worker;
@@ -47,13 +51,6 @@ const QUEUE_KEPT_MAX: usize = 256;
 const HELD_BYTES_MAX: usize = 32 << 10;
 /// Requests longer than this are not kept for being sent again.
 const KEPT_MAX: u64 = 1 << 20;
-/// How long others wait behind a client that does not take its reply before they are asked for elsewhere.
-const RELIEF: Duration = Duration::from_millis(20);
-/// How long others wait, who cannot be asked elsewhere, behind a client that takes its replies so slowly before it is cut.
-const BLOCKED_MAX: Duration = Duration::from_secs(5);
-/// How long a lane that is ahead of a client's earlier reply waits for any progress of that client before it goes on, as
-/// far as may be kept. What the client waits for may be behind this lane, by way of others that wait alike.
-const AHEAD_MAX: Duration = Duration::from_secs(1);
 
 /// A shared hold on a lane.
 pub(crate) type LaneCell = RefCell<Lane>;
@@ -126,23 +123,6 @@ pub(crate) struct Lane {
     heard: Instant,
 }
 
-/// What failing took out of a lane.
-struct Remains {
-    queue: VecDeque<Pending>,
-    kept: VecDeque<(u64, Chunk)>,
-    ends: u64,
-    /// The stream's bytes that the kernel took.
-    sent: u64,
-    passing: bool,
-}
-
-impl Remains {
-    /// The stream's bytes of this range, if they were kept.
-    fn bytes(&self, from: u64, to: u64) -> Option<Vec<u8>> {
-        bytes_of(&self.kept, from, to)
-    }
-}
-
 /// Those bytes of the stream that are in `kept`, by their ends.
 fn bytes_of(kept: &VecDeque<(u64, Chunk)>, from: u64, to: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -202,6 +182,7 @@ impl Lane {
                 heard: worker.now(),
             })
         });
+        worker.lane_opened(&lane);
         worker.cells().add(Kv::SERVER_OPEN, 1);
         server.cells().add(KvServer::CONNECTS, 1);
         let (worker, server, me) = (worker.clone(), Rc::clone(server), Rc::downgrade(&lane));
@@ -258,6 +239,21 @@ impl Lane {
         self.retired = true;
         self.mark();
         self.queue.is_empty()
+    }
+
+    /// Keys may belong to other servers from now on: nobody who has a request of that pool here asks anything more before
+    /// it is answered.
+    pub(crate) fn hold_back_if_of(&self, pool: &Pool) {
+        if self.server.pool().is_some_and(|own| std::ptr::eq(&*own, pool)) {
+            self.hold_back();
+        }
+    }
+
+    /// What those who have a request here ask later must not overtake it.
+    fn hold_back(&self) {
+        for client in self.queue.iter().filter_map(|pending| pending.owner.client()) {
+            client.borrow_mut().wait_for_all();
+        }
     }
 
     /// Whether it takes more requests.
@@ -378,98 +374,6 @@ impl Lane {
         }
     }
 
-    /// Goes on receiving after a client has taken what it had.
-    pub(crate) fn resume(&mut self) {
-        self.ahead_of = None;
-        if std::mem::take(&mut self.paused)
-            && let Some(me) = self.me.upgrade()
-        {
-            self.worker.thread().schedule_imm(me).detach();
-        }
-    }
-
-    /// A client does not take what it asked for: others go another way from now on, and soon also those of them that
-    /// wait behind it and may be asked twice.
-    fn retire(&mut self) {
-        let Some(me) = self.me.upgrade() else { return };
-        if !std::mem::replace(&mut self.retired, true) {
-            self.server.forget(&me);
-            self.slow_since = Some(self.worker.now());
-            // Who waits for room here finds some elsewhere.
-            self.wake_all_waiting();
-            // What they ask later must not overtake what they asked here.
-            for pending in &self.queue {
-                let client = match &pending.owner {
-                    Owner::Client(client, _) => Rc::clone(client),
-                    Owner::Part(joining, _) => joining.borrow().client(),
-                    Owner::Handshake | Owner::Nobody => continue,
-                };
-                client.borrow_mut().wait_for_all();
-            }
-            self.mark();
-        }
-        self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
-    }
-
-    /// Asks again elsewhere for those who wait behind the one that does not take its reply.
-    fn relieve(&mut self) {
-        if !self.paused {
-            return;
-        }
-        let slow = self.slow.upgrade();
-        let Some((slow, me)) = slow.filter(|slow| !slow.borrow().is_gone()).zip(self.me.upgrade()) else {
-            return self.resume();
-        };
-        let begun = self.passing || !self.pieces.is_empty();
-        if begun && matches!(self.queue.front().map(|pending| &pending.owner), Some(Owner::Nobody)) {
-            // What comes is dropped.
-            return self.resume();
-        }
-        let now = self.worker.now();
-        let waits_for = slow.borrow().waits_for();
-        if let Some(seq) = waits_for {
-            let since = self.ahead_of.filter(|ahead| ahead.0 == seq).map_or(now, |ahead| ahead.1);
-            if now - since >= AHEAD_MAX {
-                self.impatient = Some(seq);
-                return self.resume();
-            }
-            self.ahead_of = Some((seq, since));
-        }
-        self.ask_elsewhere(&slow, usize::from(begun));
-        let others_wait = self.queue.iter().any(|pending| match &pending.owner {
-            Owner::Client(client, _) => !Rc::ptr_eq(client, &slow),
-            Owner::Part(joining, _) => !Rc::ptr_eq(&joining.borrow().client(), &slow),
-            Owner::Handshake | Owner::Nobody => false,
-        });
-        if waits_for.is_none() && others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX) {
-            slow.borrow_mut().cut();
-            return;
-        }
-        self.relief = Some(self.worker.thread().schedule_in(me, AHEAD_MAX));
-    }
-
-    /// Asks what the server has been asked from the one at `first` on at another connection, as far as it is not of `slow`.
-    fn ask_elsewhere(&mut self, slow: &Rc<ClientCell>, first: usize) {
-        for at in first..self.handed.min(self.queue.len()) {
-            let end = self.queue.get(at + 1).map_or(self.pushed, |next| next.start);
-            let Some(pending) = self.queue.get_mut(at) else { return };
-            let other = match &pending.owner {
-                Owner::Client(client, _) => !Rc::ptr_eq(client, slow),
-                Owner::Part(joining, _) => !Rc::ptr_eq(&joining.borrow().client(), slow),
-                Owner::Handshake | Owner::Nobody => false,
-            };
-            if !other || pending.again != Again::Always || pending.attempts > 0 {
-                continue;
-            }
-            let Some(bytes) = bytes_of(&self.kept, pending.start, end) else { continue };
-            let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
-            let (deadline, start) = (pending.deadline, pending.start);
-            let (command, asked) = (pending.command, pending.asked);
-            let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0, command, asked };
-            self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
-        }
-    }
-
     fn wake_waiting(&mut self) {
         if !self.waiting.is_empty() && self.queue.len() <= REQUESTS_MAX / 2 {
             self.wake_all_waiting();
@@ -482,105 +386,6 @@ impl Lane {
                 self.worker.thread().schedule_imm(client).detach();
             }
         }
-    }
-
-    /// Takes everything out and closes.
-    fn close(&mut self) -> Remains {
-        let sent = match &self.link {
-            Link::Up(tcp) => tcp.sent().saturating_sub(self.lead),
-            Link::Connecting | Link::Down => 0,
-        };
-        if let Link::Up(tcp) = &self.link {
-            // What was not sent must not be: it may go elsewhere.
-            tcp.abort();
-        }
-        if !self.is_down() {
-            self.worker.cells().sub(Kv::SERVER_OPEN, 1);
-        }
-        self.link = Link::Down;
-        self.own = None;
-        if let Some(task) = self.room.take() {
-            task.cancel();
-        }
-        self.timer = None;
-        self.relief = None;
-        self.input = None;
-        self.pieces.clear();
-        self.pieces_kept = None;
-        let (mut at, mut kept) = (self.handed_bytes, std::mem::take(&mut self.kept));
-        self.out.take(|chunk| {
-            at += chunk.len() as u64;
-            kept.push_back((at, chunk));
-        });
-        // It may be held on to by somebody who has yet to hear of this.
-        self.out.rest();
-        (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
-        let queue = std::mem::take(&mut self.queue);
-        Remains { queue, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
-    }
-}
-
-/// The connection failed: each request on it is sent again where that is right, or gets its error.
-pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
-    let (worker, server, mut remains, waiting) = {
-        let mut lane = lane.borrow_mut();
-        if lane.is_down() {
-            return;
-        }
-        let (worker, server) = (lane.worker.clone(), Rc::clone(&lane.server));
-        (worker, server, lane.close(), std::mem::take(&mut lane.waiting))
-    };
-    let asked =
-        remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
-    server.lane_failed(&worker, lane, fault, asked);
-    let mut first = true;
-    while let Some(pending) = remains.queue.pop_front() {
-        let end = remains.queue.front().map_or(remains.ends, |next| next.start);
-        let broken_off = std::mem::take(&mut first) && remains.passing;
-        if broken_off {
-            if let Owner::Client(client, _) = &pending.owner {
-                client.borrow_mut().cut();
-            }
-            continue;
-        }
-        let unsent = pending.start >= remains.sent;
-        server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end));
-    }
-    for client in waiting {
-        if let Some(client) = client.upgrade() {
-            worker.thread().schedule_imm(client).detach();
-        }
-    }
-}
-
-/// Gives the answer of a server that has nothing in a reply's place.
-pub(crate) fn give_nothing(owner: Owner, nothing: Vec<u8>) {
-    let len = nothing.len();
-    let reply = Chunk::from_shared(nothing.into(), 0..len);
-    match owner {
-        Owner::Client(client, seq) => {
-            let mut client = client.borrow_mut();
-            client.pool().cells().add(KvPool::MISSES, 1);
-            client.fill_pieces(seq, vec![reply]);
-        }
-        Owner::Part(joining, part) => crate::join::give(&joining, part, reply),
-        Owner::Handshake | Owner::Nobody => {}
-    }
-}
-
-/// Gives an error in a reply's place.
-pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
-    let pool = match &owner {
-        Owner::Client(client, _) => *client.borrow().pool().cells(),
-        Owner::Part(joining, _) => *joining.borrow().client().borrow().pool().cells(),
-        Owner::Handshake | Owner::Nobody => return,
-    };
-    pool.add(KvPool::failed(fault), 1);
-    worker.cells().add(Kv::FORWARD_ERRORS, 1);
-    match owner {
-        Owner::Client(client, seq) => client.borrow_mut().fault(seq, fault),
-        Owner::Part(joining, part) => crate::join::fault(&joining, part, fault),
-        Owner::Handshake | Owner::Nobody => {}
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) enum Owner {
     Client(Rc<ClientCell>, u64),
     /// A part of a request that was split.
     Part(Rc<RefCell<Joining>>, usize),
+    /// A client's request of this number, which wants no reply and has its place among the others all the same.
+    Quiet(Rc<ClientCell>, u64),
     /// The connection itself: its password, its database.
     Handshake,
     /// Nobody any more, or from the start.
@@ -22,13 +24,18 @@ pub(crate) enum Owner {
 }
 
 impl Owner {
+    /// The client who asked, if one did.
+    pub(crate) fn client(&self) -> Option<Rc<ClientCell>> {
+        match self {
+            Self::Client(client, _) | Self::Quiet(client, _) => Some(Rc::clone(client)),
+            Self::Part(joining, _) => Some(joining.borrow().client()),
+            Self::Handshake | Self::Nobody => None,
+        }
+    }
+
     /// The number of the client who asked; 0 when nobody did.
     pub(crate) fn client_id(&self) -> u64 {
-        match self {
-            Self::Client(client, _) => client.borrow().id(),
-            Self::Part(joining, _) => joining.borrow().client().borrow().id(),
-            Self::Handshake | Self::Nobody => 0,
-        }
+        self.client().map_or(0, |client| client.borrow().id())
     }
 }
 

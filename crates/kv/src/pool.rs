@@ -165,6 +165,7 @@ impl Pool {
             && let Ok(ring) = self.plan.ring(|index| self.servers.get(index).is_some_and(|server| server.is_live()))
         {
             *self.ring.borrow_mut() = ring;
+            worker.lanes().iter().for_each(|lane| lane.borrow().hold_back_if_of(self));
         }
         let pools = worker.pools();
         let ejected = pools.iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();

@@ -244,6 +244,11 @@ impl Server {
         over
     }
 
+    /// The thread ends.
+    pub(crate) fn end(&self) {
+        self.lanes.take();
+    }
+
     /// The next request gets another connection than this.
     pub(crate) fn forget(&self, lane: &Rc<LaneCell>) {
         for place in self.lanes.borrow_mut().iter_mut() {

@@ -120,6 +120,8 @@ struct Inside {
     failed: RefCell<Vec<(Rc<LaneCell>, Fault)>>,
     resume: RefCell<Vec<Rc<LaneCell>>>,
     buried: RefCell<Vec<Tcp>>,
+    /// Connections to servers, those included that their server knows no more.
+    lanes: RefCell<Vec<Weak<LaneCell>>>,
     touched: RefCell<Vec<Rc<ClientCell>>>,
     slots: RefCell<Vec<Slots>>,
     /// What requests are looked at with, one after the other.
@@ -177,6 +179,7 @@ impl Worker {
             failed: RefCell::default(),
             resume: RefCell::default(),
             buried: RefCell::default(),
+            lanes: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
             request: Cell::default(),
@@ -341,6 +344,20 @@ impl Worker {
         self.0.dirty_lanes.borrow_mut().push(lane);
     }
 
+    /// There is one connection more.
+    pub(crate) fn lane_opened(&self, lane: &Rc<LaneCell>) {
+        let mut lanes = self.0.lanes.borrow_mut();
+        if lanes.len() == lanes.capacity() {
+            lanes.retain(|lane| lane.strong_count() > 0);
+        }
+        lanes.push(Rc::downgrade(lane));
+    }
+
+    /// All connections to servers, and those that were.
+    pub(crate) fn lanes(&self) -> Vec<Rc<LaneCell>> {
+        self.0.lanes.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+
     pub(crate) fn lane_has_failed(&self, lane: Rc<LaneCell>, fault: Fault) {
         self.0.failed.borrow_mut().push((lane, fault));
     }
@@ -450,6 +467,9 @@ impl Worker {
     fn end(&self) {
         let inside = &self.0;
         let pools = inside.pools.replace(Rc::new([]));
+        pools.iter().flat_map(|pool| pool.servers()).for_each(|server| server.end());
+        // Whoever is kept from going on by a client holds that client, and is held by it.
+        self.lanes().iter().for_each(lane::end);
         drop((pools, inside.superseded.take(), inside.failed.take(), inside.resume.take(), inside.touched.take()));
         drop((inside.dirty_clients.take(), inside.dirty_lanes.take(), inside.buried.take(), inside.slots.take()));
     }

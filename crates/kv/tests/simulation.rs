@@ -4,6 +4,8 @@
 //! Every value carries its key and a counter. What must hold in every world:
 //! - a reply stands in the place of its request: a value is of the key that was asked for, a word that the proxy echoes
 //!   is the very word, and a value was written by this client, not later than the last one;
+//! - a server carries out what one connection wrote under a key in the order in which it was asked, as far as the client
+//!   was told that it was carried out;
 //! - every request is answered, or its connection ends, within a bound;
 //! - nothing panics, and no client, block or byte is left in the end.
 //!
@@ -44,6 +46,8 @@ thread_local! {
 
 /// What one server has.
 type Store = HashMap<Vec<u8>, Vec<u8>>;
+/// The numbers of the values of each server's keys, in the order in which it took them.
+type Written = HashMap<(u16, Vec<u8>), Vec<u64>>;
 
 /// What the servers have and what was seen.
 struct Ledger {
@@ -51,6 +55,9 @@ struct Ledger {
     /// Bytes come one by one: not many of them.
     single: bool,
     stores: RefCell<HashMap<u16, Store>>,
+    written: RefCell<Written>,
+    /// For each client and number of a value the connection that sent it, and whether the client was told `+OK`.
+    asked: RefCell<HashMap<(u64, u64), (u64, bool)>>,
     wrong: RefCell<Vec<String>>,
     good: Cell<u64>,
     errors: Cell<u64>,
@@ -61,6 +68,29 @@ struct Ledger {
 fn shared(bytes: Vec<u8>) -> Chunk {
     let len = bytes.len();
     Chunk::from_shared(bytes.into(), 0..len)
+}
+
+impl Ledger {
+    /// What was carried out after something that the same connection asked for later.
+    fn overtaken(&self) -> Vec<String> {
+        let asked = self.asked.borrow();
+        let mut found = Vec::new();
+        for ((port, key), numbers) in &*self.written.borrow() {
+            let name = String::from_utf8_lossy(key);
+            let client: u64 = name.split(':').next().unwrap().parse().unwrap();
+            // The latest number of each connection so far.
+            let mut latest = HashMap::new();
+            for number in numbers {
+                let (connection, told) = asked[&(client, *number)];
+                let latest = latest.entry(connection).or_insert(0_u64);
+                if *latest > *number && told {
+                    found.push(format!("{port} took {name}#{number} after #{latest} of one connection"));
+                }
+                *latest = (*latest).max(*number);
+            }
+        }
+        found
+    }
 }
 
 fn bulk(bytes: &[u8]) -> Vec<u8> {
@@ -147,6 +177,9 @@ fn answer(words: &[&[u8]], port: u16, ledger: &Ledger) -> Vec<u8> {
     match words {
         [b"PING"] => b"+PONG\r\n".to_vec(),
         [b"SET", key, new] => {
+            let number = new.split(|byte| *byte == b'#').nth(1).and_then(|word| std::str::from_utf8(word).ok());
+            let number = number.and_then(|word| word.parse().ok()).unwrap();
+            ledger.written.borrow_mut().entry((port, key.to_vec())).or_default().push(number);
             store.insert(key.to_vec(), new.to_vec());
             b"+OK\r\n".to_vec()
         }
@@ -161,7 +194,8 @@ fn answer(words: &[&[u8]], port: u16, ledger: &Ledger) -> Vec<u8> {
 
 /// What a client asked, and so what it may be told.
 enum Asked {
-    Set,
+    /// The number of the value.
+    Set(u64),
     Get(Vec<u8>),
     Many(Vec<Vec<u8>>),
     Echo(Vec<u8>),
@@ -201,7 +235,7 @@ impl Script {
                 let value = value_of(&key, self.counter, usize::try_from(len).unwrap());
                 self.last.insert(key.clone(), self.counter);
                 bytes.extend(request::encode(&[b"SET", &key[..], &value]));
-                Asked::Set
+                Asked::Set(self.counter)
             }
             3..7 => {
                 let key = self.key(rng);
@@ -248,8 +282,13 @@ fn judge(asked: &Asked, got: &[u8], script: &Script, ledger: &Ledger) -> Result<
     }
     ledger.good.set(ledger.good.get() + 1);
     match asked {
-        Asked::Set if got == b"+OK\r\n" => Ok(()),
-        Asked::Set => Err(format!("SET got {}", show())),
+        Asked::Set(number) if got == b"+OK\r\n" => {
+            if let Some(asked) = ledger.asked.borrow_mut().get_mut(&(script.name, *number)) {
+                asked.1 = true;
+            }
+            Ok(())
+        }
+        Asked::Set(_) => Err(format!("SET got {}", show())),
         Asked::Echo(word) if got == bulk(word) => Ok(()),
         Asked::Echo(word) => Err(format!("ECHO {} got {}", String::from_utf8_lossy(word), show())),
         Asked::Get(key) => is_of(key, got, script.counter).map(drop),
@@ -282,6 +321,9 @@ async fn client(thread: Thread, name: u64, rounds: u64, ledger: Rc<Ledger>) {
             let mut bytes = Vec::new();
             let depth = if rng.one_in(3) { 1 } else { 1 + rng.below(30) };
             let asked: Vec<Asked> = (0..depth).map(|_| script.ask(&mut rng, &mut bytes)).collect();
+            let writes =
+                asked.iter().filter_map(|asked| if let Asked::Set(number) = asked { Some(*number) } else { None });
+            ledger.asked.borrow_mut().extend(writes.map(|number| ((name, number), (left, false))));
             // In pieces of any size.
             let mut at = 0;
             while at < bytes.len() {
@@ -370,6 +412,8 @@ fn run_world(seed: u64, faults: Faults, calm: bool) -> [u64; 3] {
         calm,
         single: faults.segment_max < 64,
         stores: RefCell::default(),
+        written: RefCell::default(),
+        asked: RefCell::default(),
         wrong: RefCell::default(),
         good: Cell::new(0),
         errors: Cell::new(0),
@@ -430,6 +474,8 @@ fn run_world(seed: u64, faults: Faults, calm: bool) -> [u64; 3] {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(over, Ok(()), "{} of {count} clients are through", ledger.over.get());
     world.run_for(AFTERMATH).unwrap();
+    let overtaken = ledger.overtaken();
+    assert!(overtaken.is_empty(), "{}", overtaken.join("\n"));
     if !silences {
         assert_eq!(shares.open(), 0, "client connections");
         assert!(cells.iter().all(|cells| cells.value(kv::Kv::CLIENT_OPEN) == 0));

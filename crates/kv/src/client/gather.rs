@@ -167,6 +167,12 @@ impl Client {
                 }
             }
         }
+        if self.base < self.barrier {
+            // Between its coming whole and there being room for it what was asked before has been held up.
+            self.held = true;
+            self.gathered = Some(gathered);
+            return;
+        }
         let len = gathered.whole.unwrap_or(0);
         let rest = gathered.bytes.split_off(len);
         match self.take_bytes(&gathered.bytes) {

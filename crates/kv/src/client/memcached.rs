@@ -134,14 +134,15 @@ impl Client {
     }
 
     /// A request whose client wants no reply. The server is asked for one all the same: without it nobody could tell
-    /// whose an error line is.
+    /// whose an error line is, nor when what follows may go another way.
     fn send_quietly(&mut self, server: Option<usize>, kind: Kind, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         run.end(asked.source);
         // Nobody is to be told of a server that is not there.
         let Ok(lane) = self.pool.lane(&self.worker, server, self.id) else { return Outcome::Done };
-        let mut lane = lane.borrow_mut();
-        if !lane.has_room() {
-            lane.wait(self.me.clone());
+        let Some(me) = self.me.upgrade() else { return Outcome::Done };
+        let mut to = lane.borrow_mut();
+        if !to.has_room() {
+            to.wait(self.me.clone());
             return Outcome::Full;
         }
         let request = &asked.source.bytes()[asked.range.clone()];
@@ -151,8 +152,10 @@ impl Client {
         let data = memchr::memchr(b'\n', request).map_or(request.len(), |end| end + 1);
         bytes.extend_from_slice(&request[data..]);
         let len = bytes.len();
-        lane.expect(Owner::Nobody, len, self.deadline(kind.class), kind.again, kind.command);
-        lane.push(Source::Shared(&bytes.into()), 0..len);
+        let owner = Owner::Quiet(me, self.next_seq());
+        to.expect(owner, len, self.deadline(kind.class), kind.again, kind.command);
+        to.push(Source::Shared(&bytes.into()), 0..len);
+        self.wait();
         Outcome::Done
     }
 
@@ -227,27 +230,16 @@ impl Client {
             line.extend_from_slice(asked.argument(1));
         }
         line.extend_from_slice(b"\r\n");
-        if quiet {
-            let kind = Kind::of_memcached(b"flush_all", Access::Write);
-            let deadline = self.deadline(Class::Split);
-            for server in self.pool.live() {
-                if let Ok(lane) = self.pool.lane(&self.worker, Some(server), self.id) {
-                    let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Nobody, line.len(), deadline, kind.again, kind.command);
-                    lane.push(Source::Shared(&line.as_slice().into()), 0..line.len());
-                }
-            }
-            return Outcome::Done;
-        }
         let parts: Vec<_> =
             self.pool.live().into_iter().map(|server| split::Part { server: Some(server), keys: Vec::new() }).collect();
         if parts.is_empty() {
-            self.fail_now(Fault::Refused);
+            if !quiet {
+                self.fail_now(Fault::Refused);
+            }
             return Outcome::Done;
         }
-        self.send_parts(&parts, How::SameLine, Vec::new(), Kind::of_memcached(b"flush_all", Access::Write), |_| {
-            line.clone()
-        })
+        let how = if quiet { How::Nothing } else { How::SameLine };
+        self.send_parts(&parts, how, Vec::new(), Kind::of_memcached(b"flush_all", Access::Write), |_| line.clone())
     }
 
     /// Sends each part to its server; their replies become one.

@@ -208,6 +208,7 @@ impl Lane {
                 }
             }
             Owner::Part(joining, part) => join::give(&joining, part, block.chunk(range)),
+            Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
             Owner::Handshake => {
                 if block.get(range.start) == Some(&b'-') {
                     return Some(Fault::Handshake);
@@ -229,6 +230,7 @@ impl Lane {
             Owner::Client(client, _) if passing => client.borrow_mut().pass_last(pieces),
             Owner::Client(client, seq) => client.borrow_mut().fill_pieces(seq, pieces),
             Owner::Part(joining, part) => join::give(&joining, part, join::together(&pieces)),
+            Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
             Owner::Handshake => return Some(Fault::Handshake),
             Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
         }
@@ -286,7 +288,7 @@ impl Lane {
                 let may = self.pieces_len + range.len() <= KEPT_MAX;
                 self.keep_piece(block, range, may);
             }
-            Owner::Nobody => {
+            Owner::Quiet(..) | Owner::Nobody => {
                 self.pieces.clear();
                 self.pieces_kept = None;
                 self.passing = true;

@@ -1,0 +1,138 @@
+//! The end of a connection, and what becomes of the requests on it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use base::Instant;
+use buf::Chunk;
+
+use super::{Lane, LaneCell, Link, bytes_of};
+use crate::fault::Fault;
+use crate::metrics::Kv;
+use crate::numbers::KvPool;
+use crate::pending::{Owner, Pending};
+use crate::worker::Worker;
+
+/// The connection failed: each request on it is sent again where that is right, or gets its error.
+pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
+    let (worker, server, mut remains, waiting) = {
+        let mut lane = lane.borrow_mut();
+        if lane.is_down() {
+            return;
+        }
+        let (worker, server) = (lane.worker.clone(), Rc::clone(&lane.server));
+        (worker, server, lane.close(), std::mem::take(&mut lane.waiting))
+    };
+    let asked =
+        remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
+    server.lane_failed(&worker, lane, fault, asked);
+    let mut first = true;
+    while let Some(pending) = remains.queue.pop_front() {
+        let end = remains.queue.front().map_or(remains.ends, |next| next.start);
+        let broken_off = std::mem::take(&mut first) && remains.passing;
+        if broken_off {
+            match pending.owner {
+                Owner::Client(client, _) => client.borrow_mut().cut(),
+                // What would be dropped whole is not missed.
+                owner => give_fault(&worker, owner, fault),
+            }
+            continue;
+        }
+        let unsent = pending.start >= remains.sent;
+        server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end));
+    }
+    for client in waiting {
+        if let Some(client) = client.upgrade() {
+            worker.thread().schedule_imm(client).detach();
+        }
+    }
+}
+
+/// The thread ends: nobody is told of anything, and whoever is held is let go of.
+pub(crate) fn end(lane: &Rc<LaneCell>) {
+    let remains = lane.borrow_mut().close();
+    drop(remains);
+}
+
+/// Gives the answer of a server that has nothing in a reply's place.
+pub(crate) fn give_nothing(owner: Owner, nothing: Vec<u8>) {
+    let len = nothing.len();
+    let reply = Chunk::from_shared(nothing.into(), 0..len);
+    match owner {
+        Owner::Client(client, seq) => {
+            let mut client = client.borrow_mut();
+            client.pool().cells().add(KvPool::MISSES, 1);
+            client.fill_pieces(seq, vec![reply]);
+        }
+        Owner::Part(joining, part) => crate::join::give(&joining, part, reply),
+        Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
+        Owner::Handshake | Owner::Nobody => {}
+    }
+}
+
+/// Gives an error in a reply's place.
+pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
+    let Some(client) = owner.client() else { return };
+    client.borrow().pool().cells().add(KvPool::failed(fault), 1);
+    worker.cells().add(Kv::FORWARD_ERRORS, 1);
+    match owner {
+        Owner::Client(client, seq) => client.borrow_mut().fault(seq, fault),
+        Owner::Part(joining, part) => crate::join::fault(&joining, part, fault),
+        Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
+        Owner::Handshake | Owner::Nobody => {}
+    }
+}
+
+/// What failing took out of a lane.
+pub(super) struct Remains {
+    queue: VecDeque<Pending>,
+    kept: VecDeque<(u64, Chunk)>,
+    ends: u64,
+    /// The stream's bytes that the kernel took.
+    sent: u64,
+    passing: bool,
+}
+
+impl Remains {
+    /// The stream's bytes of this range, if they were kept.
+    fn bytes(&self, from: u64, to: u64) -> Option<Vec<u8>> {
+        bytes_of(&self.kept, from, to)
+    }
+}
+
+impl Lane {
+    /// Takes everything out and closes.
+    pub(super) fn close(&mut self) -> Remains {
+        let sent = match &self.link {
+            Link::Up(tcp) => tcp.sent().saturating_sub(self.lead),
+            Link::Connecting | Link::Down => 0,
+        };
+        if let Link::Up(tcp) = &self.link {
+            // What was not sent must not be: it may go elsewhere.
+            tcp.abort();
+        }
+        if !self.is_down() {
+            self.worker.cells().sub(Kv::SERVER_OPEN, 1);
+        }
+        self.link = Link::Down;
+        self.own = None;
+        if let Some(task) = self.room.take() {
+            task.cancel();
+        }
+        self.timer = None;
+        self.relief = None;
+        self.input = None;
+        self.pieces.clear();
+        self.pieces_kept = None;
+        let (mut at, mut kept) = (self.handed_bytes, std::mem::take(&mut self.kept));
+        self.out.take(|chunk| {
+            at += chunk.len() as u64;
+            kept.push_back((at, chunk));
+        });
+        // It may be held on to by somebody who has yet to hear of this.
+        self.out.rest();
+        (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
+        let queue = std::mem::take(&mut self.queue);
+        Remains { queue, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
+    }
+}
