@@ -300,6 +300,20 @@ fn a_closed_connection_whose_peer_takes_nothing_is_cut_so_that_the_peer_can_tell
 }
 
 #[test]
+fn a_connection_that_a_tail_lets_go_of_at_the_very_end_is_let_go_of_with_all_it_had_to_send() {
+    let world = World::new(10, Faults::none());
+    let (near, near_tcp, far, far_tcp) = connected(&world);
+    let bytes: Arc<[u8]> = vec![7; 1 << 20].into();
+    let held = Arc::downgrade(&bytes);
+    near_tcp.send(Chunk::from_shared(bytes, 0..1 << 20));
+    near.at_tail(move |_| assert!(near_tcp.failure().is_none()));
+    world.run_for(Duration::from_secs(1)).unwrap();
+    assert!(held.upgrade().is_some(), "nobody takes it");
+    drop((world, near, far, far_tcp));
+    assert!(held.upgrade().is_none());
+}
+
+#[test]
 fn a_full_accept_queue_delays_and_nobody_listening_refuses() {
     let world = World::new(4, Faults::none());
     let (accepting, connecting) = (world.thread("accepting").unwrap(), world.thread("connecting").unwrap());

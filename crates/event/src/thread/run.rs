@@ -349,8 +349,6 @@ impl Thread {
             }
         }
         self.flush();
-        let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
-        drop(timers);
         core.tail.borrow_mut().clear();
         let sources: Vec<Source> = core.sources.borrow_mut().drain().collect();
         for source in &sources {
@@ -360,6 +358,11 @@ impl Thread {
             }
         }
         drop(sources);
+        // Last, with what all these have left behind: a connection that was dropped with something unsent has a timer,
+        // whoever was told of the end may have woken somebody, and each of those holds on to this thread.
+        let actions = core.actions.borrow_mut().clear();
+        let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
+        drop((actions, timers));
         core.running.end();
     }
 }
