@@ -307,7 +307,8 @@ fn a_connection_that_a_tail_lets_go_of_at_the_very_end_is_let_go_of_with_all_it_
     let held = Arc::downgrade(&bytes);
     near_tcp.send(Chunk::from_shared(bytes, 0..1 << 20));
     near.at_tail(move |_| assert!(near_tcp.failure().is_none()));
-    world.run_for(Duration::from_secs(1)).unwrap();
+    // Longer than the time it had to connect, so that it has no timer.
+    world.run_for(Duration::from_secs(10)).unwrap();
     assert!(held.upgrade().is_some(), "nobody takes it");
     drop((world, near, far, far_tcp));
     assert!(held.upgrade().is_none());
