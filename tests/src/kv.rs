@@ -274,6 +274,15 @@ impl KvClient {
         Self { stream: Stream::Unix(stream), have: Vec::new() }
     }
 
+    /// Its own end of the connection, as the other end names it.
+    #[must_use]
+    pub fn local_address(&self) -> String {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().unwrap().to_string(),
+            Stream::Unix(_) => String::new(),
+        }
+    }
+
     /// Sends bytes.
     ///
     /// # Errors

@@ -151,6 +151,7 @@ fn a_slow_request_is_in_the_slow_log_with_its_key_its_server_and_its_time() {
     let place = tree.done(&["ctl", "kv", "where", "alpha", &key]);
     let (name, store) = if place.contains("called one") { ("one", &mut one) } else { ("two", &mut two) };
     let mut client = KvClient::connect(alpha);
+    assert_eq!(client.ask("CLIENT SETNAME me").unwrap(), "+OK\r\n");
     assert_eq!(client.ask(&format!("SET {key} value")).unwrap(), "+OK\r\n");
     let (answer, waited) = slowly(&tree, "alpha", store, || client.ask(&format!("GET {key}")).unwrap());
     assert_eq!(answer, "$5\r\nvalue\r\n");
@@ -171,6 +172,8 @@ fn a_slow_request_is_in_the_slow_log_with_its_key_its_server_and_its_time() {
     };
     let got = find("alpha", "get");
     assert_eq!((&got["server"], &got["argument"]), (&name.into(), &key[..ARGUMENT_MAX].into()));
+    assert_eq!(got["argument_more"].as_u64(), u64::try_from(key.len() - ARGUMENT_MAX).ok());
+    assert_eq!((&got["client"], &got["client_name"]), (&client.local_address().into(), &"me".into()));
     let asked = u64::try_from(walks::kv::request(&format!("GET {key}")).len()).unwrap();
     assert_eq!(got["bytes"].as_u64(), Some(asked));
     let took = Duration::from_micros(got["took_us"].as_u64().unwrap());
@@ -185,4 +188,10 @@ fn a_slow_request_is_in_the_slow_log_with_its_key_its_server_and_its_time() {
     assert!(log.iter().all(|entry| entry["pool"] != "quiet"), "{log:?}");
     let told = tree.done(&["ctl", "kv", "slowlog"]);
     assert!(told.lines().any(|line| line.contains(" set ") && line.ends_with("  seen")), "{told}");
+
+    // A client reads its pool's, whichever thread it is on.
+    let reply = KvClient::connect(alpha).ask("SLOWLOG GET -1").unwrap();
+    let words = format!("\r\n$3\r\nget\r\n$84\r\n{}... (240 more bytes)\r\n", &key[..ARGUMENT_MAX]);
+    assert!(reply.contains(&words) && !reply.contains("seen"), "{reply}");
+    assert_eq!(KvClient::connect(quiet).ask("SLOWLOG GET").unwrap(), "*0\r\n");
 }

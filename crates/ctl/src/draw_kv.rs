@@ -130,20 +130,22 @@ pub fn slow_table(report: &KvReport, now: WallTime) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10}  first argument",
-        "ago", "took us", "pool", "server", "command", "bytes"
+        "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10} {:<22}  first argument",
+        "ago", "took us", "pool", "server", "command", "bytes", "client"
     );
     for slow in &report.slow {
         let _ = writeln!(
             text,
-            "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10}  {}",
+            "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10} {:<22}  {}{}",
             ago(now, slow.at_us),
             slow.took_us,
             slow.pool,
             slow.server,
             slow.command,
             slow.bytes,
-            slow.argument.escape_debug()
+            slow.client,
+            slow.argument.escape_debug(),
+            if slow.argument_more > 0 { "..." } else { "" }
         );
     }
     text

@@ -16,6 +16,7 @@ mod local;
 mod memcached;
 mod requests;
 mod slots;
+mod slowlog;
 mod stream;
 
 pub use leave::{HandOver, Moving};

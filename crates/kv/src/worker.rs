@@ -73,8 +73,8 @@ impl Shared {
         self.slow.read()
     }
 
-    pub(crate) fn was_slow(&self, slow: Slow) {
-        self.slow.put(slow);
+    pub(crate) fn slow_log(&self) -> &SlowLog {
+        &self.slow
     }
 
     pub(crate) fn ejected(&self, pool: &str, server: &str, at: WallTime) {

@@ -252,8 +252,11 @@ fn slow(from: kv::Slow) -> KvSlowReport {
         server: from.server,
         command: from.command.to_owned(),
         argument: String::from_utf8_lossy(&from.argument).into_owned(),
+        argument_more: from.argument_more,
         bytes: from.bytes,
         took_us: u64::try_from(from.took.as_micros()).unwrap_or(u64::MAX),
+        client: from.client.address,
+        client_name: String::from_utf8_lossy(&from.client.name).into_owned(),
     }
 }
 

@@ -175,8 +175,14 @@ pub struct KvSlowReport {
     pub command: String,
     /// The beginning of its first argument, mostly its key.
     pub argument: String,
+    /// How many bytes more that has.
+    pub argument_more: u64,
     /// Its length.
     pub bytes: u64,
     /// From its arrival to the reply.
     pub took_us: u64,
+    /// The address of the client who asked.
+    pub client: String,
+    /// The beginning of the name that it gave itself; empty: none.
+    pub client_name: String,
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::requests::{Asked, refused};
 use super::{Client, Phase};
 use crate::commands::{self, Access, Command, Local, Refusal, Treat};
+use crate::slow::Asker;
 
 /// What a client said of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -22,10 +23,10 @@ pub(super) fn is_open_to_all(command: &Command) -> bool {
     matches!(command.treat, Treat::Local(Local::Auth | Local::Quit | Local::Hello | Local::Reset))
 }
 
-const OK: &[u8] = b"+OK\r\n";
+pub(super) const OK: &[u8] = b"+OK\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 
-fn bulk(reply: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn bulk(reply: &mut Vec<u8>, bytes: &[u8]) {
     reply.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
     reply.extend_from_slice(bytes);
     reply.extend_from_slice(b"\r\n");
@@ -76,6 +77,7 @@ impl Client {
                 self.answer(as_bulk(text.as_bytes()));
             }
             Local::Hello => self.hello(asked),
+            Local::Slowlog => self.slow_log(asked),
         }
     }
 
@@ -179,8 +181,7 @@ impl Client {
                 self.answer(as_bulk(line.as_bytes()));
             }
             (b"id" | b"getname" | b"setname" | b"setinfo" | b"info", _) => {
-                let sub = String::from_utf8_lossy(&sub).into_owned();
-                self.answer(format!("-ERR wrong number of arguments for 'client|{sub}' command\r\n").into_bytes());
+                self.answer(wrong_count("client", &sub));
             }
             (
                 b"caching" | b"getredir" | b"help" | b"kill" | b"list" | b"no-evict" | b"no-touch" | b"pause"
@@ -194,8 +195,17 @@ impl Client {
         }
     }
 
+    fn peer(&self) -> String {
+        self.tcp.as_ref().and_then(event::Tcp::peer).map_or_else(String::new, |peer| peer.to_string())
+    }
+
+    /// As the slow log names it.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker::new(self.peer(), self.identity.as_ref().map_or(b"", |identity| &identity.name))
+    }
+
     fn describe(&self) -> String {
-        let peer = self.tcp.as_ref().and_then(event::Tcp::peer).map_or_else(String::new, |peer| peer.to_string());
+        let peer = self.peer();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (name, library, version) = self.identity.as_ref().map_or_else(Default::default, |identity| {
             (text(&identity.name), text(&identity.library), text(&identity.version))
@@ -258,8 +268,7 @@ impl Client {
             (b"docs", _) => self.answer_static(b"*0\r\n"),
             (b"list", _) => self.answer_static(SYNTAX),
             (b"count" | b"getkeys", _) => {
-                let sub = String::from_utf8_lossy(&sub).into_owned();
-                self.answer(format!("-ERR wrong number of arguments for 'command|{sub}' command\r\n").into_bytes());
+                self.answer(wrong_count("command", &sub));
             }
             (b"getkeysandflags" | b"help", _) => {
                 let line = refused(&format!("command {}", String::from_utf8_lossy(&sub)), Refusal::OneServer);
@@ -296,8 +305,14 @@ fn is_number(word: &[u8]) -> bool {
 }
 
 /// As Redis says it.
-fn unknown_subcommand(command: &str, sub: &[u8]) -> Vec<u8> {
+pub(super) fn unknown_subcommand(command: &str, sub: &[u8]) -> Vec<u8> {
     format!("-ERR unknown subcommand '{}'. Try {command} HELP.\r\n", printable(sub)).into_bytes()
+}
+
+/// As Redis says it, `sub` being one that there is.
+pub(super) fn wrong_count(command: &str, sub: &[u8]) -> Vec<u8> {
+    let sub = String::from_utf8_lossy(sub);
+    format!("-ERR wrong number of arguments for '{command}|{sub}' command\r\n").into_bytes()
 }
 
 /// What an error line may say of a word.

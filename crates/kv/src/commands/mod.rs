@@ -68,6 +68,7 @@ pub enum Local {
     Time,
     Info,
     Hello,
+    Slowlog,
 }
 
 /// Why a command is not forwarded.

@@ -190,7 +190,7 @@ pub(super) static COMMANDS: &[Command] = &[
     row("sinterstore", -3, W, (1, -1, 1), Range, Forward),
     row("sismember", 3, R, (1, 1, 1), Range, Forward),
     row("slaveof", 3, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
-    row("slowlog", -2, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
+    row("slowlog", -2, O, (0, 0, 0), Range, L(Local::Slowlog)),
     row("smembers", 2, R, (1, 1, 1), Range, Forward),
     row("smismember", -3, R, (1, 1, 1), Range, Forward),
     row("smove", 4, W, (1, 2, 1), Range, Forward),

@@ -7,7 +7,7 @@ use super::{Lane, bytes_of};
 use crate::numbers::{CommandIndex, KvCommand, KvPool, KvServer};
 use crate::pending::{Again, Pending};
 use crate::plan::Protocol;
-use crate::slow::Slow;
+use crate::slow::{Asker, Slow};
 use crate::wire::resp::Request;
 use crate::wire::{Found, memcached};
 
@@ -83,14 +83,21 @@ impl Tally {
         self.slow += 1;
         let (worker, protocol) = (&lane.worker, lane.server.protocol());
         let end = lane.queue.front().map_or(lane.pushed, |next| next.start);
-        worker.shared().was_slow(Slow {
+        let command = pending.command.name(protocol);
+        // A subcommand is no argument.
+        let at = 1 + usize::from(command.contains('|'));
+        let bytes = bytes_of(&lane.kept, pending.start, end);
+        let (argument, argument_more) = bytes.map_or_else(Default::default, |bytes| argument(protocol, &bytes, at));
+        worker.shared().slow_log().put(Slow {
             at: worker.thread().wall(),
             pool: lane.server.pool_name().to_owned(),
             server: lane.server.name().to_owned(),
-            command: pending.command.name(protocol),
-            argument: bytes_of(&lane.kept, pending.start, end).map_or_else(Vec::new, |bytes| first(protocol, &bytes)),
+            command,
+            argument,
+            argument_more,
             bytes: end.saturating_sub(pending.start),
             took: Duration::from_micros(worker.micros().wrapping_sub(pending.asked).into()),
+            client: pending.owner.client().map_or_else(Asker::default, |client| client.borrow().asker()),
         });
     }
 
@@ -112,8 +119,8 @@ impl Tally {
     }
 }
 
-/// What is told of the first argument of a request, which is whole.
-fn first(protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
+/// What is told of the argument at this place of a request, which is whole.
+fn argument(protocol: Protocol, bytes: &[u8], at: usize) -> (Vec<u8>, u64) {
     let mut request = Request::default();
     match protocol {
         Protocol::Redis => {
@@ -123,6 +130,6 @@ fn first(protocol: Protocol, bytes: &[u8]) -> Vec<u8> {
             memcached::scan(bytes, request.words());
         }
     }
-    let place = request.arguments().get(1).map(|place| place.start as usize..place.end as usize);
+    let place = request.arguments().get(at).map(|place| place.start as usize..place.end as usize);
     Slow::argument(place.and_then(|place| bytes.get(place)).unwrap_or_default())
 }
