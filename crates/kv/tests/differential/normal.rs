@@ -81,6 +81,9 @@ pub(crate) const NORMALISERS: &[(&str, Normaliser)] = &[
     ("scan", OnePass),
     ("sdiff", MembersInAnyOrder),
     ("sinter", MembersInAnyOrder),
+    ("slowlog|get", ItsOwn),
+    ("slowlog|help", ItsOwn),
+    ("slowlog|len", Number),
     ("smembers", MembersInAnyOrder),
     ("srandmember", ChosenByChance),
     ("sscan", OnePass),
@@ -97,7 +100,7 @@ pub(crate) const NORMALISERS: &[(&str, Normaliser)] = &[
 /// The name in the table, of a command or of a subcommand.
 pub(crate) fn name(words: &[Word]) -> String {
     let mut name = String::from_utf8_lossy(&words[0]).to_ascii_lowercase();
-    let answered_by_subcommand = matches!(name.as_str(), "client" | "command");
+    let answered_by_subcommand = matches!(name.as_str(), "client" | "command" | "slowlog");
     if let Some(second) = words.get(1)
         && (answered_by_subcommand || is_container(&words[0]))
     {
