@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     TooLarge,
     /// Parts of one request were answered by what cannot be joined.
     Unlike,
+    /// The proxy itself failed at what the server sent.
+    Internal,
 }
 
 impl Fault {
@@ -46,6 +48,7 @@ impl Fault {
             Nonsense: "the server sent what is no reply",
             TooLarge: "the reply is too large to wait for earlier ones",
             Unlike: "the servers' replies cannot be joined",
+            Internal: "an internal error of the proxy",
         }
     }
 

@@ -17,6 +17,8 @@ mod late;
 mod receive;
 mod relief;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use failure::{end, fail, give_fault, give_nothing};
 
@@ -100,6 +102,10 @@ pub(crate) struct Lane {
     pieces_kept: Option<Kept>,
     /// The current reply's earlier parts have been passed on.
     passing: bool,
+    /// What is being answered right now.
+    current: Option<Pending>,
+    /// Who has got something of the block that is looked at.
+    touched: Vec<Rc<ClientCell>>,
     /// Nothing is received until a client has taken what it has.
     paused: bool,
     /// Who paused it last.
@@ -169,6 +175,8 @@ impl Lane {
                 pieces_len: 0,
                 pieces_kept: None,
                 passing: false,
+                current: None,
+                touched: Vec::new(),
                 paused: false,
                 slow: Weak::new(),
                 ahead_of: None,

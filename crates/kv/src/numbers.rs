@@ -54,6 +54,8 @@ stats::metrics! {
     counter TOO_LARGE = "beltway_kv_pool_forward_errors_total" { kind = "too_large" };
     /// Requests that got an error because no server of the pool answered them, by why.
     counter UNLIKE = "beltway_kv_pool_forward_errors_total" { kind = "unlike" };
+    /// Requests that got an error because no server of the pool answered them, by why.
+    counter INTERNAL = "beltway_kv_pool_forward_errors_total" { kind = "internal" };
     /// Reads of the pool's clients, by what they found.
     counter HITS = "beltway_kv_pool_reads_total" { found = "something" };
     /// Reads of the pool's clients, by what they found.
@@ -75,6 +77,7 @@ impl KvPool {
             Fault::Nonsense => Self::NONSENSE,
             Fault::TooLarge => Self::TOO_LARGE,
             Fault::Unlike => Self::UNLIKE,
+            Fault::Internal => Self::INTERNAL,
         }
     }
 }

@@ -272,7 +272,8 @@ impl Server {
         }
         worker.cells().add(Kv::SERVER_FAILURES, 1);
         self.cells.add(if fault == Fault::Closed { KvServer::EOF } else { KvServer::ERR }, 1);
-        if asked || !matches!(fault, Fault::Closed | Fault::Reset) {
+        // Our own failure says nothing of the server.
+        if fault != Fault::Internal && (asked || !matches!(fault, Fault::Closed | Fault::Reset)) {
             self.failed(worker, fault);
         }
     }
@@ -374,7 +375,8 @@ impl Server {
         }
         let again_allowed = match again {
             _ if unsent => attempts < ATTEMPTS_MAX,
-            Again::Always => attempts < 1,
+            // The same reply would do the same again.
+            Again::Always => attempts < 1 && fault != Fault::Internal,
             Again::Unsent => false,
         };
         let in_time = deadline > worker.now();

@@ -1,5 +1,7 @@
 //! What a server says: each reply to whom it belongs, in place, large ones while they come.
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -7,7 +9,7 @@ use buf::{Block, SizeClass};
 
 use super::tally::Tally;
 use super::{Lane, Link};
-use crate::client::{ClientCell, KEPT_MAX};
+use crate::client::KEPT_MAX;
 use crate::fault::Fault;
 use crate::join;
 use crate::memory::Kept;
@@ -25,12 +27,41 @@ impl Lane {
     /// Takes what has come. Says how the connection failed, if it did.
     pub(super) fn receive(&mut self) -> Option<Fault> {
         let Link::Up(tcp) = std::mem::replace(&mut self.link, Link::Connecting) else { return None };
-        let outcome = self.receive_from(&tcp);
+        let mut looked_at = None;
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.receive_from(&tcp, &mut looked_at)));
         self.link = Link::Up(tcp);
-        outcome
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                self.give_up(looked_at.as_ref());
+                // Its thread counts it.
+                resume_unwind(panic)
+            }
+        }
     }
 
-    fn receive_from(&mut self, tcp: &event::Tcp) -> Option<Fault> {
+    /// Something panicked while replies in that block were looked at. Whoever got one is served on; whose reply it was is
+    /// in nobody knows what state, and ends; the others on this connection get errors.
+    #[cold]
+    fn give_up(&mut self, block: Option<&Block>) {
+        // First of all: what follows may panic as well.
+        if let Some(me) = self.me.upgrade() {
+            self.worker.lane_has_failed(me, Fault::Internal);
+        }
+        let client = self.current.take().and_then(|pending| pending.owner.client());
+        if let Some(client) = &client {
+            client.borrow_mut().cut();
+        }
+        for touched in self.touched.drain(..) {
+            match block {
+                Some(block) => touched.borrow_mut().close_run(block),
+                None => touched.borrow_mut().cut(),
+            }
+        }
+    }
+
+    /// `looked_at` has the block in which replies are looked for, meanwhile.
+    fn receive_from(&mut self, tcp: &event::Tcp, looked_at: &mut Option<Block>) -> Option<Fault> {
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..RECEIVES_MAX {
             if self.paused {
@@ -56,12 +87,15 @@ impl Lane {
             self.heard = self.worker.now();
             self.worker.cells().add(Kv::SERVER_RECEIVED, got as u64);
             self.server.cells().add(KvServer::RESPONSE_BYTES, got as u64);
-            let outcome = self.replies(&block);
+            let block = looked_at.insert(block);
+            let outcome = self.replies(block);
             if outcome.is_none() {
                 self.server.succeeded();
             }
             self.plenty = got == room || got >= SizeClass::Medium.capacity();
-            self.keep(block);
+            if let Some(block) = looked_at.take() {
+                self.keep(block);
+            }
             if outcome.is_some() {
                 return outcome;
             }
@@ -123,7 +157,7 @@ impl Lane {
     /// Takes the replies in `block`, and what there is of the last.
     fn replies(&mut self, block: &Block) -> Option<Fault> {
         let before = self.handed;
-        let mut touched: Vec<Rc<ClientCell>> = std::mem::take(&mut *self.worker.touched());
+        self.touched = std::mem::take(&mut *self.worker.touched());
         let mut tally = Tally::new();
         let outcome = loop {
             match self.reply.scan(&block.bytes()[self.scanned..]) {
@@ -138,7 +172,8 @@ impl Lane {
                     }
                     self.handed -= 1;
                     self.expired = self.expired.saturating_sub(1);
-                    if let Some(fault) = self.answer(pending, block, range, &mut touched, &mut tally) {
+                    self.current = Some(pending);
+                    if let Some(fault) = self.answer(block, range, &mut tally) {
                         break Some(fault);
                     }
                     if self.at == block.len() {
@@ -156,6 +191,7 @@ impl Lane {
             }
         };
         tally.tell(self);
+        let mut touched = std::mem::take(&mut self.touched);
         for client in touched.drain(..) {
             let mut to = client.borrow_mut();
             to.close_run(block);
@@ -183,54 +219,60 @@ impl Lane {
         outcome
     }
 
-    /// Gives a whole reply, whose last part is `range`, to its owner.
+    /// Gives a whole reply, whose last part is `range`, to the owner of what is current.
     #[inline]
-    fn answer(
-        &mut self,
-        pending: Pending,
-        block: &Block,
-        range: std::ops::Range<usize>,
-        touched: &mut Vec<Rc<ClientCell>>,
-        tally: &mut Tally,
-    ) -> Option<Fault> {
+    fn answer(&mut self, block: &Block, range: Range<usize>, tally: &mut Tally) -> Option<Fault> {
+        let Some(pending) = &self.current else { return None };
         let long = self.passing || !self.pieces.is_empty();
         let reply = if long { &[] } else { block.get(range.clone()).unwrap_or_default() };
-        tally.add(self, &pending, reply, self.reply.found());
-        let Pending { owner, .. } = pending;
+        tally.add(self, pending, reply, self.reply.found());
+        #[cfg(test)]
+        super::tests::panic_if_told(reply);
         if long {
-            return self.answer_long(owner, block, range);
+            let outcome = self.answer_long(block, range);
+            self.current = None;
+            return outcome;
         }
-        match owner {
+        let mut opened = false;
+        let outcome = match &pending.owner {
             Owner::Client(client, seq) => {
-                let opened = client.borrow_mut().fill(seq, block, range);
-                if opened {
-                    touched.push(client);
-                }
+                opened = client.borrow_mut().fill(*seq, block, range);
+                None
             }
-            Owner::Part(joining, part) => join::give(&joining, part, block.chunk(range)),
-            Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
-            Owner::Handshake => {
-                if block.get(range.start) == Some(&b'-') {
-                    return Some(Fault::Handshake);
-                }
+            Owner::Part(joining, part) => {
+                join::give(joining, *part, block.chunk(range));
+                None
             }
-            Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
+            Owner::Quiet(client, seq) => {
+                client.borrow_mut().pass_over(*seq);
+                None
+            }
+            Owner::Handshake => (block.get(range.start) == Some(&b'-')).then_some(Fault::Handshake),
+            Owner::Nobody => {
+                self.worker.cells().add(Kv::LATE, 1);
+                None
+            }
+        };
+        if let Some(Pending { owner: Owner::Client(client, _), .. }) = self.current.take()
+            && opened
+        {
+            self.touched.push(client);
         }
-        None
+        outcome
     }
 
-    fn answer_long(&mut self, owner: Owner, block: &Block, range: std::ops::Range<usize>) -> Option<Fault> {
+    fn answer_long(&mut self, block: &Block, range: Range<usize>) -> Option<Fault> {
         let passing = std::mem::take(&mut self.passing);
         let mut pieces = std::mem::take(&mut self.pieces);
         (self.pieces_len, self.pieces_kept) = (0, None);
         if !range.is_empty() {
             pieces.push(block.chunk(range));
         }
-        match owner {
+        match &self.current.as_ref()?.owner {
             Owner::Client(client, _) if passing => client.borrow_mut().pass_last(pieces),
-            Owner::Client(client, seq) => client.borrow_mut().fill_pieces(seq, pieces),
-            Owner::Part(joining, part) => join::give(&joining, part, join::together(&pieces)),
-            Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
+            Owner::Client(client, seq) => client.borrow_mut().fill_pieces(*seq, pieces),
+            Owner::Part(joining, part) => join::give(joining, *part, join::together(&pieces)),
+            Owner::Quiet(client, seq) => client.borrow_mut().pass_over(*seq),
             Owner::Handshake => return Some(Fault::Handshake),
             Owner::Nobody => self.worker.cells().add(Kv::LATE, 1),
         }
@@ -238,7 +280,7 @@ impl Lane {
     }
 
     /// Passes on part of a reply that has not ended, or keeps it while its owner waits for another.
-    fn pass(&mut self, block: &Block, range: std::ops::Range<usize>) -> Result<(), Fault> {
+    fn pass(&mut self, block: &Block, range: Range<usize>) -> Result<(), Fault> {
         if range.is_empty() {
             return Ok(());
         }
@@ -251,12 +293,12 @@ impl Lane {
                     pending.owner = Owner::Nobody;
                     self.passing = true;
                 } else if to.is_front(*seq) {
+                    self.passing = true;
                     for piece in self.pieces.drain(..) {
                         to.pass(piece);
                     }
                     (self.pieces_len, self.pieces_kept) = (0, None);
                     to.pass(block.chunk(range));
-                    self.passing = true;
                     if to.is_backed_up()
                         && let Some(me) = self.me.upgrade()
                     {
@@ -300,7 +342,7 @@ impl Lane {
 
     /// Keeps part of a reply that has not its turn; where it must not, its owner gets an error in its place and the reply
     /// belongs to nobody.
-    fn keep_piece(&mut self, block: &Block, range: std::ops::Range<usize>, may: bool) {
+    fn keep_piece(&mut self, block: &Block, range: Range<usize>, may: bool) {
         let kept = match &mut self.pieces_kept {
             Some(kept) => Some(kept),
             none => self.server.pool().map(|pool| none.insert(Kept::new(&self.worker, &pool))),

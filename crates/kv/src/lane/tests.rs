@@ -1,0 +1,171 @@
+//! What becomes of a connection when the code that looks at its replies panics.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use buf::{Block, Chunk, SizeClass};
+use event::sim::{Faults, Stuck, World};
+use event::{Shares, Tcp, Thread};
+use net::{Names, NamesOptions};
+use stats::Cells;
+
+use crate::metrics::Kv;
+use crate::numbers::Numbers;
+use crate::wire::Scanned;
+use crate::wire::resp::{Reply, Request, Scan, request};
+use crate::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
+
+const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
+const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 6_379);
+/// The reply that is the end of whoever looks at it.
+const FATAL: &[u8] = b"+panic\r\n";
+const INTERNAL: &str = "-ERR an internal error of the proxy\r\n";
+const NAMES: NamesOptions = NamesOptions {
+    ttl: Duration::from_secs(30),
+    negative_ttl: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
+    stale: Duration::from_secs(3_600),
+};
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    /// Whether the server answers.
+    static ANSWERS: Cell<bool> = const { Cell::new(false) };
+}
+
+pub(super) fn panic_if_told(reply: &[u8]) {
+    assert!(reply != FATAL, "as the test wants it");
+}
+
+fn shared(bytes: Vec<u8>) -> Chunk {
+    let len = bytes.len();
+    Chunk::from_shared(bytes.into(), 0..len)
+}
+
+/// Answers each request with its second word, all that has come at once.
+async fn serve(thread: Thread, tcp: Tcp) {
+    let mut have = Vec::new();
+    loop {
+        let mut block = Block::new(SizeClass::Medium);
+        match tcp.recv(&mut block).await {
+            Ok(got) if got > 0 => have.extend_from_slice(&block),
+            _ => return,
+        }
+        while !ANSWERS.get() {
+            thread.sleep(Duration::from_millis(1)).await;
+        }
+        let mut replies = Vec::new();
+        let mut request = Request::default();
+        while let Scan::Whole(len) = request.scan(&have) {
+            let word = request.arguments().get(1).map_or(0..0, |at| at.start as usize..at.end as usize);
+            replies.extend([b"+", &have[word], b"\r\n"].concat());
+            have.drain(..len);
+            request.clear();
+        }
+        tcp.send(shared(replies));
+    }
+}
+
+/// Asks for these keys in one go, and says what came of it: replies, or none where the connection ended.
+async fn ask(thread: Thread, keys: Vec<&'static str>, told: Rc<RefCell<Vec<Option<String>>>>) {
+    let tcp = Tcp::connect(&thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
+    tcp.send(shared(keys.iter().flat_map(|key| request::encode(&["GET", key])).collect()));
+    let mut have = Vec::new();
+    for _ in &keys {
+        let reply = loop {
+            if let Scanned::Whole(len) = Reply::default().scan(&have) {
+                break Some(String::from_utf8(have.drain(..len).collect()).unwrap());
+            }
+            let mut block = Block::new(SizeClass::Medium);
+            tcp.set_read_deadline(thread.now() + Duration::from_secs(60));
+            match tcp.recv(&mut block).await {
+                Ok(got) if got > 0 => have.extend_from_slice(&block),
+                _ => break None,
+            }
+        };
+        told.borrow_mut().push(reply);
+    }
+}
+
+/// Lets some time pass in a world that stops after each turn of a thread on which something has panicked.
+fn settle(world: &World) {
+    let until = world.now() + Duration::from_secs(1);
+    for _ in 0..100_000 {
+        match world.run_for(Duration::from_millis(1)) {
+            Ok(()) | Err(Stuck::Panicked(_, "kv server")) if world.now() >= until => return,
+            Ok(()) | Err(Stuck::Panicked(_, "kv server")) => {}
+            Err(stuck) => panic!("{stuck:?}"),
+        }
+    }
+    panic!("time does not pass");
+}
+
+#[test]
+fn a_panic_at_a_reply_ends_its_client_and_its_connection_and_the_others_get_errors_and_another() {
+    let before = buf::pool_use().used;
+    ANSWERS.set(false);
+    let world =
+        World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
+    let servers = world.thread("servers").unwrap();
+    let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), |thread, tcp| {
+        thread.spawn("redis", serve(thread.clone(), tcp));
+    });
+    listener.accept_on(&servers).unwrap();
+    let at = SocketAddr::from(SERVER);
+    let server = ServerSource { address: Address::Ip(at.ip(), at.port()), weight: 1, name: None };
+    let source = PoolSource {
+        redis: true,
+        auto_eject_hosts: true,
+        server_failure_limit: 1,
+        ..PoolSource::new("p", vec![server])
+    };
+    let plan = Plan::prepare(vec![source]).unwrap();
+    let proxy = world.group("proxy", 1).unwrap();
+    let peers = Arc::new(OnceLock::new());
+    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
+    let cells = Cells::detached();
+    let worker = Worker::new(WorkerParts {
+        thread: proxy[0].clone(),
+        shared: Shared::new(&plan),
+        plan,
+        names: Names::new(NAMES),
+        cells,
+        numbers: Numbers::detached(),
+    });
+    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
+    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
+        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
+    });
+    listener.accept_on(&proxy[0]).unwrap();
+    let clients = world.thread("clients").unwrap();
+    let asks = |keys: &[&'static str]| {
+        let told = Rc::new(RefCell::new(Vec::new()));
+        clients.spawn("client", ask(clients.clone(), keys.to_vec(), Rc::clone(&told)));
+        // One after the other, so that the server is asked in this order.
+        settle(&world);
+        told
+    };
+    // The first travels alone, the others behind it in one batch, and are answered in one block.
+    let told = [&["first"][..], &["a", "b"], &["c", "panic", "d"], &["e", "f"]].map(asks);
+    ANSWERS.set(true);
+    settle(&world);
+    assert_eq!(proxy[0].stats().panics(), (1, "kv server"));
+    let text = |reply: &str| Some(reply.to_owned());
+    let [first, whole, hit, behind] = told.map(|told| told.take());
+    assert_eq!(first, [text("+first\r\n")]);
+    assert_eq!(whole, [text("+a\r\n"), text("+b\r\n")], "who was answered before is served on");
+    assert_eq!(hit[1..], [None, None], "nobody knows what it has been told: {hit:?}");
+    assert_eq!(behind, [text(INTERNAL), text(INTERNAL)]);
+    let later = asks(&["g"]);
+    assert_eq!(*later.borrow(), [text("+g\r\n")], "on another connection, of a server that nobody blames");
+    assert_eq!(cells.value(Kv::SERVER_OPEN), 1);
+    assert_eq!(cells.value(Kv::SERVER_FAILURES), 1);
+    WORKER.with(|slot| *slot.borrow_mut() = None);
+    drop(listener);
+    drop(world);
+    drop((proxy, servers, clients));
+    assert_eq!(buf::pool_use().used, before, "blocks");
+}
