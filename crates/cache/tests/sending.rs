@@ -18,9 +18,11 @@ use event::{Listener, Processor, ProcessorOptions, Shares, Tcp};
 const MIB: u64 = 1 << 20;
 const OBJECTS: u64 = 40;
 const READERS: u64 = 4;
+/// At least so long, and until so much is checked.
 const RUN: Duration = Duration::from_secs(3);
-/// The store's, when each connection has sent what it queued.
-const LIMIT: Duration = Duration::from_secs(20);
+const CHECKED_MIN: u64 = 10 * MIB;
+/// How long anything may take, on a machine however busy.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Lengths on both sides of all that makes a difference: short, one granule, a piece, several pieces.
 fn length_of(object: u64) -> u64 {
@@ -91,14 +93,17 @@ fn word(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
 
-/// Asks for objects at random, several at a time, and reads at its own pace. Returns the bytes it checked.
-fn read(address: SocketAddr, seed: u64, end: Instant) -> u64 {
+/// Asks for objects at random, several at a time, and reads at its own pace. Counts the bytes it checked.
+fn read(address: SocketAddr, seed: u64, begun: Instant, checked: &AtomicU64) {
     let mut rng = Rng::new(seed);
     let mut stream = TcpStream::connect(address).expect("the server listens");
     stream.set_read_timeout(Some(LIMIT)).expect("a time is a time");
     let slow = seed.is_multiple_of(2);
-    let mut checked = 0;
-    while SystemClock.now() < end {
+    let goes_on = || {
+        let (lasted, checked) = (SystemClock.now() - begun, checked.load(Ordering::Relaxed));
+        lasted < RUN || (checked <= CHECKED_MIN && lasted < LIMIT)
+    };
+    while goes_on() {
         let asked: Vec<u8> =
             (0..1 + rng.below(3)).map(|_| u8::try_from(rng.below(OBJECTS)).expect("it fits")).collect();
         stream.write_all(&asked).expect("the server reads");
@@ -119,10 +124,9 @@ fn read(address: SocketAddr, seed: u64, end: Instant) -> u64 {
                     place += 1;
                 }
             }
-            checked += place;
+            checked.fetch_add(place, Ordering::Relaxed);
         }
     }
-    checked
 }
 
 #[test]
@@ -144,9 +148,9 @@ fn what_is_being_sent_stays_as_it_was_found_while_everything_else_is_evicted_and
     let processor = Processor::start(&options, move |thread| listener.accept_on(thread)).expect("a processor");
     let _ = peers.set(processor.net().to_vec());
     (0..OBJECTS).for_each(|object| put(&store, object, 0, object.is_multiple_of(2)));
-    let end = SystemClock.now() + RUN;
-    let (stop, versions) = (AtomicBool::new(false), AtomicU64::new(0));
-    let checked = thread::scope(|scope| {
+    let begun = SystemClock.now();
+    let (stop, versions, checked) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
         let churn = scope.spawn(|| {
             let mut rng = Rng::new(99);
             while !stop.load(Ordering::Relaxed) {
@@ -158,14 +162,16 @@ fn what_is_being_sent_stays_as_it_was_found_while_everything_else_is_evicted_and
                 assert!(store.used().0 <= 64 * MIB);
             }
         });
-        let readers: Vec<_> = (1..=READERS).map(|seed| scope.spawn(move || read(address, seed, end))).collect();
-        let checked: u64 = readers.into_iter().map(|reader| reader.join().expect("all it read was right")).sum();
+        let checked = &checked;
+        let readers: Vec<_> =
+            (1..=READERS).map(|seed| scope.spawn(move || read(address, seed, begun, checked))).collect();
+        readers.into_iter().for_each(|reader| reader.join().expect("all it read was right"));
         stop.store(true, Ordering::Relaxed);
         churn.join().expect("it put");
-        checked
     });
+    let checked = checked.into_inner();
     println!("{checked} bytes checked, {} versions", versions.into_inner());
-    assert!(checked > 10 * MIB);
+    assert!(checked > CHECKED_MIN);
     shares.drain();
     processor.drain();
     assert!(processor.stop(LIMIT));

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_millis(300);
 /// Long work; the one for 7 blocks too long.
 fn sum_to(n: u64) -> u64 {
     if n == 7 {
-        std::thread::sleep(LIMIT * 2);
+        std::thread::sleep(LIMIT * 5);
     }
     (1..=n * 1_000_000).fold(0, u64::wrapping_add)
 }

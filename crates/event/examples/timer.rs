@@ -27,6 +27,7 @@ impl Continuation for Ticker {
         if self.ticks == 5 {
             // Dropping the action cancels: nothing is delivered afterwards.
             self.action = None;
+            thread.stop();
         }
     }
 
@@ -42,9 +43,8 @@ fn main() -> std::io::Result<()> {
     ticker.borrow_mut().action = Some(action);
     let me = thread.clone();
     thread.spawn("sleeper", async move {
-        me.sleep(Duration::from_millis(550)).await;
+        me.sleep(Duration::from_millis(250)).await;
         println!("slept until {:?}", me.now());
-        me.stop();
     });
     thread.run()
 }

@@ -21,9 +21,12 @@ fn thread() -> Thread {
     Thread::new(ThreadOptions { name: "[test]".into(), index: 0, seed: 1 }).unwrap()
 }
 
-/// Turns until `done`, at most for five seconds.
+/// How long anything in a test may take, on a machine however busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Turns until `done`, within a bound.
 fn turn_until(thread: &Thread, done: impl Fn() -> bool) {
-    let limit = thread.precise_now() + Duration::from_secs(5);
+    let limit = thread.precise_now() + PATIENCE;
     let _tick = thread.spawn("tick", {
         let thread = thread.clone();
         async move {
@@ -33,7 +36,7 @@ fn turn_until(thread: &Thread, done: impl Fn() -> bool) {
         }
     });
     while !done() {
-        assert!(thread.precise_now() < limit, "not done within five seconds");
+        assert!(thread.precise_now() < limit, "not done within {PATIENCE:?}");
         thread.turn(true).unwrap();
     }
 }
@@ -203,9 +206,9 @@ fn messages_and_wakes_from_other_threads_reach_a_sleeping_loop() {
         });
     };
     processor.net()[0].run(asks).unwrap();
-    assert_eq!(received.recv_timeout(Duration::from_secs(5)), Ok((Ok(42), 1)));
+    assert_eq!(received.recv_timeout(PATIENCE), Ok((Ok(42), 1)));
     assert!(processor.is_whole());
-    assert!(processor.stop(Duration::from_secs(5)));
+    assert!(processor.stop(PATIENCE));
 }
 
 #[test]
@@ -256,7 +259,7 @@ fn echo_server(threads: usize, limit: usize) -> (Processor, Arc<Shares>, SocketA
 fn a_megabyte_is_echoed_whole_through_short_writes() {
     let (processor, _, address) = echo_server(1, 100);
     let mut client = TcpStream::connect(address).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let sent: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
     let mut writer = client.try_clone().unwrap();
     let copy = sent.clone();
@@ -265,23 +268,25 @@ fn a_megabyte_is_echoed_whole_through_short_writes() {
     client.read_exact(&mut received).unwrap();
     join.join().unwrap().unwrap();
     assert!(received == sent);
-    assert!(processor.stop(Duration::from_secs(5)));
+    assert!(processor.stop(PATIENCE));
 }
 
 #[test]
 fn a_thousand_long_connections_are_shared_between_two_threads() {
-    let _ = sys::thread::raise_descriptor_limit();
+    // Two descriptors each, and some for all else; where fewer may be had, fewer connections.
+    let allowed = usize::try_from(sys::thread::raise_descriptor_limit()).unwrap_or(usize::MAX);
+    let count = 1_000.min(allowed.saturating_sub(100) / 2);
     let (processor, shares, address) = echo_server(2, 10_000);
-    let clients: Vec<_> = (0..1_000).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let clients: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
     for mut client in &clients {
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
     }
     let open = shares.open_by_thread();
-    assert_eq!(open.iter().sum::<usize>(), 1_000);
-    assert!(open.iter().all(|&open| open <= 600), "{open:?}");
-    assert!(processor.stop(Duration::from_secs(5)));
+    assert_eq!(open.iter().sum::<usize>(), count);
+    assert!(open.iter().all(|&open| open <= count / 2 + count / 10 + 2), "{open:?}");
+    assert!(processor.stop(PATIENCE));
 }
 
 #[test]
@@ -291,14 +296,14 @@ fn at_the_limit_a_connection_waits_until_another_ends() {
     first.write_all(b"a").unwrap();
     first.read_exact(&mut [0]).unwrap();
     let mut second = TcpStream::connect(address).unwrap();
-    second.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
     second.write_all(b"b").unwrap();
+    across::wait_until("it is counted as one that waits", || shares.counts()[2] > 0);
+    second.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
     assert!(second.read_exact(&mut [0]).is_err(), "beyond the limit it is not served");
-    assert!(shares.counts()[2] > 0, "and that is counted");
     drop(first);
-    second.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
     second.read_exact(&mut [0]).unwrap();
-    assert!(processor.stop(Duration::from_secs(5)));
+    assert!(processor.stop(PATIENCE));
 }
 
 #[test]
@@ -310,7 +315,7 @@ fn a_deadline_ends_a_wait_and_what_was_sent_before_a_close_still_arrives() {
     thread.spawn("client", {
         let (thread, outcome) = (thread.clone(), Rc::clone(&outcome));
         async move {
-            let tcp = Tcp::connect(&thread, address, thread.now() + Duration::from_secs(5)).await.unwrap();
+            let tcp = Tcp::connect(&thread, address, thread.now() + PATIENCE).await.unwrap();
             tcp.set_read_deadline(thread.now() + Duration::from_millis(10));
             let mut block = Block::new(SizeClass::Small);
             let late = tcp.recv(&mut block).await;
@@ -325,7 +330,7 @@ fn a_deadline_ends_a_wait_and_what_was_sent_before_a_close_still_arrives() {
     };
     assert_eq!(*outcome.borrow(), Some(Err(std::io::ErrorKind::TimedOut)));
     let mut text = String::new();
-    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
     peer.read_to_string(&mut text).unwrap();
     assert_eq!(text, "good bye");
 }
@@ -338,7 +343,7 @@ fn a_refused_connect_says_so() {
     thread.spawn("client", {
         let (thread, outcome) = (thread.clone(), Rc::clone(&outcome));
         async move {
-            let result = Tcp::connect(&thread, free, thread.now() + Duration::from_secs(5)).await;
+            let result = Tcp::connect(&thread, free, thread.now() + PATIENCE).await;
             *outcome.borrow_mut() = Some(result.map(|_| ()).map_err(|error| error.kind()));
         }
     });
@@ -354,7 +359,7 @@ fn a_detached_connection_goes_on_on_another_thread() {
     first.spawn("first", {
         let (thread, detached) = (first.clone(), Rc::clone(&detached));
         async move {
-            let tcp = Tcp::connect(&thread, address, thread.now() + Duration::from_secs(5)).await.unwrap();
+            let tcp = Tcp::connect(&thread, address, thread.now() + PATIENCE).await.unwrap();
             *detached.borrow_mut() = tcp.detach();
         }
     });
@@ -377,7 +382,7 @@ fn a_detached_connection_goes_on_on_another_thread() {
         }
     });
     turn_until(&second, || done.get());
-    assert!(processor.stop(Duration::from_secs(5)));
+    assert!(processor.stop(PATIENCE));
 }
 
 #[test]

@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
 
+mod scene;
 mod world;
-
-use std::time::Duration;
 
 use kv::PoolSource;
 use world::{Proxy, Server, pool};
 
 const VALUE: usize = 20 << 10;
-const TOO_LARGE: &[u8] = b"-ERR the reply is too large to wait for earlier ones\r\n";
+const TOO_LARGE: &str = "-ERR the reply is too large to wait for earlier ones\r\n";
 
 /// Keys with large values on the second server, and one key on the first.
 fn fill(servers: &[Server], proxy: &Proxy) -> (String, Vec<String>) {
@@ -35,54 +34,50 @@ fn fill(servers: &[Server], proxy: &Proxy) -> (String, Vec<String>) {
 
 #[test]
 fn beyond_half_of_its_memory_a_pool_asks_nothing_new_and_beyond_all_of_it_the_newest_gets_an_error() {
-    let servers: Vec<Server> = (0..2).map(|_| Server::redis(&[])).collect();
-    let memory = 400 << 10;
-    let proxy = Proxy::start(PoolSource { memory, ..pool(&servers, true) }, 1);
-    let (late, large) = fill(&servers, &proxy);
-    let mut client = proxy.client();
-    servers[0].signal("-STOP");
-    // The first is answered last: what comes for the others waits.
-    let mut asked = kv::wire::resp::request::encode(&["GET", &late]);
-    for key in &large {
-        asked.extend(kv::wire::resp::request::encode(&["GET", key]));
-    }
-    client.send(&asked);
-    // When somebody else is no longer heard, half of the memory is in use.
-    let mut other = proxy.client();
-    other.stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let mut heard = 0;
-    loop {
-        use std::io::Read as _;
-        other.send(b"PING\r\n");
-        let mut pong = [0; 7];
-        match other.stream.read_exact(&mut pong) {
-            Ok(()) => assert_eq!(&pong, b"+PONG\r\n"),
-            Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+    const ASKED: usize = 40;
+    let whole_len = format!("${VALUE}\r\n\r\n").len() + VALUE;
+    scene::run(PoolSource { memory: 400 << 10, ..scene::pool() }, 2, async move |thread, stores| {
+        let mut client = scene::Client::new(&thread).await;
+        let (late, large) = (client.key_on(&stores[0]).await, client.key_on(&stores[1]).await);
+        stores[1].value_len.set(VALUE);
+        stores[0].stopped.set(true);
+        // The first is answered last: what comes for the others waits.
+        client.put(&["GET", &late]);
+        (0..ASKED).for_each(|_| client.put(&["GET", &large]));
+        // When somebody else is no longer heard, half of the memory is in use.
+        let mut other = scene::Client::new(&thread).await;
+        let mut heard = 0;
+        loop {
+            other.put(&["PING"]);
+            let answer = event::timeout(&thread, scene::millis(100), other.reply()).await;
+            let Ok((answer, _)) = answer else { break };
+            assert_eq!(answer, "+PONG\r\n");
+            heard += 1;
+            assert!(heard < 2_000, "the others are heard for ever");
+            thread.sleep(scene::millis(1)).await;
         }
-        heard += 1;
-        assert!(heard < 2_000, "the others are heard for ever");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    servers[0].signal("-CONT");
-    assert_eq!(client.reply(), b"$1\r\nx\r\n");
-    let (mut whole, mut refused) = (0, 0);
-    for _ in &large {
-        match client.reply() {
-            reply if reply == TOO_LARGE => refused += 1,
-            reply => {
-                assert_eq!(reply.len(), VALUE + 10, "{}", String::from_utf8_lossy(&reply[..40.min(reply.len())]));
-                assert_eq!(refused, 0, "the newest are refused, in their order");
-                whole += 1;
+        // By and by, all has come that was asked.
+        thread.sleep(scene::millis(60_000)).await;
+        stores[0].stopped.set(false);
+        assert_eq!(client.reply().await.0, "$1\r\nx\r\n");
+        let (mut whole, mut refused) = (0, 0);
+        for _ in 0..ASKED {
+            let (reply, _) = client.reply().await;
+            if reply == TOO_LARGE {
+                refused += 1;
+                continue;
             }
+            assert_eq!(reply.len(), whole_len);
+            assert_eq!(refused, 0, "the newest are refused, in their order");
+            whole += 1;
         }
-    }
-    // Each thread's count is exact for itself.
-    assert!((10..=20).contains(&whole) && refused >= 20, "{whole} whole, {refused} refused");
-    other.stream.set_read_timeout(Some(world::PATIENCE)).unwrap();
-    assert_eq!(other.reply(), b"+PONG\r\n", "and is heard again");
-    for key in &large {
-        assert_eq!(client.ask(&["GET", key]).len(), VALUE + 10, "all of it was given back");
-    }
+        // Each thread's count is exact for itself.
+        assert!((10..=20).contains(&whole) && refused >= 20, "{whole} whole, {refused} refused");
+        assert_eq!(other.reply().await.0, "+PONG\r\n", "and is heard again");
+        for _ in 0..ASKED {
+            assert_eq!(client.ask(&["GET", &large]).await.len(), whole_len, "all of it was given back");
+        }
+    });
 }
 
 #[test]

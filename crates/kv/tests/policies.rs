@@ -1,13 +1,13 @@
-//! What an operator may choose: what becomes of an ejected server's keys, of a part that fails, how long what may take.
+//! What an operator may choose: what becomes of an ejected server's keys, and of a part that fails.
 
 #![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
 
 mod world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kv::{EjectPolicy, MultigetPolicy, PoolSource, Timeouts};
-use world::{Client, Proxy, Server, eventually, pool};
+use kv::{EjectPolicy, MultigetPolicy, PoolSource};
+use world::{Proxy, Server, eventually, pool};
 
 /// Keys that live on the one and on the other of two servers of Redis.
 fn apart(servers: &[Server], proxy: &Proxy) -> [String; 2] {
@@ -201,43 +201,4 @@ fn keys_of_a_part_that_fails_are_missing_or_the_whole_is_an_error_by_policy() {
         servers[0].kill();
         proxy.client().expect(&all, "SERVER_ERROR Connection re");
     }
-}
-
-/// A script that takes this long.
-fn busy_for(millis: u64) -> Vec<String> {
-    let script = format!(
-        "local t = redis.call('TIME') local e = t[1] * 1000000 + t[2] + {}000 repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e return 'done'",
-        millis
-    );
-    vec!["EVAL".into(), script, "1".into(), "k".into()]
-}
-
-#[expect(clippy::disallowed_methods, reason = "measures what a client waits")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-#[test]
-fn each_kind_of_request_has_its_own_time() {
-    let servers = [Server::redis(&[])];
-    let times = Timeouts {
-        read: Some(Duration::from_millis(300)),
-        script: Some(Duration::from_secs(8)),
-        ..Timeouts::default()
-    };
-    let source = PoolSource { timeout: Some(Duration::from_millis(2_000)), timeouts: times, ..pool(&servers, true) };
-    let proxy = Proxy::start(source, 1);
-    let [mut slow, mut reads, mut writes]: [Client; 3] = std::array::from_fn(|_| proxy.client());
-    assert_eq!(reads.say("SET a 1"), "+OK\r\n");
-    let began = now();
-    slow.put(&busy_for(1_200));
-    // It is in the server's hands before the others are asked behind it.
-    std::thread::sleep(Duration::from_millis(100));
-    reads.put(&["GET", "a"]);
-    writes.put(&["SET", "b", "2"]);
-    assert_eq!(reads.reply(), b"-ERR Connection timed out\r\n");
-    assert!(began.elapsed() < Duration::from_millis(1_100), "before the script was done: {:?}", began.elapsed());
-    assert_eq!(slow.reply(), b"$4\r\ndone\r\n", "it has time, and those behind it do not cost it its connection");
-    assert_eq!(writes.reply(), b"+OK\r\n");
-    assert_eq!(reads.say("GET a"), "$1\r\n1\r\n", "and not the late reply");
 }

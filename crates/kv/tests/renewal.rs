@@ -69,20 +69,22 @@ fn an_idle_client_and_one_that_waits_follow_the_new_plan() {
     let all = servers(2);
     let proxy = Proxy::start(pool(&all[..1], true), 1);
     let (mut idle, mut waiting) = (proxy.client(), proxy.client());
+    let mut direct = all[0].client();
     assert_eq!(idle.ask(&["SET", "a", "first"]), "+OK\r\n");
-    let pause = all[0].client().ask(&["CLIENT", "PAUSE", "400", "ALL"]);
-    assert_eq!(pause, "+OK\r\n");
-    waiting.put(&["GET", "a"]);
-    waiting.put(&["GET", "a"]);
+    // Nothing is written until we say so.
+    assert_eq!(direct.ask(&["CLIENT", "PAUSE", "3600000", "WRITE"]), "+OK\r\n");
+    let asked: [&[&str]; 2] = [&["APPEND", "a", "!"], &["GET", "a"]];
+    waiting.send(&asked.map(kv::wire::resp::request::encode).concat());
+    // A plan is put in force at once, so what was asked before it must have been seen before it.
+    eventually("the server has what was asked", || {
+        direct.say("CLIENT LIST").lines().any(|line| line.contains(" flags=b ") && line.contains(" cmd=append "))
+    });
     assert_eq!(proxy.renew(pool(&all[1..], true)), 0);
     assert_eq!(idle.ask(&["GET", "a"]), "$-1\r\n", "the other server has no such key");
     waiting.put(&["GET", "a"]);
+    assert_eq!(direct.ask(&["CLIENT", "UNPAUSE"]), "+OK\r\n");
     let replies: Vec<_> = (0..3).map(|_| String::from_utf8(waiting.reply()).unwrap()).collect();
-    assert_eq!(
-        replies,
-        ["$5\r\nfirst\r\n", "$5\r\nfirst\r\n", "$-1\r\n"],
-        "what was asked is answered where it was asked"
-    );
+    assert_eq!(replies, [":6\r\n", "$6\r\nfirst!\r\n", "$-1\r\n"], "what was asked is answered where it was asked");
 }
 
 #[test]
@@ -91,29 +93,23 @@ fn a_new_server_that_does_not_answer_takes_no_keys() {
     let proxy = Proxy::start(pool(&all, true), 1);
     let mut client = proxy.client();
     let mut both = pool(&all, true);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
-    both.servers.push(kv::ServerSource {
-        address: kv::Address::Ip([127, 0, 0, 1].into(), port),
-        weight: 1,
-        name: None,
-    });
+    let mut late = Server::absent_redis();
+    both.servers.push(late.source());
     both.auto_eject_hosts = true;
     both.server_retry_timeout = Duration::from_millis(100);
     assert_eq!(proxy.renew(both), 1);
     for key in 0..100 {
         assert_eq!(client.ask(&["SET".to_owned(), format!("{key}{key}"), "x".into()]), "+OK\r\n");
     }
-    let mut late = Server::redis_at(port);
+    late.run();
     eventually("it is taken in when it answers", || {
-        client.ask(&["SET".to_owned(), "k".to_owned() + &rand(&mut late), "x".into()]);
+        client.ask(&["SET".to_owned(), "k".to_owned() + &rand(&late), "x".into()]);
         late.client().say("DBSIZE") != ":0\r\n"
     });
 }
 
 /// A key that was not there before.
-fn rand(late: &mut Server) -> String {
+fn rand(late: &Server) -> String {
     late.client().say("TIME").lines().last().unwrap_or_default().chars().rev().collect()
 }
 

@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
 fn processor(net: usize) -> Processor {
     Processor::start(&ProcessorOptions { net, task: 1, pin: false, seed: 1 }, |_| Ok(())).unwrap()
 }
 
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let clock = base::SystemClock;
     let began = base::Clock::now(&clock);
     while !holds() {
@@ -110,7 +108,7 @@ fn a_cancel_from_another_thread_says_whether_it_was_in_time() {
 fn dropping_a_remote_action_cancels_it() {
     let processor = processor(1);
     let (cont, told) = teller();
-    drop(processor.net()[0].schedule_in(cont, Duration::from_millis(50)).unwrap());
+    drop(processor.net()[0].schedule_in(cont, Duration::from_secs(3_600)).unwrap());
     assert_eq!(told(), (None, "[ET_NET 0]".into()), "no event before its end");
     assert!(processor.stop(PATIENCE));
 }
@@ -434,7 +432,9 @@ fn messages_of_a_channel_are_events_to_a_hand_written_machine() {
 #[test]
 fn background_work_that_is_late_is_told_so_and_waiting_work_is_never_begun() {
     let (background, threads) = Background::start(1).unwrap();
-    let thread = thread();
+    // Nothing is late before the work is seen to run, however long that takes.
+    let clock = base::ManualClock::default();
+    let thread = measure::thread_at(&clock);
     let (release, gate) = mpsc::channel::<()>();
     let begun = Arc::new(AtomicBool::new(false));
     let results = Rc::new(RefCell::new(Vec::new()));
@@ -452,7 +452,12 @@ fn background_work_that_is_late_is_told_so_and_waiting_work_is_never_begun() {
             results.borrow_mut().push(result);
         });
     }
-    turn_until(&thread, || results.borrow().len() == 2);
+    thread.turn(false).unwrap();
+    assert!(results.borrow().is_empty());
+    clock.advance(Duration::from_millis(25));
+    // One turn for the timers, one for what they wake.
+    thread.turn(false).unwrap();
+    thread.turn(false).unwrap();
     assert_eq!(*results.borrow(), [Err(BackgroundError::Late), Err(BackgroundError::Late)]);
     wait_until("the stuck work is visible", || background.oldest_running() >= Some(Duration::from_millis(15)));
     assert_eq!(background.counts()[1], 1);
@@ -498,6 +503,6 @@ fn threads_end_in_order_and_within_the_bound_even_when_work_is_stuck() {
     let clock = base::SystemClock;
     let began = base::Clock::now(&clock);
     assert!(!processor.stop(Duration::from_millis(200)), "stuck work does not end");
-    assert!(base::Clock::now(&clock) - began < Duration::from_secs(2));
+    assert!(base::Clock::now(&clock) - began < PATIENCE / 2, "it was not waited for");
     drop(release);
 }
