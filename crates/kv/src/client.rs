@@ -26,6 +26,7 @@ pub(crate) use slots::Slots;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -581,8 +582,15 @@ impl Continuation for Client {
     fn handle_event(&mut self, event: Event, _thread: &Thread) {
         match event {
             Event::Io(_) | Event::Immediate => {
-                if self.changes == self.worker.changes() || self.follow() {
-                    self.read();
+                let read = AssertUnwindSafe(|| {
+                    if self.changes == self.worker.changes() || self.follow() {
+                        self.read();
+                    }
+                });
+                if let Err(panic) = catch_unwind(read) {
+                    // Nobody knows what it has asked. Its thread counts this.
+                    self.cut();
+                    resume_unwind(panic);
                 }
             }
             Event::Drain => self.drain(),

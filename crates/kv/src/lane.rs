@@ -18,9 +18,9 @@ mod receive;
 mod relief;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub(crate) use failure::{end, fail, give_fault, give_nothing};
+pub(crate) use failure::{end, fail, give_fault, give_nothing, give_up};
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

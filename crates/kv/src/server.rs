@@ -374,9 +374,10 @@ impl Server {
             return;
         }
         let again_allowed = match again {
+            // What we failed at might do the same again, and where it begins is not certain.
+            _ if fault == Fault::Internal => false,
             _ if unsent => attempts < ATTEMPTS_MAX,
-            // The same reply would do the same again.
-            Again::Always => attempts < 1 && fault != Fault::Internal,
+            Again::Always => attempts < 1,
             Again::Unsent => false,
         };
         let in_time = deadline > worker.now();

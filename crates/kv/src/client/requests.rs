@@ -15,7 +15,7 @@ use super::{Client, PIPELINE_MAX, Phase};
 use crate::commands::{self, Command, Find, Join, Keys, Refusal, Treat};
 use crate::fault::Fault;
 use crate::join::How;
-use crate::lane::LaneCell;
+use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
 use crate::miss;
 use crate::numbers::KvPool;
@@ -68,6 +68,16 @@ impl Run {
         let range = std::mem::take(&mut self.range);
         if let Some(lane) = self.lane.take() {
             lane.borrow_mut().push(source, range);
+        }
+    }
+}
+
+impl Drop for Run {
+    /// Only when something panicked are bytes announced that nobody hands over: what the connection's replies would
+    /// answer from there on is anybody's guess.
+    fn drop(&mut self) {
+        if let Some(lane) = self.lane.take() {
+            lane::give_up(&lane);
         }
     }
 }
@@ -345,6 +355,8 @@ impl Client {
     #[inline]
     fn take_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let outcome = self.route(asked, run);
+        #[cfg(test)]
+        lane::tests::panic_if_asked(asked.argument(1));
         if matches!(outcome, Outcome::Done) {
             self.worker.cells().add(Kv::COMMANDS, 1);
             self.pool.cells().add(KvPool::REQUESTS, 1);
@@ -450,7 +462,7 @@ impl Client {
         if run.lane.is_some() {
             run.range.end = asked.range.end;
         } else {
-            *run = Run { lane: Some(lane), range: asked.range.clone() };
+            (run.lane, run.range) = (Some(lane), asked.range.clone());
         }
         Outcome::Done
     }

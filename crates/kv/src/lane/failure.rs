@@ -48,6 +48,14 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
     }
 }
 
+/// It can be trusted no more, by our own failure: it ends with the turn, and nothing is sent on it before.
+pub(crate) fn give_up(lane: &Rc<LaneCell>) {
+    // Called while something panics, when a second panic would end the process.
+    if let Ok(it) = lane.try_borrow() {
+        it.worker.lane_has_failed(Rc::clone(lane), Fault::Internal);
+    }
+}
+
 /// The thread ends: nobody is told of anything, and whoever is held is let go of.
 pub(crate) fn end(lane: &Rc<LaneCell>) {
     let remains = lane.borrow_mut().close();

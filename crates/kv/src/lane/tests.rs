@@ -40,6 +40,10 @@ pub(super) fn panic_if_told(reply: &[u8]) {
     assert!(reply != FATAL, "as the test wants it");
 }
 
+pub(crate) fn panic_if_asked(key: &[u8]) {
+    assert!(key != b"boom", "as the test wants it");
+}
+
 fn shared(bytes: Vec<u8>) -> Chunk {
     let len = bytes.len();
     Chunk::from_shared(bytes.into(), 0..len)
@@ -70,7 +74,7 @@ async fn serve(thread: Thread, tcp: Tcp) {
 }
 
 /// Asks for these keys in one go, and says what came of it: replies, or none where the connection ended.
-async fn ask(thread: Thread, keys: Vec<&'static str>, told: Rc<RefCell<Vec<Option<String>>>>) {
+async fn ask(thread: Thread, keys: Vec<&'static str>, told: Told) {
     let tcp = Tcp::connect(&thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
     tcp.send(shared(keys.iter().flat_map(|key| request::encode(&["GET", key])).collect()));
     let mut have = Vec::new();
@@ -90,82 +94,127 @@ async fn ask(thread: Thread, keys: Vec<&'static str>, told: Rc<RefCell<Vec<Optio
     }
 }
 
-/// Lets some time pass in a world that stops after each turn of a thread on which something has panicked.
-fn settle(world: &World) {
-    let until = world.now() + Duration::from_secs(1);
-    for _ in 0..100_000 {
-        match world.run_for(Duration::from_millis(1)) {
-            Ok(()) | Err(Stuck::Panicked(_, "kv server")) if world.now() >= until => return,
-            Ok(()) | Err(Stuck::Panicked(_, "kv server")) => {}
-            Err(stuck) => panic!("{stuck:?}"),
-        }
+/// A proxy in front of one server that answers nothing yet, and how to ask it.
+struct Stage {
+    world: World,
+    threads: [Thread; 3],
+    cells: Cells<Kv>,
+    before: usize,
+}
+
+type Told = Rc<RefCell<Vec<Option<String>>>>;
+
+impl Stage {
+    fn set() -> Self {
+        let before = buf::pool_use().used;
+        ANSWERS.set(false);
+        let world =
+            World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
+        let servers = world.thread("servers").unwrap();
+        let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), |thread, tcp| {
+            thread.spawn("redis", serve(thread.clone(), tcp));
+        });
+        listener.accept_on(&servers).unwrap();
+        let at = SocketAddr::from(SERVER);
+        let server = ServerSource { address: Address::Ip(at.ip(), at.port()), weight: 1, name: None };
+        let source = PoolSource {
+            redis: true,
+            auto_eject_hosts: true,
+            server_failure_limit: 1,
+            ..PoolSource::new("p", vec![server])
+        };
+        let plan = Plan::prepare(vec![source]).unwrap();
+        let proxy = world.thread("proxy").unwrap();
+        let peers = Arc::new(OnceLock::new());
+        peers.set(vec![proxy.handle()]).unwrap();
+        let cells = Cells::detached();
+        let worker = Worker::new(WorkerParts {
+            thread: proxy.clone(),
+            shared: Shared::new(&plan),
+            plan,
+            names: Names::new(NAMES),
+            cells,
+            numbers: Numbers::detached(),
+        });
+        WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
+        let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
+            WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
+        });
+        listener.accept_on(&proxy).unwrap();
+        let clients = world.thread("clients").unwrap();
+        Self { world, threads: [proxy, servers, clients], cells, before }
     }
-    panic!("time does not pass");
+
+    /// What came of asking for these keys will be written there.
+    fn ask(&self, keys: &[&'static str]) -> Told {
+        let told = Told::default();
+        let clients = &self.threads[2];
+        clients.spawn("client", ask(clients.clone(), keys.to_vec(), Rc::clone(&told)));
+        // One after the other, so that the server is asked in this order.
+        self.settle();
+        told
+    }
+
+    /// Lets some time pass in a world that stops after each turn of a thread on which something has panicked.
+    fn settle(&self) {
+        let until = self.world.now() + Duration::from_secs(1);
+        for _ in 0..100_000 {
+            match self.world.run_for(Duration::from_millis(1)) {
+                Ok(()) | Err(Stuck::Panicked(..)) if self.world.now() >= until => return,
+                Ok(()) | Err(Stuck::Panicked(..)) => {}
+                Err(stuck) => panic!("{stuck:?}"),
+            }
+        }
+        panic!("time does not pass");
+    }
+
+    fn panics(&self) -> (u64, &'static str) {
+        self.threads[0].stats().panics()
+    }
+
+    /// Another connection serves whoever comes, of a server that nobody blames; and nothing is left in the end.
+    fn clear(self) {
+        assert_eq!(*self.ask(&["later"]).borrow(), [text("+later\r\n")]);
+        assert_eq!(self.cells.value(Kv::SERVER_OPEN), 1);
+        assert_eq!(self.cells.value(Kv::SERVER_FAILURES), 1);
+        WORKER.with(|slot| *slot.borrow_mut() = None);
+        let Self { world, threads, before, .. } = self;
+        drop(world);
+        drop(threads);
+        assert_eq!(buf::pool_use().used, before, "blocks");
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a reply that came")]
+fn text(reply: &str) -> Option<String> {
+    Some(reply.to_owned())
 }
 
 #[test]
 fn a_panic_at_a_reply_ends_its_client_and_its_connection_and_the_others_get_errors_and_another() {
-    let before = buf::pool_use().used;
-    ANSWERS.set(false);
-    let world =
-        World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
-    let servers = world.thread("servers").unwrap();
-    let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), |thread, tcp| {
-        thread.spawn("redis", serve(thread.clone(), tcp));
-    });
-    listener.accept_on(&servers).unwrap();
-    let at = SocketAddr::from(SERVER);
-    let server = ServerSource { address: Address::Ip(at.ip(), at.port()), weight: 1, name: None };
-    let source = PoolSource {
-        redis: true,
-        auto_eject_hosts: true,
-        server_failure_limit: 1,
-        ..PoolSource::new("p", vec![server])
-    };
-    let plan = Plan::prepare(vec![source]).unwrap();
-    let proxy = world.group("proxy", 1).unwrap();
-    let peers = Arc::new(OnceLock::new());
-    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
-    let cells = Cells::detached();
-    let worker = Worker::new(WorkerParts {
-        thread: proxy[0].clone(),
-        shared: Shared::new(&plan),
-        plan,
-        names: Names::new(NAMES),
-        cells,
-        numbers: Numbers::detached(),
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
-    });
-    listener.accept_on(&proxy[0]).unwrap();
-    let clients = world.thread("clients").unwrap();
-    let asks = |keys: &[&'static str]| {
-        let told = Rc::new(RefCell::new(Vec::new()));
-        clients.spawn("client", ask(clients.clone(), keys.to_vec(), Rc::clone(&told)));
-        // One after the other, so that the server is asked in this order.
-        settle(&world);
-        told
-    };
+    let stage = Stage::set();
     // The first travels alone, the others behind it in one batch, and are answered in one block.
-    let told = [&["first"][..], &["a", "b"], &["c", "panic", "d"], &["e", "f"]].map(asks);
+    let told = [&["first"][..], &["a", "b"], &["c", "panic", "d"], &["e", "f"]].map(|keys| stage.ask(keys));
     ANSWERS.set(true);
-    settle(&world);
-    assert_eq!(proxy[0].stats().panics(), (1, "kv server"));
-    let text = |reply: &str| Some(reply.to_owned());
+    stage.settle();
+    assert_eq!(stage.panics(), (1, "kv server"));
     let [first, whole, hit, behind] = told.map(|told| told.take());
     assert_eq!(first, [text("+first\r\n")]);
     assert_eq!(whole, [text("+a\r\n"), text("+b\r\n")], "who was answered before is served on");
     assert_eq!(hit[1..], [None, None], "nobody knows what it has been told: {hit:?}");
     assert_eq!(behind, [text(INTERNAL), text(INTERNAL)]);
-    let later = asks(&["g"]);
-    assert_eq!(*later.borrow(), [text("+g\r\n")], "on another connection, of a server that nobody blames");
-    assert_eq!(cells.value(Kv::SERVER_OPEN), 1);
-    assert_eq!(cells.value(Kv::SERVER_FAILURES), 1);
-    WORKER.with(|slot| *slot.borrow_mut() = None);
-    drop(listener);
-    drop(world);
-    drop((proxy, servers, clients));
-    assert_eq!(buf::pool_use().used, before, "blocks");
+    stage.clear();
+}
+
+#[test]
+fn a_panic_at_a_request_ends_its_client_and_no_reply_goes_astray() {
+    let stage = Stage::set();
+    let told = [&["first"][..], &["a", "b"], &["c", "boom", "d"]].map(|keys| stage.ask(keys));
+    assert_eq!(stage.panics(), (1, "kv client"));
+    let [first, before, hit] = told.map(|told| told.take());
+    assert_eq!(first, [text(INTERNAL)], "what had been announced and not sent ends the connection");
+    assert_eq!(before, [text(INTERNAL), text(INTERNAL)]);
+    assert_eq!(hit, [None, None, None]);
+    ANSWERS.set(true);
+    stage.clear();
 }
