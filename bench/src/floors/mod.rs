@@ -11,11 +11,13 @@
 //! | [`copy`] | pass-through and misses on kept connections | recv, send, recv, send between a client and its own origin connection |
 //! | [`close`] | hits, one client connection a request | accept, recv, send, close |
 //! | [`relay`] | pass-through, one client connection a request | accept, recv, send and recv on a kept origin connection, send, close |
+//! | [`mux`] | key-value commands | recv and send of a client; of the server's connection, for all clients of a turn together |
 //!
 //! An idle connection costs [`copy`] a table slot of some tens of bytes: no buffer belongs to a connection.
 
 mod close;
 mod copy;
+pub(crate) mod mux;
 mod ready;
 mod relay;
 mod sendfile;
@@ -90,6 +92,18 @@ pub(crate) enum Floor {
         #[arg(long)]
         path: String,
     },
+    /// Key-value commands of fixed length over one connection to a server
+    Mux {
+        /// Port on 127.0.0.1
+        #[arg(long)]
+        port: u16,
+        /// The server's port on 127.0.0.1
+        #[arg(long)]
+        server: u16,
+        /// The lengths
+        #[command(flatten)]
+        shape: mux::Shape,
+    },
 }
 
 /// Runs a floor until it is killed.
@@ -100,6 +114,7 @@ pub(crate) fn run(floor: &Floor) -> io::Result<()> {
         Floor::Copy { port, origin } => copy::run(*port, *origin),
         Floor::Close { port, body } => close::run(*port, *body),
         Floor::Relay { port, origin, path } => relay::run(*port, *origin, path),
+        Floor::Mux { port, server, shape } => mux::run(*port, *server, *shape),
     }
 }
 

@@ -8,6 +8,7 @@ use kv::wire::resp::request::encode;
 use super::proxies::{Kind, Proxy, Setup};
 use crate::account::CpuTime;
 use crate::error::{Outcome, Trouble};
+use crate::floors::mux::Shape;
 use crate::lab::{self, Lab};
 use crate::leash::LeashedCommand;
 use crate::load::pipelined::{self, Batch, Clients, Plan};
@@ -40,6 +41,31 @@ pub(super) struct Cell {
     /// Commands of one turn of redis-benchmark.
     pub(super) commands: usize,
     pub(super) target: Target,
+}
+
+impl Cell {
+    /// How long each request and answer is, if that is all there is to know of them.
+    pub(super) fn lengths(&self) -> Option<Shape> {
+        let (key, value) = (key(0), "x".repeat(self.size));
+        if self.setup.servers != 1 {
+            return None;
+        }
+        let (request, answer) = match (self.setup.protocol, self.ask) {
+            (_, Ask::Many(_)) => return None,
+            (Protocol::Redis, Ask::Get) => {
+                (encode(&["GET", &key]).len(), format!("${}\r\n{value}\r\n", self.size).len())
+            }
+            (Protocol::Redis, Ask::Set) => (encode(&["SET", &key, &value]).len(), "+OK\r\n".len()),
+            (Protocol::Memcached, Ask::Get) => {
+                let answer = format!("VALUE {key} 0 {}\r\n{value}\r\nEND\r\n", self.size);
+                (format!("get {key}\r\n").len(), answer.len())
+            }
+            (Protocol::Memcached, Ask::Set) => {
+                (format!("set {key} 0 0 {}\r\n{value}\r\n", self.size).len(), "STORED\r\n".len())
+            }
+        };
+        Some(Shape { request, answer })
+    }
 }
 
 /// What a cell is to come to.

@@ -83,7 +83,7 @@ impl Field {
     }
 
     fn start(&self, kind: Kind, setup: &Setup) -> Outcome<Proxy> {
-        Proxy::start(&self.lab, &self.beltway, kind, setup, self.stores(setup.protocol))
+        Proxy::start(&self.lab, &self.beltway, kind, setup, self.stores(setup.protocol), None)
     }
 }
 
@@ -118,12 +118,14 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
 /// One row: every target takes a turn in each round, and each round begins with another.
 fn measure(cell: &Cell, field: &Field, length: Duration) -> Outcome<Vec<cells::Turn>> {
     let mut targets = Vec::new();
-    for kind in Kind::ALL {
-        targets.push((kind, field.start(kind, &cell.setup)?));
+    let lengths = cell.lengths();
+    for kind in Kind::ALL.into_iter().filter(|&kind| kind != Kind::Floor || lengths.is_some()) {
+        let stores = field.stores(cell.setup.protocol);
+        targets.push((kind, Proxy::start(&field.lab, &field.beltway, kind, &cell.setup, stores, lengths)?));
     }
     for (kind, proxy) in &targets {
         // The placement is the same through both proxies; the server alone has what was put there directly.
-        if *kind != Kind::Nutcracker {
+        if matches!(kind, Kind::Direct | Kind::Beltway) {
             cells::fill(proxy.port, cell.setup.protocol, cell.size)?;
         }
     }

@@ -8,9 +8,12 @@ use kv::Protocol;
 
 use super::stores::Store;
 use crate::error::{Doing, Outcome, Trouble};
+use crate::floors::Floor;
+use crate::floors::mux::Shape;
 use crate::lab::{self, Lab};
 use crate::leash::{Leash, LeashedCommand};
 use crate::load::pipelined;
+use crate::target;
 
 /// How long a proxy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) enum Kind {
     /// The first server itself.
     Direct,
+    /// What the kernel alone asks for: commands of one known length, not looked at.
+    Floor,
     /// Debian's twemproxy.
     Nutcracker,
     /// This project's.
@@ -27,11 +32,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Direct, Self::Nutcracker, Self::Beltway];
+    pub(super) const ALL: [Self; 4] = [Self::Direct, Self::Floor, Self::Nutcracker, Self::Beltway];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Floor => "floor",
             Self::Nutcracker => "nutcracker",
             Self::Beltway => "beltway",
         }
@@ -66,7 +72,16 @@ impl Proxy {
     }
 
     /// Starts one and waits until it answers.
-    pub(super) fn start(lab: &Lab, beltway: &Path, kind: Kind, setup: &Setup, stores: &[Store]) -> Outcome<Self> {
+    ///
+    /// The floor is told the lengths of what it will be asked.
+    pub(super) fn start(
+        lab: &Lab,
+        beltway: &Path,
+        kind: Kind,
+        setup: &Setup,
+        stores: &[Store],
+        lengths: Option<Shape>,
+    ) -> Outcome<Self> {
         let servers = stores
             .get(..setup.servers)
             .ok_or_else(|| Trouble::Wrong(format!("there are no {} servers", setup.servers)))?;
@@ -76,6 +91,7 @@ impl Proxy {
         let port = lab::free_port()?;
         let room = lab.room(kind.name())?;
         let words = match kind {
+            Kind::Floor => floor(port, servers, lengths)?,
             Kind::Direct | Kind::Nutcracker => nutcracker(&room, port, setup, servers)?,
             Kind::Beltway if beltway.ends_with("proxy") => example(beltway, port, setup, servers),
             Kind::Beltway => server(beltway, &room, port, setup, servers)?,
@@ -131,6 +147,13 @@ fn server(program: &Path, room: &Path, port: u16, setup: &Setup, servers: &[Stor
     let conf = room.join("beltway.yaml");
     fs::write(&conf, text).doing(conf.display())?;
     Ok(vec![program.display().to_string(), "server".to_owned(), "-c".to_owned(), conf.display().to_string()])
+}
+
+fn floor(port: u16, servers: &[Store], lengths: Option<Shape>) -> Outcome<Vec<String>> {
+    let shape = lengths.ok_or_else(|| Trouble::Wrong("the floor takes commands of one length only".to_owned()))?;
+    let program = std::env::current_exe().doing("finding this program")?;
+    let (_, words) = target::floor_words(&Floor::Mux { port, server: servers[0].port, shape });
+    Ok([program.display().to_string(), "floor".to_owned()].into_iter().chain(words).collect())
 }
 
 fn nutcracker(room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {

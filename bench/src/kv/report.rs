@@ -30,9 +30,9 @@ fn of(turns: &[Turn], kind: Kind, figure: impl Fn(&Turn) -> f64) -> Vec<f64> {
 impl Report {
     pub(super) fn begin(&self) {
         println!(
-            "| commands/s · p50 · p99 ms · CPU µs a command (least) | direct | nutcracker | beltway | user | ratio (least/least) | reach | aim | |"
+            "| commands/s · p50 · p99 ms · CPU µs a command (least) | direct | floor | nutcracker | beltway | user | × floor | × nutcracker (least/least) | reach | aim | |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|---|");
     }
 
     /// One row of the first table.
@@ -40,13 +40,16 @@ impl Report {
         let turns = match turns {
             Ok(turns) => turns,
             Err(trouble) => {
-                println!("| {} | {trouble} | | | | | | | failed |", cell.name);
+                println!("| {} | {trouble} | | | | | | | | | failed |", cell.name);
                 self.failed.push(format!("{}: {trouble}", cell.name));
                 return;
             }
         };
         let shown = |kind| {
             let cpu = of(&turns, kind, |turn| turn.cpu_us);
+            if cpu.is_empty() {
+                return String::new();
+            }
             format!(
                 "{:.0} · {:.2} · {:.2} · {:.2} ({:.2})",
                 median(&of(&turns, kind, |turn| turn.per_second)),
@@ -64,6 +67,8 @@ impl Report {
         let share = median(&of(&turns, Kind::Beltway, |turn| turn.per_second))
             / median(&of(&turns, Kind::Direct, |turn| turn.per_second));
         let ours = median(&cpu(Kind::Beltway));
+        let over: Vec<f64> = cpu(Kind::Beltway).iter().zip(cpu(Kind::Floor)).map(|(ours, its)| ours / its).collect();
+        let over = if over.is_empty() { String::new() } else { format!("{:.2}", median(&over)) };
         let (figure, reach, aim, reached, aimed) = match cell.target {
             Target::Cpu(reach, aim) => (
                 format!("{ratio:.2} ({best:.2})"),
@@ -93,9 +98,10 @@ impl Report {
         }
         self.before = ours;
         println!(
-            "| {} | {} | {} | {} | {:.0} % | {figure} | {reach} | {aim} | {verdict} |",
+            "| {} | {} | {} | {} | {} | {:.0} % | {over} | {figure} | {reach} | {aim} | {verdict} |",
             cell.name,
             shown(Kind::Direct),
+            shown(Kind::Floor),
             shown(Kind::Nutcracker),
             shown(Kind::Beltway),
             median(&of(&turns, Kind::Beltway, |turn| turn.user_share)) * 100.0,

@@ -202,7 +202,7 @@ impl Target {
     }
 }
 
-fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
+pub(crate) fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
     let words = |name: &str, port: &u16, rest: &[(&str, String)]| {
         let mut words = vec![name.to_owned(), "--port".to_owned(), port.to_string()];
         for (flag, value) in rest {
@@ -218,6 +218,10 @@ fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
         Floor::Close { port, body } => words("close", port, &[("--body", body.to_string())]),
         Floor::Relay { port, origin, path } => {
             words("relay", port, &[("--origin", origin.to_string()), ("--path", path.clone())])
+        }
+        Floor::Mux { port, server, shape } => {
+            let lengths = [("--request", shape.request.to_string()), ("--answer", shape.answer.to_string())];
+            words("mux", port, &[[("--server", server.to_string())].as_slice(), &lengths].concat())
         }
     }
 }
