@@ -141,6 +141,8 @@ pub(crate) struct Client {
     /// Since when something it asked is not answered, by the worker's microseconds, if it `is_busy`.
     busy_since: u32,
     is_busy: bool,
+    /// When it was last received from, more had come than a usual block holds.
+    plenty: bool,
     /// The worker's changes that it has followed.
     changes: u32,
 }
@@ -185,6 +187,7 @@ impl Client {
                 awaited: None,
                 busy_since: 0,
                 is_busy: false,
+                plenty: false,
                 changes: worker.changes(),
             })
         });

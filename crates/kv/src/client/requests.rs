@@ -26,8 +26,9 @@ use crate::split;
 use crate::wire::memcached;
 use crate::wire::resp::{Request, Scan, request};
 
-/// Blocks a client fills in a turn; what else has come waits for the next.
+/// How often a client is received from in a turn, and how much; what else has come waits for the next.
 const RECEIVES_MAX: usize = 4;
+const RECEIVED_MAX: usize = RECEIVES_MAX * SizeClass::Medium.capacity();
 /// What became of a request.
 pub(super) enum Outcome {
     Done,
@@ -116,7 +117,11 @@ impl Client {
                 return;
             }
         }
+        let mut received = 0;
         for _ in 0..RECEIVES_MAX {
+            if received >= RECEIVED_MAX {
+                break;
+            }
             if !self.may_read() {
                 self.held = true;
                 return;
@@ -144,6 +149,8 @@ impl Client {
                     return;
                 }
                 Poll::Ready(Ok(got)) => {
+                    received += got;
+                    self.plenty = received >= SizeClass::Medium.capacity();
                     self.worker.cells().add(Kv::CLIENT_RECEIVED, got as u64);
                     self.pool.cells().add(KvPool::RECEIVED, got as u64);
                     !tcp.is_readable()
@@ -186,13 +193,15 @@ impl Client {
 
     /// A block to receive into, with the beginning of the current request in it.
     fn room(&mut self) -> Option<Block> {
-        let Some(block) = self.input.take() else { return Some(Block::new(SizeClass::Medium)) };
+        // Who filled a block the last time has more to say than one can hold.
+        let fresh = if self.plenty { SizeClass::Large } else { SizeClass::Medium };
+        let Some(block) = self.input.take() else { return Some(Block::new(fresh)) };
         if block.room() > 0 && (self.parsed == 0 || block.room() >= block.capacity() / 4) {
             return Some(block);
         }
         let begun = &block[self.parsed..];
         if let Some(class) = SizeClass::for_bytes(begun.len() * 2).or(SizeClass::for_bytes(begun.len() + 1)) {
-            let mut next = Block::new(if class == SizeClass::Small { SizeClass::Medium } else { class });
+            let mut next = Block::new(if class == SizeClass::Small { fresh } else { class });
             next.append(begun);
             self.parsed = 0;
             return Some(next);
