@@ -25,6 +25,7 @@ pub(crate) use slots::Slots;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
@@ -47,6 +48,8 @@ use crate::worker::Worker;
 pub(crate) const PIPELINE_MAX: usize = 1_024;
 /// Bytes a client may have been sent and not taken before it is not read from, nor its servers' large replies.
 const UNTAKEN_MAX: usize = 256 << 10;
+/// What a client is sent in a turn without being looked at whether it takes it.
+const UNWATCHED_MAX: usize = 4 << 10;
 /// Bytes of replies that wait for earlier ones before a client that does not take its own gets no more of them.
 pub(crate) const KEPT_SOFT: usize = 1 << 20;
 /// Bytes of replies that wait for earlier ones before it gets no more of them though it takes its own: an earlier one
@@ -136,11 +139,12 @@ pub(crate) struct Client {
     shut_out: bool,
     /// It is counted among those who wait for a reply.
     waits: bool,
+    /// It is looked at whether it takes what it is sent.
+    watched: bool,
     /// Who waits for the client: seldom anybody.
     awaited: Option<Box<Awaited>>,
-    /// Since when something it asked is not answered, by the worker's microseconds, if it `is_busy`.
-    busy_since: u32,
-    is_busy: bool,
+    /// Since when something it asked is not answered, by the worker's microseconds; 0 counts as one earlier.
+    busy_since: Option<NonZeroU32>,
     /// When it was last received from, more had come than a usual block holds.
     plenty: bool,
     /// The worker's changes that it has followed.
@@ -184,9 +188,9 @@ impl Client {
                 held: false,
                 shut_out: false,
                 waits: false,
+                watched: false,
                 awaited: None,
-                busy_since: 0,
-                is_busy: false,
+                busy_since: None,
                 plenty: false,
                 changes: worker.changes(),
             })
@@ -229,7 +233,7 @@ impl Client {
     #[inline]
     fn wait(&mut self) {
         if self.slots.is_empty() {
-            (self.busy_since, self.is_busy) = (self.worker.micros(), true);
+            self.busy_since = Some(NonZeroU32::new(self.worker.micros()).unwrap_or(NonZeroU32::MAX));
         }
         self.slots.push_back(Slot::Waiting);
     }
@@ -407,6 +411,16 @@ impl Client {
         self.out.len() + self.tcp.as_ref().map_or(0, Tcp::queued) > UNTAKEN_MAX
     }
 
+    /// How much it has been sent and has not taken, and how much it has taken so far, in bytes. None when it is gone.
+    pub(crate) fn untaken(&self) -> Option<(usize, u64)> {
+        self.tcp.as_ref().map(|tcp| (self.out.len() + tcp.queued(), tcp.sent()))
+    }
+
+    /// It has taken all that it was sent, and is looked at no more.
+    pub(crate) fn has_taken_all(&mut self) {
+        self.watched = false;
+    }
+
     /// Asks nothing more before all that was asked is answered.
     pub(crate) fn wait_for_all(&mut self) {
         self.barrier = self.next_seq();
@@ -432,7 +446,12 @@ impl Client {
     pub(crate) fn flush(&mut self) {
         self.dirty = false;
         let Some(tcp) = &self.tcp else { return };
-        self.pool.cells().add(KvPool::SENT, self.out.len() as u64);
+        let sent = self.out.len();
+        self.pool.cells().add(KvPool::SENT, sent as u64);
+        if !self.watched && (sent > UNWATCHED_MAX || tcp.queued() > 0) {
+            self.watched = true;
+            self.pool.watch_untaken(&self.worker, self.me.clone());
+        }
         self.out.take(|chunk| tcp.send(chunk));
         self.out.rest();
         let far_ahead = self.is_far_ahead();
@@ -452,8 +471,8 @@ impl Client {
         }
         self.count_waiting();
         if self.slots.is_empty() {
-            if std::mem::take(&mut self.is_busy) {
-                let nanos = u64::from(self.worker.micros().wrapping_sub(self.busy_since)) * 1_000;
+            if let Some(since) = self.busy_since.take() {
+                let nanos = u64::from(self.worker.micros().wrapping_sub(since.get())) * 1_000;
                 self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
             }
             if self.phase == Phase::Ending {

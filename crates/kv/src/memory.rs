@@ -1,4 +1,8 @@
-//! What a pool keeps of requests and replies until they are whole or have their turn, on all its threads together.
+//! What a pool keeps of requests and replies, on all its threads together: until they are whole or have their turn, and
+//! until their client has taken them.
+//!
+//! What clients have not taken is looked at now and then, see [`Pool::watch_untaken`]: of one that takes what it is sent
+//! at once, as nearly all do, nothing is ever counted.
 //!
 //! From half of what it may keep on, its clients are read from no more; what would be beyond the whole becomes an error.
 //! A thread counts for itself and tells the others in steps, so that the sum is true but for a step a thread.
@@ -8,6 +12,7 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base::Instant;
 use event::Cont;
 
 use crate::client::ClientCell;
@@ -16,8 +21,12 @@ use crate::worker::Worker;
 
 /// So many bytes a thread may count more or less than the others know of.
 const STEP: usize = 64 << 10;
-/// How often it is looked whether clients may be read from again.
+/// How often it is looked whether clients may be read from again, and what others have taken.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a client may take next to none of what it was sent while that is what keeps a pool from reading.
+const STUCK_MAX: Duration = Duration::from_secs(5);
+/// What it takes in this time at least, in bytes.
+const TAKEN_MIN: u64 = 16 << 10;
 
 /// One thread's share of a pool's count.
 #[derive(Default)]
@@ -25,12 +34,27 @@ pub(crate) struct Memory {
     own: Cell<usize>,
     told: Cell<usize>,
     waiting: RefCell<Vec<Weak<ClientCell>>>,
+    untaken: RefCell<Vec<Untaken>>,
+}
+
+/// A client that may have something to take.
+struct Untaken {
+    client: Weak<ClientCell>,
+    counted: usize,
+    /// How much it had taken then, by which it is told whether it takes anything.
+    taken: u64,
+    since: Instant,
 }
 
 impl Memory {
     /// What all threads keep, `all` being what they have told.
     fn sum(&self, all: &AtomicUsize) -> usize {
         (all.load(Ordering::Relaxed) + self.own.get()).saturating_sub(self.told.get())
+    }
+
+    /// What this thread keeps.
+    pub(crate) fn own(&self) -> usize {
+        self.own.get()
     }
 
     fn count(&self, own: usize, all: &AtomicUsize) {
@@ -101,6 +125,66 @@ impl Pool {
                 }
             }
         });
+    }
+}
+
+impl Pool {
+    /// Counts from now on what the client has been sent and not taken, until it has taken all.
+    pub(crate) fn watch_untaken(self: &Rc<Self>, worker: &Worker, client: Weak<ClientCell>) {
+        let mut untaken = self.memory().untaken.borrow_mut();
+        untaken.push(Untaken { client, counted: 0, taken: 0, since: worker.now() });
+        if untaken.len() > 1 {
+            return;
+        }
+        let (pool, worker, thread) = (Rc::clone(self), worker.clone(), worker.thread().clone());
+        thread.clone().spawn("kv memory", async move {
+            loop {
+                thread.sleep(LOOK).await;
+                if pool.look_at_untaken(&worker) {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Looks what each of them has left to take. True when it is nothing.
+    fn look_at_untaken(&self, worker: &Worker) -> bool {
+        let now = worker.now();
+        let mut list = self.memory().untaken.borrow_mut();
+        list.retain_mut(|entry| {
+            let client = entry.client.upgrade();
+            let (left, taken) = client.as_ref().and_then(|client| client.borrow().untaken()).unwrap_or_default();
+            if left >= entry.counted {
+                self.keep(worker, left - entry.counted);
+            } else {
+                self.let_go(worker, entry.counted - left);
+            }
+            entry.counted = left;
+            if taken.saturating_sub(entry.taken) >= TAKEN_MIN {
+                (entry.taken, entry.since) = (taken, now);
+            }
+            if left == 0
+                && let Some(client) = client
+            {
+                client.borrow_mut().has_taken_all();
+            }
+            left > 0
+        });
+        if self.is_pressed(worker) {
+            // Nobody is heard because of those who take nothing: they go, whoever has the most first.
+            list.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.counted));
+            let stuck = list.iter_mut().filter(|entry| now - entry.since >= STUCK_MAX);
+            for entry in stuck {
+                if !self.is_pressed(worker) {
+                    break;
+                }
+                if let Some(client) = entry.client.upgrade() {
+                    client.borrow_mut().cut();
+                }
+                self.let_go(worker, std::mem::take(&mut entry.counted));
+            }
+        }
+        list.is_empty()
     }
 }
 

@@ -193,11 +193,92 @@ async fn silent(thread: Thread, seen: Rc<Seen>) {
     seen.over.set(true);
 }
 
+/// Clients enough for a small pool.
+const CROWD: usize = 4;
+const SMALL: usize = 1 << 20;
+
+/// Clients that ask for a value each, and another that wants to be heard when these have come.
+async fn crowd(thread: &Thread) -> (Vec<Tcp>, Tcp, String) {
+    let (other, late) = arrive(thread, LATE).await;
+    let mut all = Vec::new();
+    for _ in 0..CROWD {
+        let (tcp, quick) = arrive(thread, QUICK).await;
+        tcp.send(shared(request::encode(&["GET", &quick])));
+        all.push(tcp);
+    }
+    thread.sleep(Duration::from_secs(2)).await;
+    (all, other, late)
+}
+
+/// How long it takes to be answered.
+async fn heard(thread: &Thread, tcp: &Tcp, key: &str) -> Duration {
+    let begun = thread.now();
+    tcp.send(shared(request::encode(&["TYPE", key])));
+    assert_eq!(reply(thread, tcp, &mut Vec::new()).await, format!("+{LATE}\r\n").as_bytes());
+    thread.now() - begun
+}
+
+/// More clients than the pool has memory for take nothing.
+async fn deaf_crowd(thread: Thread, seen: Rc<Seen>) {
+    let (all, other, key) = crowd(&thread).await;
+    let waited = heard(&thread, &other, &key).await;
+    assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&waited), "until some are cut: {waited:?}");
+    let waited = heard(&thread, &other, &key).await;
+    assert!(waited < Duration::from_millis(100), "{waited:?}");
+    let mut cut = 0;
+    for tcp in all {
+        // As far as they go.
+        let mut block = Block::new(SizeClass::Large);
+        tcp.set_read_deadline(thread.now() + Duration::from_millis(100));
+        while tcp.recv(&mut block).await.is_ok_and(|got| got > 0) {
+            block = Block::new(SizeClass::Large);
+        }
+        cut += usize::from(tcp.failure().is_some());
+    }
+    assert!((1..CROWD).contains(&cut), "no more than must: {cut}");
+    seen.over.set(true);
+}
+
+/// As many take all, a while later.
+async fn late_crowd(thread: Thread, seen: Rc<Seen>) {
+    let (all, other, key) = crowd(&thread).await;
+    other.send(shared(request::encode(&["TYPE", &key])));
+    thread.sleep(Duration::from_secs(1)).await;
+    let mut block = Block::new(SizeClass::Small);
+    other.set_read_deadline(thread.now());
+    assert!(other.recv(&mut block).await.is_err(), "nobody is heard while so much is kept");
+    for tcp in all {
+        thread.spawn("takes", async move {
+            let mut left = whole(VALUE);
+            while left > 0 {
+                let mut block = Block::new(SizeClass::Large);
+                left -= tcp.recv(&mut block).await.unwrap();
+            }
+        });
+    }
+    assert_eq!(reply(&thread, &other, &mut Vec::new()).await, format!("+{LATE}\r\n").as_bytes());
+    let waited = heard(&thread, &other, &key).await;
+    assert!(waited < Duration::from_millis(100), "all of it was given back: {waited:?}");
+    seen.over.set(true);
+}
+
 /// The replies of that client in a world where the late server is so late.
 fn run<F: Future<Output = ()> + 'static>(late: Late, client: fn(Thread, Rc<Seen>) -> F) -> Vec<Option<usize>> {
+    run_with(kv::plan::MEMORY, 1, late, client)
+}
+
+/// The same, of a pool that may keep so much and has so many connections to each server.
+fn run_with<F: Future<Output = ()> + 'static>(
+    memory: usize,
+    server_connections: usize,
+    late: Late,
+    client: fn(Thread, Rc<Seen>) -> F,
+) -> Vec<Option<usize>> {
     let before = buf::pool_use().used;
     SENT.set(0);
-    let world = World::new(5, Faults { segment_max: 4 << 20, buffer: [1 << 16, 1 << 20], ..Faults::none() });
+    // Where much is to be kept by the proxy little is by the kernel.
+    let buffer = [1 << 16, if memory == SMALL { 1 << 16 } else { 1 << 20 }];
+    let world = World::new(5, Faults { segment_max: 4 << 20, buffer, ..Faults::none() });
     let servers = world.thread("servers").unwrap();
     for (port, len, late) in [(QUICK, VALUE, None), (LATE, 3, Some(late))] {
         let at = SocketAddr::from(([127, 0, 0, 1], port));
@@ -207,7 +288,12 @@ fn run<F: Future<Output = ()> + 'static>(late: Late, client: fn(Thread, Rc<Seen>
         world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&servers).unwrap();
     }
     let server = |port| ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None };
-    let source = PoolSource { redis: true, ..PoolSource::new("two", vec![server(QUICK), server(LATE)]) };
+    let source = PoolSource {
+        redis: true,
+        memory,
+        server_connections,
+        ..PoolSource::new("two", vec![server(QUICK), server(LATE)])
+    };
     let plan = Plan::prepare(vec![source]).unwrap();
     let proxy = world.group("proxy", 1).unwrap();
     let peers = Arc::new(OnceLock::new());
@@ -256,6 +342,16 @@ fn what_does_not_come_at_all_is_waited_for_until_no_more_may_be_kept() {
 #[test]
 fn nobody_waits_for_long_behind_a_client_that_takes_nothing() {
     run(Late::ByLittle, deaf);
+}
+
+#[test]
+fn what_clients_do_not_take_counts_and_those_who_take_nothing_are_cut_when_it_is_too_much() {
+    run_with(SMALL, CROWD, Late::ByLittle, deaf_crowd);
+}
+
+#[test]
+fn what_clients_take_late_is_given_back_and_nobody_is_cut() {
+    run_with(SMALL, CROWD, Late::ByLittle, late_crowd);
 }
 
 #[test]
