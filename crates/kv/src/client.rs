@@ -479,9 +479,16 @@ impl Client {
                 self.close();
             } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
                 self.again();
-            } else if self.slots.has_memory() && self.input.is_none() {
-                self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
+            } else {
+                self.give_slots_back();
             }
+        }
+    }
+
+    /// Who waits for nothing keeps no list for it.
+    fn give_slots_back(&mut self) {
+        if self.slots.is_empty() && self.slots.has_memory() {
+            self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
         }
     }
 

@@ -244,6 +244,9 @@ impl Client {
             self.worker.keep_request(request);
         }
         self.count_waiting();
+        if !self.dirty {
+            self.give_slots_back();
+        }
         left
     }
 

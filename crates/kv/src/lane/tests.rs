@@ -1,4 +1,4 @@
-//! What becomes of a connection when the code that looks at its replies panics.
+//! What becomes of a connection when the code that looks at its replies panics; and what those who wait for nothing keep.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -49,8 +49,8 @@ fn shared(bytes: Vec<u8>) -> Chunk {
     Chunk::from_shared(bytes.into(), 0..len)
 }
 
-/// Answers each request with its second word, all that has come at once.
-async fn serve(thread: Thread, tcp: Tcp) {
+/// Answers each request with its second word, all that has come at once; of memcached each `set`.
+async fn serve(thread: Thread, tcp: Tcp, redis: bool) {
     let mut have = Vec::new();
     loop {
         let mut block = Block::new(SizeClass::Medium);
@@ -62,6 +62,14 @@ async fn serve(thread: Thread, tcp: Tcp) {
             thread.sleep(Duration::from_millis(1)).await;
         }
         let mut replies = Vec::new();
+        if !redis {
+            const DATA: &[u8] = b"\r\nx\r\n";
+            while let Some(at) = have.windows(DATA.len()).position(|word| word == DATA) {
+                have.drain(..at + DATA.len());
+                tcp.send(Chunk::from_static(b"STORED\r\n"));
+            }
+            continue;
+        }
         let mut request = Request::default();
         while let Scan::Whole(len) = request.scan(&have) {
             let word = request.arguments().get(1).map_or(0..0, |at| at.start as usize..at.end as usize);
@@ -105,24 +113,20 @@ struct Stage {
 type Told = Rc<RefCell<Vec<Option<String>>>>;
 
 impl Stage {
-    fn set() -> Self {
+    fn set(redis: bool) -> Self {
         let before = buf::pool_use().used;
         ANSWERS.set(false);
         let world =
             World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
         let servers = world.thread("servers").unwrap();
-        let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), |thread, tcp| {
-            thread.spawn("redis", serve(thread.clone(), tcp));
+        let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), move |thread, tcp| {
+            thread.spawn("server", serve(thread.clone(), tcp, redis));
         });
         listener.accept_on(&servers).unwrap();
         let at = SocketAddr::from(SERVER);
         let server = ServerSource { address: Address::Ip(at.ip(), at.port()), weight: 1, name: None };
-        let source = PoolSource {
-            redis: true,
-            auto_eject_hosts: true,
-            server_failure_limit: 1,
-            ..PoolSource::new("p", vec![server])
-        };
+        let source =
+            PoolSource { redis, auto_eject_hosts: true, server_failure_limit: 1, ..PoolSource::new("p", vec![server]) };
         let plan = Plan::prepare(vec![source]).unwrap();
         let proxy = world.thread("proxy").unwrap();
         let peers = Arc::new(OnceLock::new());
@@ -168,6 +172,18 @@ impl Stage {
         panic!("time does not pass");
     }
 
+    /// A connection that has sent this and is idle since.
+    fn says(&self, bytes: &'static [u8]) {
+        let clients = self.threads[2].clone();
+        self.threads[2].spawn("client", async move {
+            let deadline = clients.now() + Duration::from_secs(5);
+            let tcp = Tcp::connect(&clients, PROXY.into(), deadline).await.unwrap();
+            tcp.send(Chunk::from_static(bytes));
+            clients.sleep(Duration::from_secs(1_000)).await;
+            drop(tcp);
+        });
+    }
+
     fn panics(&self) -> (u64, &'static str) {
         self.threads[0].stats().panics()
     }
@@ -177,6 +193,11 @@ impl Stage {
         assert_eq!(*self.ask(&["later"]).borrow(), [text("+later\r\n")]);
         assert_eq!(self.cells.value(Kv::SERVER_OPEN), 1);
         assert_eq!(self.cells.value(Kv::SERVER_FAILURES), 1);
+        self.end();
+    }
+
+    /// Nothing is left.
+    fn end(self) {
         WORKER.with(|slot| *slot.borrow_mut() = None);
         let Self { world, threads, before, .. } = self;
         drop(world);
@@ -192,7 +213,7 @@ fn text(reply: &str) -> Option<String> {
 
 #[test]
 fn a_panic_at_a_reply_ends_its_client_and_its_connection_and_the_others_get_errors_and_another() {
-    let stage = Stage::set();
+    let stage = Stage::set(true);
     // The first travels alone, the others behind it in one batch, and are answered in one block.
     let told = [&["first"][..], &["a", "b"], &["c", "panic", "d"], &["e", "f"]].map(|keys| stage.ask(keys));
     ANSWERS.set(true);
@@ -208,7 +229,7 @@ fn a_panic_at_a_reply_ends_its_client_and_its_connection_and_the_others_get_erro
 
 #[test]
 fn a_panic_at_a_request_ends_its_client_and_no_reply_goes_astray() {
-    let stage = Stage::set();
+    let stage = Stage::set(true);
     let told = [&["first"][..], &["a", "b"], &["c", "boom", "d"]].map(|keys| stage.ask(keys));
     assert_eq!(stage.panics(), (1, "kv client"));
     let [first, before, hit] = told.map(|told| told.take());
@@ -217,4 +238,35 @@ fn a_panic_at_a_request_ends_its_client_and_no_reply_goes_astray() {
     assert_eq!(hit, [None, None, None]);
     ANSWERS.set(true);
     stage.clear();
+}
+
+#[test]
+fn who_waits_for_nothing_keeps_no_list_whatever_it_has_said() {
+    let stage = Stage::set(false);
+    ANSWERS.set(true);
+    // Carried out; refused without a word; begun and not ended.
+    for bytes in [
+        b"set a 0 0 1 noreply\r\nx\r\nset b 0 0 1 noreply\r\nx\r\n".as_slice(),
+        b"set a 0 0 1 noreply\r\nx\r\n\0 noreply\r\nverbosity 1 noreply\r\n",
+        b"set a 0 0 1 noreply\r\nx\r\nset b 0 0 9 nor",
+    ] {
+        ANSWERS.set(false);
+        (0..8).for_each(|_| stage.says(bytes));
+        stage.settle();
+        // All of them wait now, and so have a list each, which the others give them.
+        ANSWERS.set(true);
+        stage.settle();
+        let worker = WORKER.with(|slot| slot.borrow().clone().unwrap());
+        let given_back = std::iter::from_fn(|| Some(worker.take_slots()).filter(|slots| slots.capacity() > 0));
+        let given_back: Vec<_> = given_back.collect();
+        assert_eq!(given_back.len(), 8, "{}", String::from_utf8_lossy(bytes));
+        given_back.into_iter().for_each(|slots| drop(worker.keep_slots(slots)));
+    }
+    (0..8).for_each(|_| stage.says(b"verbosity 1 noreply\r\n"));
+    stage.settle();
+    let worker = WORKER.with(|slot| slot.borrow().clone().unwrap());
+    let given_back = std::iter::from_fn(|| Some(worker.take_slots()).filter(|slots| slots.capacity() > 0)).count();
+    assert_eq!(given_back, 8, "what took a list to find that it needs none");
+    drop(worker);
+    stage.end();
 }
