@@ -201,7 +201,7 @@ pub(crate) const ROWS: [Key; 34] = [
         Kind::Size { min: MEMORY_MIN, max: MEMORY_MAX },
         "256MiB",
         Reload,
-        "Bytes of requests and replies that the pool may keep on all threads together, until they are whole or have their turn. From half of it on its clients are read from no more; what would be beyond it is answered with an error.",
+        "Bytes of requests and replies that the pool may keep on all threads together, until they are whole or have their turn, and until clients have taken them. From half of it on its clients are read from no more; what would be beyond it is answered with an error.",
     ),
     key(
         "kv.pools.NAME.slowlog",
