@@ -61,7 +61,8 @@ fn recorder() -> (Rc<RefCell<Recorder>>, Cont) {
 
 #[test]
 fn events_come_at_once_at_their_time_and_never_after_a_cancel() {
-    let thread = thread();
+    let clock = base::ManualClock::default();
+    let thread = measure::thread_at(&clock);
     let (seen, cont) = recorder();
     let imm = thread.schedule_imm(Rc::clone(&cont));
     let soon = thread.schedule_in(Rc::clone(&cont), Duration::from_millis(100));
@@ -69,7 +70,13 @@ fn events_come_at_once_at_their_time_and_never_after_a_cancel() {
     never.cancel();
     let not_either = thread.schedule_imm(Rc::clone(&cont));
     drop(not_either);
-    turn_until(&thread, || seen.borrow().events.len() == 2);
+    thread.turn(false).unwrap();
+    assert_eq!(seen.borrow().events, [Event::Immediate]);
+    clock.advance(Duration::from_millis(99));
+    thread.turn(false).unwrap();
+    assert_eq!(seen.borrow().events.len(), 1);
+    clock.advance(Duration::from_millis(2));
+    thread.turn(false).unwrap();
     assert_eq!(seen.borrow().events, [Event::Immediate, Event::Interval]);
     drop((imm, soon));
     for _ in 0..10 {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long one may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Cargo builds a package's examples, beside its tests, unless it was asked for one test alone.
 fn built(name: &str) -> PathBuf {

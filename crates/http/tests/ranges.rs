@@ -17,7 +17,7 @@ use http::{CacheParts, Plan, Worker, WorkerParts};
 use net::{Names, NamesOptions, Pool, PoolOptions};
 use stats::Cells;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Long enough to lie in several fragments, some of them lent to the socket.
 const LENGTHS: [usize; 3] = [10, 5_000, 2_500_000];
 

@@ -21,7 +21,7 @@ use net::{Names, NamesOptions, Pool, PoolOptions};
 use stats::Cells;
 
 /// How long anything in a test may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };

@@ -13,7 +13,7 @@ use super::*;
 
 mod api;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 stats::metrics! {
     /// Numbers of a server that is none.
