@@ -34,6 +34,8 @@ const NAMES: NamesOptions = NamesOptions {
 
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    /// Its thread, and a plan like the one in force.
+    static OTHER_PLAN: RefCell<Option<(Thread, Arc<Plan>)>> = const { RefCell::new(None) };
     static SERVERS: RefCell<Vec<Rc<Server>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -157,8 +159,11 @@ fn run<F: Future<Output = ()> + 'static>(redis: bool, count: usize, client: fn(T
         server_retry_timeout: Duration::from_millis(200),
         ..PoolSource::new("orderly", PORTS[..count].iter().map(server).collect())
     };
+    let other = PoolSource { server_connections: 2, ..source.clone() };
     let plan = Plan::prepare(vec![source]).unwrap();
     let proxy = world.group("proxy", 1).unwrap();
+    let other = (proxy[0].clone(), Plan::prepare(vec![other]).unwrap());
+    OTHER_PLAN.with(|slot| *slot.borrow_mut() = Some(other));
     let peers = Arc::new(OnceLock::new());
     peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
     let worker = Worker::new(WorkerParts {
@@ -184,6 +189,7 @@ fn run<F: Future<Output = ()> + 'static>(redis: bool, count: usize, client: fn(T
     });
     world.run_until(|| over.get(), Duration::from_secs(1_000)).unwrap();
     WORKER.with(|slot| *slot.borrow_mut() = None);
+    OTHER_PLAN.with(|slot| *slot.borrow_mut() = None);
     SERVERS.with(|servers| servers.borrow_mut().clear());
     drop(world);
     drop((proxy, thread, clients));
@@ -317,5 +323,31 @@ fn a_write_that_moves_with_the_ring_does_not_come_after_a_later_one() {
         assert_eq!(until(&thread, &tcp, "+OK\r\n+OK\r\n").await, "+OK\r\n+OK\r\n");
         let done: Vec<String> = home.done.borrow().iter().filter(|done| done.starts_with("set")).cloned().collect();
         assert_eq!(done, [format!("set {key} 1"), format!("set {key} 2")]);
+    });
+}
+
+#[test]
+fn a_request_that_is_put_together_follows_a_new_plan_behind_what_was_asked_by_the_old() {
+    run(true, 1, |thread, servers| async move {
+        let tcp = connect(&thread).await;
+        for stopped in [false, true] {
+            servers[0].stopped.set(stopped);
+            say(&tcp, &["SET", "k", "1"]);
+            let whole = request::encode(&["MSET", "k", "2", "other", &"v".repeat(300 << 10)]);
+            let (begun, rest) = whole.split_at(whole.len() - 10);
+            tcp.send(shared(begun.to_vec()));
+            // As long as its connection takes for so many bytes.
+            thread.sleep(Duration::from_secs(60)).await;
+            let (proxy, plan) = OTHER_PLAN.with(|slot| slot.borrow().clone().unwrap());
+            proxy.spawn("renew", async move {
+                WORKER.with(|slot| slot.borrow().as_ref().unwrap().renew(&plan, NAMES, |_| {}));
+            });
+            thread.sleep(A_WHILE).await;
+            tcp.send(shared(rest.to_vec()));
+            thread.sleep(A_WHILE).await;
+            servers[0].stopped.set(false);
+            assert_eq!(until(&thread, &tcp, "\r\n+OK\r\n").await, "+OK\r\n+OK\r\n");
+            assert_eq!(servers[0].done.take(), ["set k 1", "set k 2"]);
+        }
     });
 }

@@ -392,7 +392,18 @@ fn source(rng: &mut Rng, calm: bool) -> PoolSource {
         server_retry_timeout: Duration::from_millis(200),
         server_connections: 1 + usize::try_from(rng.below(3)).unwrap(),
         preconnect: rng.one_in(3),
+        memory: if calm { kv::plan::MEMORY } else { (256 << 10) << rng.below(11) },
         ..PoolSource::new("simulated", PORTS.iter().map(server).collect())
+    }
+}
+
+/// Puts other plans for the pool in force while its clients ask.
+async fn renew(thread: Thread, worker: Worker, calm: bool) {
+    let mut rng = Rng::new(thread.random());
+    for _ in 0..1 + rng.below(4) {
+        thread.sleep(Duration::from_millis(rng.below(2_000))).await;
+        let plan = Plan::prepare(vec![source(&mut rng, calm)]).unwrap();
+        worker.renew(&plan, NAMES, |_| {});
     }
 }
 
@@ -453,6 +464,11 @@ fn run_world(seed: u64, faults: Faults, calm: bool) -> [u64; 3] {
         })
     });
     let workers: Vec<Worker> = workers.collect();
+    if rng.one_in(3) {
+        for (thread, worker) in proxies.iter().zip(&workers) {
+            thread.spawn("renew", renew(thread.clone(), worker.clone(), calm));
+        }
+    }
     WORKERS.with(|slot| *slot.borrow_mut() = workers);
     let listener = world.listen(PROXY.parse().unwrap(), 16, Arc::clone(&shares), peers, |thread, tcp| {
         let worker = WORKERS.with(|workers| workers.borrow().get(thread.index()).cloned());

@@ -167,8 +167,9 @@ impl Client {
                 }
             }
         }
+        self.follow_with_request();
         if self.base < self.barrier {
-            // Between its coming whole and there being room for it what was asked before has been held up.
+            // What was asked before has been held up since, or was asked of servers that are no longer those.
             self.held = true;
             self.gathered = Some(gathered);
             return;

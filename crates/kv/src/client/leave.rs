@@ -49,6 +49,17 @@ impl Client {
         true
     }
 
+    /// As [`Client::follow`], with a request that came while something changed: it is asked of the pool that is in force,
+    /// when all that was asked of the one before is answered.
+    pub(super) fn follow_with_request(&mut self) {
+        let Some(next) = self.pool.next() else { return };
+        if self.slots.is_empty() {
+            self.pool = next;
+        } else {
+            self.wait_for_all();
+        }
+    }
+
     /// Goes to the next server, if it can at this moment.
     fn move_on(&mut self) -> bool {
         let (Some(hand_over), Some(tcp)) = (self.worker.successor(), &self.tcp) else { return false };
