@@ -1,4 +1,4 @@
-//! What operators see of pools: the numbers of each command, three ways told, and the slow log.
+//! What operators see of pools: the numbers of each command, told in three ways, what is kept, and the slow log.
 
 #![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
 
@@ -194,4 +194,51 @@ fn a_slow_request_is_in_the_slow_log_with_its_key_its_server_and_its_time() {
     let words = format!("\r\n$3\r\nget\r\n$84\r\n{}... (240 more bytes)\r\n", &key[..ARGUMENT_MAX]);
     assert!(reply.contains(&words) && !reply.contains("seen"), "{reply}");
     assert_eq!(KvClient::connect(quiet).ask("SLOWLOG GET").unwrap(), "*0\r\n");
+}
+
+#[test]
+fn what_a_pool_keeps_is_told_while_it_keeps_it() {
+    const VALUE: usize = 32 << 10;
+    const ASKED: usize = 20;
+    let (mut one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let alpha = free_address();
+    let keys = "  redis: true\n  hash: murmur\n  hash_tag: \"{}\"\n  memory: 16MiB\n";
+    let tree = KvTree::run_counted(&pool("alpha", alpha, keys, &[(&one, "one"), (&two, "two")]));
+    let tag_on = |name: &str| {
+        let tags = (0..).map(|at| format!("{{{at}}}"));
+        let lives = |tag: &String| tree.done(&["ctl", "kv", "where", "alpha", tag]).contains(&format!("called {name}"));
+        tags.take(100).find(lives).unwrap()
+    };
+    let (late, large) = (tag_on("one"), tag_on("two"));
+    let mut client = KvClient::connect(alpha);
+    assert_eq!(client.ask(&format!("SET {late} x")).unwrap(), "+OK\r\n");
+    assert_eq!(client.ask(&format!("SET {large} {}", "v".repeat(VALUE))).unwrap(), "+OK\r\n");
+    let kept = || {
+        let told = tree.json(&["ctl", "kv", "pools"])[0].clone();
+        assert_eq!(told["memory_max_bytes"].as_u64(), Some(16 << 20));
+        told["memory_bytes"].as_u64().unwrap()
+    };
+    eventually("nothing is kept", || (kept() == 0).then_some(()));
+    // The first is answered last, and what comes for the others waits for it.
+    one.process().signal(Signal::STOP);
+    client.send(&walks::kv::request(&format!("GET {late}"))).unwrap();
+    for _ in 0..ASKED {
+        client.send(&walks::kv::request(&format!("GET {large}"))).unwrap();
+    }
+    let all = u64::try_from(ASKED * VALUE).unwrap();
+    eventually("the replies are kept", || (kept() >= all).then_some(()));
+    let told = tree.metrics().sample("beltway_kv_pool_memory_bytes{pool=\"alpha\"}").unwrap();
+    assert!(told >= 655_360.0 && told < 1_000_000.0, "{told}");
+    let table = tree.done(&["ctl", "kv", "pools"]);
+    assert!(table.lines().next().is_some_and(|line| line.contains("memory KiB")), "{table}");
+    // The proxy's own thread may be another one.
+    let info = KvClient::connect(alpha).ask("INFO memory").unwrap();
+    let told: u64 = info.split("beltway_memory:").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
+    assert!(told >= all && info.contains("\r\nbeltway_memory_max:16777216\r\n"), "{info}");
+    one.process().signal(Signal::CONT);
+    assert_eq!(client.reply().unwrap(), "$1\r\nx\r\n");
+    for _ in 0..ASKED {
+        assert_eq!(client.reply().unwrap().len(), "$32768\r\n\r\n".len() + VALUE);
+    }
+    eventually("all of it is given back", || (kept() == 0).then_some(()));
 }

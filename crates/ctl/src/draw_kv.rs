@@ -16,7 +16,7 @@ pub fn pools_table(report: &KvReport) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>14}",
+        "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}",
         "pool",
         "protocol",
         "listens on",
@@ -27,13 +27,14 @@ pub fn pools_table(report: &KvReport) -> String {
         "misses",
         "errors",
         "ejects",
+        "memory KiB",
         "p50/p99 us"
     );
     for pool in &report.pools {
         let live = pool.servers.iter().filter(|server| server.state == "live").count();
         let _ = writeln!(
             text,
-            "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>14}",
+            "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}",
             pool.name,
             pool.protocol,
             pool.listen,
@@ -44,6 +45,7 @@ pub fn pools_table(report: &KvReport) -> String {
             pool.misses,
             pool.forward_errors,
             pool.ejections,
+            pool.memory_bytes.div_ceil(1024),
             times(&pool.client_time)
         );
     }

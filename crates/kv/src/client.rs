@@ -7,8 +7,9 @@
 //!
 //! A reply whose turn it is goes straight to `out`; neighbours in the server's block stay neighbours and go as one
 //! piece. Others wait in their slots. An idle client holds no buffer and no list. `requests` reads and routes,
-//! `local` answers what the proxy answers itself.
+//! `local` answers what the proxy answers itself, `untaken` waits for those who do not take what they are sent.
 
+mod about;
 mod gather;
 mod kind;
 mod leave;
@@ -18,38 +19,35 @@ mod requests;
 mod slots;
 mod slowlog;
 mod stream;
+mod untaken;
 
 pub use leave::{HandOver, Moving};
 pub use local::Identity;
 pub(crate) use slots::Slots;
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use base::Instant;
 use buf::{Block, Chunk};
-use event::{Cont, Continuation, Event, Task, Tcp, Thread};
+use event::{Cont, Continuation, Event, Tcp, Thread};
 
 use crate::fault::Fault;
-use crate::lane::LaneCell;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
 use crate::outbox::{COPY_MAX, Outbox, Source};
 use crate::pool::Pool;
 use crate::wire::resp::Request;
 use crate::worker::Worker;
+use untaken::Awaited;
 
 /// Requests of one client that wait for their replies; it is not read from while there are so many.
 pub(crate) const PIPELINE_MAX: usize = 1_024;
 /// Bytes a client may have been sent and not taken before it is not read from, nor its servers' large replies.
 const UNTAKEN_MAX: usize = 256 << 10;
-/// What a client is sent in a turn without being looked at whether it takes it.
-const UNWATCHED_MAX: usize = 4 << 10;
 /// Bytes of replies that wait for earlier ones before a client that does not take its own gets no more of them.
 pub(crate) const KEPT_SOFT: usize = 1 << 20;
 /// Bytes of replies that wait for earlier ones before it gets no more of them though it takes its own: an earlier one
@@ -59,21 +57,9 @@ const KEPT_AHEAD: usize = 32 << 20;
 pub(crate) const KEPT_MAX: usize = 64 << 20;
 /// How long a client may take next to none of what waits for it before it is cut.
 const STALLED_MAX: Duration = Duration::from_secs(120);
-/// What it takes in this time at least, in bytes.
-const TAKEN_MIN: u64 = 16 << 10;
 
 // There may be a hundred thousand of them, idle: with its counts it fits into the allocator's 192 bytes.
 const _: () = assert!(size_of::<ClientCell>() <= 192 - 2 * size_of::<usize>());
-
-/// Who waits for a client.
-#[derive(Default)]
-struct Awaited {
-    /// Connections that go on when it has taken what it was sent, and those that do when an earlier reply has come.
-    resume: Vec<Rc<LaneCell>>,
-    ahead: Vec<Rc<LaneCell>>,
-    /// The task that waits for it to take what it was sent.
-    room: Option<Task>,
-}
 
 /// A shared hold on a client.
 pub(crate) type ClientCell = RefCell<Client>;
@@ -406,52 +392,20 @@ impl Client {
         self.mark();
     }
 
-    /// Whether it has not taken what it was sent.
-    pub(crate) fn is_backed_up(&self) -> bool {
-        self.out.len() + self.tcp.as_ref().map_or(0, Tcp::queued) > UNTAKEN_MAX
-    }
-
-    /// How much it has been sent and has not taken, and how much it has taken so far, in bytes. None when it is gone.
-    pub(crate) fn untaken(&self) -> Option<(usize, u64)> {
-        self.tcp.as_ref().map(|tcp| (self.out.len() + tcp.queued(), tcp.sent()))
-    }
-
-    /// It has taken all that it was sent, and is looked at no more.
-    pub(crate) fn has_taken_all(&mut self) {
-        self.watched = false;
-    }
-
     /// Asks nothing more before all that was asked is answered.
     pub(crate) fn wait_for_all(&mut self) {
         self.barrier = self.next_seq();
         self.mark();
     }
 
-    /// Lets the lane go on when the client has taken most of what it was sent.
-    pub(crate) fn resume_when_taken(&mut self, lane: Rc<LaneCell>) {
-        self.awaited.get_or_insert_default().resume.push(lane);
-        self.mark();
-    }
-
-    /// Lets the lane, which brings what [`Client::is_full`] keeps from coming, go on when there is room for it.
-    pub(crate) fn resume_when_not_full(&mut self, lane: Rc<LaneCell>) {
-        if self.is_far_ahead() {
-            self.awaited.get_or_insert_default().ahead.push(lane);
-        } else {
-            self.resume_when_taken(lane);
-        }
-    }
-
     /// The turn's end: hands over what is to be sent.
     pub(crate) fn flush(&mut self) {
         self.dirty = false;
-        let Some(tcp) = &self.tcp else { return };
+        let Some(queued) = self.tcp.as_ref().map(Tcp::queued) else { return };
         let sent = self.out.len();
+        self.mind_untaken(sent, queued);
+        let Some(tcp) = &self.tcp else { return };
         self.pool.cells().add(KvPool::SENT, sent as u64);
-        if !self.watched && (sent > UNWATCHED_MAX || tcp.queued() > 0) {
-            self.watched = true;
-            self.pool.watch_untaken(&self.worker, self.me.clone());
-        }
         self.out.take(|chunk| tcp.send(chunk));
         self.out.rest();
         let far_ahead = self.is_far_ahead();
@@ -498,65 +452,6 @@ impl Client {
         if waits != std::mem::replace(&mut self.waits, waits) {
             self.worker.count_waiting(waits);
         }
-    }
-
-    fn wait_for_room(&mut self) {
-        let Some(me) = self.me.upgrade() else { return };
-        if self.waits_for_room() {
-            return;
-        }
-        let thread = self.worker.thread().clone();
-        let task = thread.clone().spawn("kv client waits", async move {
-            // As long as it takes a little it is not late.
-            let mut sent_before = None;
-            let outcome = loop {
-                let sent = me.borrow().begin_patience();
-                if sent_before.is_some_and(|before| sent - before < TAKEN_MIN) {
-                    break Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
-                }
-                sent_before = Some(sent);
-                let outcome = poll_fn(|context| match &me.borrow().tcp {
-                    Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
-                    None => std::task::Poll::Ready(Ok(())),
-                })
-                .await;
-                match outcome {
-                    Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
-                    outcome => break outcome,
-                }
-            };
-            let mut client = me.borrow_mut();
-            let mut resume = Vec::new();
-            if let Some(mut awaited) = client.awaited.take() {
-                awaited.room = None;
-                resume = std::mem::take(&mut awaited.resume);
-                client.awaited = (!awaited.ahead.is_empty()).then_some(awaited);
-            }
-            if outcome.is_err() {
-                client.cut();
-            }
-            if let Some(tcp) = &client.tcp {
-                tcp.set_write_deadline(Instant::FAR_FUTURE);
-            }
-            for lane in resume {
-                lane.borrow_mut().resume();
-            }
-            thread.schedule_imm(Rc::clone(&me) as Cont).detach();
-        });
-        self.awaited.get_or_insert_default().room = Some(task);
-    }
-
-    /// Whether a task waits for it to take what it was sent.
-    fn waits_for_room(&self) -> bool {
-        self.awaited.as_ref().is_some_and(|awaited| awaited.room.is_some())
-    }
-
-    /// From now on it has its time to take something. Says how much it has taken so far, in bytes.
-    fn begin_patience(&self) -> u64 {
-        self.tcp.as_ref().map_or(0, |tcp| {
-            tcp.set_write_deadline(self.worker.now() + STALLED_MAX);
-            tcp.sent()
-        })
     }
 
     /// Ends the connection at once, visibly before its time.

@@ -28,6 +28,20 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Each.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Refused,
+        Self::Reset,
+        Self::Closed,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Handshake,
+        Self::Nonsense,
+        Self::TooLarge,
+        Self::Unlike,
+        Self::Internal,
+    ];
+
     /// The line a client gets, in twemproxy's words where it has any.
     pub(crate) fn line(self, protocol: Protocol) -> &'static [u8] {
         macro_rules! lines {

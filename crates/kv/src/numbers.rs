@@ -4,7 +4,11 @@
 //! brings has no place of its own before the next restart: it counts together with all others of that kind. Commands
 //! are counted pool by pool, as far as there are few pools; of those that were never called nobody is told.
 
+mod totals;
+
 use std::sync::Arc;
+
+pub(crate) use totals::Totals;
 
 use stats::{Cells, Counter, Instance, Registry, RegistryError, Segment};
 
@@ -60,6 +64,8 @@ stats::metrics! {
     counter HITS = "beltway_kv_pool_reads_total" { found = "something" };
     /// Reads of the pool's clients, by what they found.
     counter MISSES = "beltway_kv_pool_reads_total" { found = "nothing" };
+    /// Bytes that the pool keeps of requests and replies, of its `memory`.
+    gauge MEMORY = "beltway_kv_pool_memory_bytes" in Bytes;
     /// From a client's first request that is not answered to the moment when none is left.
     histogram CLIENT_TIME = "beltway_kv_pool_client_seconds" in Nanoseconds;
 }
@@ -328,6 +334,7 @@ impl Ledger {
             places.iter().map(cell).collect::<Option<EachCommand<Cells<KvCommand>>>>()
         };
         Some(Numbers {
+            everywhere: Some(Box::new((self.clone(), segment.clone()))),
             pools: pools.collect::<Option<_>>()?,
             servers: servers.collect::<Option<_>>()?,
             other_pool: segment.cells_of(self.other_pool, thread)?,
@@ -355,6 +362,8 @@ pub struct Numbers {
     other_server: Cells<KvServer>,
     commands: Vec<(String, EachCommand<Cells<KvCommand>>)>,
     other_commands: Vec<(Protocol, EachCommand<Cells<KvCommand>>)>,
+    /// Where all threads' are.
+    everywhere: Option<Box<(Ledger, Segment)>>,
 }
 
 /// One thread's cells of a pool's commands.
@@ -379,7 +388,14 @@ impl Numbers {
             other_server: Cells::detached(),
             commands: Vec::new(),
             other_commands: Vec::new(),
+            everywhere: None,
         }
+    }
+
+    /// What all threads have counted of a pool; none when it has no numbers of its own.
+    pub(crate) fn totals(&self, pool: &str, protocol: Protocol) -> Option<Totals> {
+        let (ledger, segment) = self.everywhere.as_deref()?;
+        ledger.totals(segment, pool, protocol)
     }
 
     pub(crate) fn pool(&self, name: &str) -> Cells<KvPool> {

@@ -1,6 +1,6 @@
 //! One pool on one thread: its ring, its servers, and how many clients it has.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +36,8 @@ pub(crate) struct Pool {
     servers: Vec<Rc<Server>>,
     cells: Cells<KvPool>,
     memory: Memory,
+    /// What has been told of it.
+    memory_told: Cell<usize>,
     /// What took its place.
     next: RefCell<Option<Rc<Self>>>,
 }
@@ -53,6 +55,7 @@ impl Pool {
             servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index, numbers)).collect(),
             cells: numbers.pool(&plan.source.name),
             memory: Memory::default(),
+            memory_told: Cell::default(),
             next: RefCell::default(),
         })
     }
@@ -77,9 +80,24 @@ impl Pool {
 
     /// Writes down what is not counted as it happens.
     pub(crate) fn tell(&self, worker: &Worker) {
+        self.tell_memory();
         for server in &self.servers {
             server.tell();
             server.mind_silence(worker);
+        }
+    }
+
+    /// Writes down what it keeps, together with whatever took its place or had it before.
+    pub(crate) fn tell_memory(&self) {
+        self.tell_memory_is(self.memory.own());
+    }
+
+    fn tell_memory_is(&self, now: usize) {
+        let told = self.memory_told.replace(now);
+        if now >= told {
+            self.cells.add(KvPool::MEMORY, (now - told) as u64);
+        } else {
+            self.cells.sub(KvPool::MEMORY, (told - now) as u64);
         }
     }
 
@@ -191,5 +209,6 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.memory.end(&self.census.kept);
+        self.tell_memory_is(0);
     }
 }

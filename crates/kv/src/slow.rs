@@ -122,6 +122,11 @@ impl SlowLog {
         pools.get(pool).map_or(0, since)
     }
 
+    /// How many there have been.
+    pub(crate) fn count_of_pool(&self, pool: &str) -> u64 {
+        self.pools().get(pool).map_or(0, |log| log.next)
+    }
+
     /// Clients begin anew.
     pub(crate) fn forget(&self, pool: &str) {
         if let Some(log) = self.pools().get_mut(pool) {

@@ -285,6 +285,7 @@ impl Worker {
         for pool in self.pools().iter() {
             pool.tell(self);
         }
+        self.0.superseded.borrow().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tell_memory());
         // A crowd that has gone leaves nothing behind; one that is there needs its lists at once again.
         if self.0.waiting.get() == 0 {
             self.0.dirty_clients.borrow_mut().shrink_to(LIST_KEPT_MAX);

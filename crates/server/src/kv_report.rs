@@ -22,6 +22,7 @@ pub(crate) struct PoolFacts {
     pub(crate) redis: bool,
     pub(crate) listen: String,
     pub(crate) keep_alive: bool,
+    pub(crate) memory: u64,
     pub(crate) servers: Vec<String>,
 }
 
@@ -33,6 +34,7 @@ impl PoolFacts {
             redis: pool.redis,
             listen: pool.listen.to_string(),
             keep_alive: pool.tcpkeepalive,
+            memory: pool.memory.0,
             servers: pool.servers.iter().map(|server| KvServer::ring_name(server).into_owned()).collect(),
         });
         pools.collect()
@@ -96,6 +98,8 @@ impl Teller {
             misses: of("beltway_kv_pool_reads_total", "nothing\0"),
             fragments: of("beltway_kv_pool_fragments_total", ""),
             ejections: of("beltway_kv_pool_ejections_total", ""),
+            memory_bytes: of("beltway_kv_pool_memory_bytes", ""),
+            memory_max_bytes: facts.memory,
             forward_errors: failed.values().sum(),
             forward_errors_by: failed,
             client_time: numbers.times("beltway_kv_pool_client_seconds", &format!("{}\0", facts.name)),

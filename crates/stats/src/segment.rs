@@ -324,6 +324,12 @@ impl Segment {
         self.0.layout.threads
     }
 
+    /// When its process started: microseconds since 1970.
+    #[must_use]
+    pub fn started_micros(&self) -> i64 {
+        self.0.words[header::STARTED_MICROS].load(Ordering::Relaxed).cast_signed()
+    }
+
     /// The memory, as [`Snapshot::read`] takes it.
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {

@@ -67,6 +67,10 @@ pub struct KvPoolReport {
     pub fragments: u64,
     /// Times a server was ejected.
     pub ejections: u64,
+    /// Bytes that are kept of requests and replies.
+    pub memory_bytes: u64,
+    /// How many that may be.
+    pub memory_max_bytes: u64,
     /// Requests that no server answered.
     pub forward_errors: u64,
     /// Those of them that there were, by why.

@@ -1,7 +1,5 @@
 //! What the proxy answers itself.
 
-use std::fmt::Write;
-
 use super::requests::{Asked, refused};
 use super::{Client, Phase};
 use crate::commands::{self, Access, Command, Local, Refusal, Treat};
@@ -73,7 +71,7 @@ impl Client {
                 self.answer(reply);
             }
             Local::Info => {
-                let text = self.info();
+                let text = self.info(asked);
                 self.answer(as_bulk(text.as_bytes()));
             }
             Local::Hello => self.hello(asked),
@@ -213,25 +211,6 @@ impl Client {
         format!("id={} addr={peer} name={name} db=0 resp=2 lib-name={library} lib-ver={version}\n", self.id)
     }
 
-    fn info(&self) -> String {
-        let plan = self.pool.plan();
-        let mut text = String::new();
-        // Writing into a string does not fail.
-        let _ = write!(
-            text,
-            "# Server\r\nredis_version:{SPOKEN}\r\nredis_mode:proxy\r\nbeltway_version:{}\r\nbeltway_pool:{}\r\n\
-             beltway_thread:{}\r\n\r\n# Clients\r\nconnected_clients:{}\r\n\r\n# Servers\r\n",
-            base::VERSION,
-            plan.source.name,
-            self.worker.thread().index(),
-            self.pool.clients(),
-        );
-        for (number, (name, state)) in self.pool.states().into_iter().enumerate() {
-            let _ = write!(text, "server{number}:name={name},state={state}\r\n");
-        }
-        text
-    }
-
     fn command(&mut self, asked: &Asked<'_>) {
         let sub = asked.argument(1).to_ascii_lowercase();
         match (sub.as_slice(), asked.count()) {
@@ -322,7 +301,7 @@ pub(super) fn printable(word: &[u8]) -> String {
 }
 
 /// The Redis whose commands are known here.
-const SPOKEN: &str = "7.0.15";
+pub(super) const SPOKEN: &str = "7.0.15";
 
 fn row(reply: &mut Vec<u8>, command: &Command) {
     let (first, last, step) = command.places;

@@ -108,6 +108,7 @@ impl Client {
             b"flush_all" if self.pool.plan().source.memcached_flush_all => return self.flush_all(asked, quiet, run),
             b"flush_all" => return self.refuse_static(silent(REFUSED_FLUSH)),
             b"stats" if count == 1 => return self.stats(asked, run),
+            b"stats" if count == 2 && asked.argument(1) == b"proxy" => return self.stats_of_proxy(),
             b"stats" => return self.refuse_static(REFUSED_STATS),
             _ => return self.refuse_static(ERROR),
         }

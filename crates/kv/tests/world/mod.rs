@@ -133,6 +133,15 @@ pub fn pool(servers: &[Server], redis: bool) -> PoolSource {
     PoolSource { redis, ..PoolSource::new("test", servers.iter().map(Server::source).collect()) }
 }
 
+/// Where everything is counted.
+fn counted(plan: &Plan, threads: usize) -> (stats::Segment, kv::numbers::Ledger) {
+    let mut registry = stats::Registry::new();
+    registry.add::<kv::Kv>().unwrap();
+    let ledger = kv::numbers::Ledger::declare(&mut registry, plan).unwrap();
+    let segment = registry.layout(threads).unwrap().create_on_heap(stats::Identity::default()).unwrap();
+    (segment, ledger)
+}
+
 /// A proxy on `threads` event threads. Stopped when dropped.
 pub struct Proxy {
     processor: Option<Processor>,
@@ -143,6 +152,7 @@ impl Proxy {
     pub fn start(pool: PoolSource, threads: usize) -> Self {
         let plan = Plan::prepare(vec![pool]).unwrap();
         let shared = Shared::new(&plan);
+        let (segment, ledger) = counted(&plan, threads);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let peers = Arc::new(OnceLock::new());
@@ -157,8 +167,8 @@ impl Proxy {
                 plan: Arc::clone(&plan),
                 shared: Arc::clone(&shared),
                 names: Names::new(NAMES),
-                cells: stats::Cells::detached(),
-                numbers: kv::numbers::Numbers::detached(),
+                cells: segment.cells::<kv::Kv>(thread.index()).unwrap(),
+                numbers: ledger.numbers(&segment, thread.index()).unwrap(),
             });
             WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
             listener.accept_on(thread)

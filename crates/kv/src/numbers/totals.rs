@@ -1,0 +1,92 @@
+//! What all threads together have counted of a pool, for clients who ask the proxy about itself.
+
+use base::WallTime;
+use stats::{Cells, Counter, Gauge, Segment, Table};
+
+use super::{KvCommand, KvPool, Ledger};
+use crate::fault::Fault;
+use crate::plan::Protocol;
+
+/// The cells of all threads. They are read here and written by each thread alone.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    pool: Vec<Cells<KvPool>>,
+    commands: Vec<(&'static str, Vec<Cells<KvCommand>>)>,
+    /// When the process began to count.
+    pub(crate) since: WallTime,
+}
+
+/// One command's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OfCommand {
+    pub(crate) name: &'static str,
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    pub(crate) micros: u64,
+}
+
+impl Ledger {
+    /// Of this pool; none when it has no numbers of its own.
+    pub(super) fn totals(&self, segment: &Segment, pool: &str, protocol: Protocol) -> Option<Totals> {
+        let (_, place) = self.pools.iter().find(|(name, _)| name == pool)?;
+        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, places)| places.as_ref());
+        let names = super::sent(protocol);
+        let commands = names.into_iter().zip(own.unwrap_or_default()).filter_map(|(name, place)| {
+            let place = (*place)?;
+            Some((name?, of_threads(segment, |thread| segment.cells_of(place, thread))))
+        });
+        Some(Totals {
+            pool: of_threads(segment, |thread| segment.cells_of(*place, thread)),
+            commands: commands.collect(),
+            since: WallTime::from_micros(segment.started_micros()),
+        })
+    }
+}
+
+fn of_threads<T>(segment: &Segment, cells: impl Fn(usize) -> Option<Cells<T>>) -> Vec<Cells<T>> {
+    (0..segment.threads()).filter_map(cells).collect()
+}
+
+fn sum<T: Table>(cells: &[Cells<T>], counter: Counter<T>) -> u64 {
+    cells.iter().map(|cells| cells.value(counter)).fold(0, u64::wrapping_add)
+}
+
+impl Totals {
+    /// A counter of the pool.
+    pub(crate) fn count(&self, counter: Counter<KvPool>) -> u64 {
+        sum(&self.pool, counter)
+    }
+
+    /// A gauge of the pool. Threads that are read at different moments may make it negative for once.
+    pub(crate) fn gauge(&self, gauge: Gauge<KvPool>) -> u64 {
+        let sum = self.pool.iter().map(|cells| cells.value(gauge)).fold(0, u64::wrapping_add);
+        if sum.cast_signed() < 0 { 0 } else { sum }
+    }
+
+    /// Event threads.
+    pub(crate) fn threads(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Requests that got an error because no server answered them.
+    pub(crate) fn forward_errors(&self) -> u64 {
+        Fault::ALL.into_iter().map(|fault| self.count(KvPool::failed(fault))).sum()
+    }
+
+    /// The commands that servers were asked, if they are counted for this pool alone.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = OfCommand> {
+        let of = |(name, cells): &(&'static str, Vec<Cells<KvCommand>>)| OfCommand {
+            name,
+            calls: sum(cells, KvCommand::CALLS),
+            errors: sum(cells, KvCommand::ERRORS),
+            micros: sum(cells, KvCommand::TIME) / 1_000,
+        };
+        self.commands.iter().map(of).filter(|command| command.calls > 0)
+    }
+
+    /// Calls of these commands together; none when commands are not counted for this pool alone.
+    pub(crate) fn calls(&self, names: &[&str]) -> Option<u64> {
+        let counted = self.commands.iter().filter(|(name, _)| names.contains(name));
+        (!self.commands.is_empty()).then(|| counted.map(|(_, cells)| sum(cells, KvCommand::CALLS)).sum())
+    }
+}
