@@ -113,9 +113,12 @@ fn try_write(directory: &RuntimeDir, witness: &str, mut obituary: Obituary) -> i
         obituary.threads.clear();
         bytes = serde_json::to_vec(&obituary)?;
     }
-    let path = home.join(format!("{}.{}.{witness}.json", obituary.who, obituary.pid));
-    directory::remove(&path)?;
-    fs::File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(&bytes)?;
+    let name = format!("{}.{}.{witness}.json", obituary.who, obituary.pid);
+    // Who reads meanwhile sees the whole of it or nothing.
+    let unfinished = home.join(format!(".{name}"));
+    directory::remove(&unfinished)?;
+    fs::File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?.write_all(&bytes)?;
+    fs::rename(unfinished, home.join(name))?;
     prune(&home)
 }
 
@@ -129,7 +132,12 @@ fn prune(home: &std::path::Path) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(home)? {
         let entry = entry?;
-        files.push((entry.metadata()?.modified()?, entry.path()));
+        match entry.metadata() {
+            Ok(metadata) => files.push((metadata.modified()?, entry.path())),
+            // Another witness has just removed it, or given it its name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     files.sort();
     let surplus = files.len().saturating_sub(ACCOUNTS_MAX);
