@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
+use base::{Clock, Instant, SystemClock};
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::lease::{self, Holder};
@@ -23,6 +25,8 @@ const IN_ONE_PACKET: usize = 64;
 const PACKETS_A_TURN: usize = 16;
 /// Packets whose answer is awaited at a time.
 const UNANSWERED_MAX: usize = 64;
+/// Who breaks off may be dying: the kernel closes its files one after the other, and its lease is one of them.
+const DYING_WITHIN: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Removal {
@@ -35,6 +39,8 @@ pub(crate) struct Removal {
     waiting: VecDeque<Released>,
     /// Sent, and not answered yet.
     unanswered: VecDeque<Vec<Released>>,
+    /// The successor broke off; until then it may turn out to be dead.
+    in_doubt: Option<(Instant, ControlError)>,
     moved: usize,
 }
 
@@ -49,6 +55,7 @@ impl Removal {
             released,
             waiting: VecDeque::new(),
             unanswered: VecDeque::new(),
+            in_doubt: None,
             moved: 0,
         }
     }
@@ -63,6 +70,10 @@ impl Removal {
         self.waiting.extend(self.released.try_iter());
         let any = !self.waiting.is_empty();
         let heard = self.hear();
+        if self.in_doubt.is_some() {
+            self.settle(SystemClock.now());
+            return any || !self.is_done();
+        }
         for _ in 0..PACKETS_A_TURN {
             if self.waiting.is_empty() || self.unanswered.len() >= UNANSWERED_MAX {
                 break;
@@ -72,7 +83,7 @@ impl Removal {
                 Err(ControlError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(ControlError::Absent(_, error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.broke_off(&error);
+                    self.broke_off(error);
                     break;
                 }
             }
@@ -114,17 +125,27 @@ impl Removal {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => self.broke_off(&error),
+                Err(error) => self.broke_off(error),
             }
         }
         heard
     }
 
-    /// The successor is gone, or does not want them.
-    fn broke_off(&mut self, error: &ControlError) {
+    /// The successor is gone, or going, or does not want them.
+    fn broke_off(&mut self, error: ControlError) {
         self.connection = None;
+        self.in_doubt.get_or_insert((SystemClock.now() + DYING_WITHIN, error));
+    }
+
+    /// Looks what became of the successor that broke off, and who comes after it.
+    fn settle(&mut self, now: Instant) {
+        let Some((until, error)) = &self.in_doubt else { return };
+        let late = now >= *until;
         let lives = |generation| !matches!(lease::holder(&self.directory.server_lease(generation)), Ok(Holder::Nobody));
         if lives(self.successor) && !self.unanswered.is_empty() {
+            if !late {
+                return;
+            }
             let lost: usize = self.unanswered.iter().map(Vec::len).sum();
             warn!("{lost} idle connections are closed here; whether the next server has them is not known: {error}");
             self.unanswered.clear();
@@ -137,11 +158,15 @@ impl Removal {
         let generations = self.directory.server_generations().unwrap_or_default();
         match generations.into_iter().rev().find(|&generation| generation > self.own && lives(generation)) {
             Some(newest) => self.successor = newest,
+            // The next one may just be started.
+            None if !late && !self.is_done() => return,
+            None if self.is_done() => {}
             None => {
                 warn!("{} idle connections are closed, nobody takes them: {error}", self.waiting.len());
                 self.waiting.clear();
             }
         }
+        self.in_doubt = None;
     }
 }
 
