@@ -16,7 +16,7 @@ use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::failure::{COULD_NOT, DONE, Failure, WRONG_USAGE};
 use supervise::heartbeat::Link;
-use supervise::lease::{self, Lease};
+use supervise::lease::Lease;
 use supervise::listener::Listener;
 use supervise::privilege;
 use supervise::reaped::{self, Reaped};
@@ -107,6 +107,8 @@ struct Stub {
     manager: Watch,
     /// Until the first server is ready: questions to manager.
     first: Option<Link>,
+    /// A server lived here when it started: what fails is tried again then, for it is no reason to stop who serves.
+    adopts: bool,
     daemon: bool,
     /// Tells when another configuration is in force.
     follower: Follower,
@@ -162,7 +164,7 @@ impl Stub {
         if let Err(error) = sys::process::become_subreaper() {
             warn!("orphans go elsewhere, and how they die with them: {error}");
         }
-        let config = put_in_force(&family, config)?;
+        let (config, adopts) = put_in_force(&family, config)?;
         if legacy.is_none()
             && let Err(error) = succession::remember_program(&directory, std::env::args_os().next().as_deref())
         {
@@ -194,6 +196,7 @@ impl Stub {
             cop,
             manager,
             first,
+            adopts,
             daemon,
             follower,
             errand: None,
@@ -252,12 +255,13 @@ impl Stub {
             return Sight::Coming;
         }
         // A cop that could not start a tree has told why: it is not tried again.
-        let failed = self.first.is_some() && matches!(self.cop.last_exit(), Some(Exit::Code(_)));
+        let is_start = self.first.is_some() && !self.adopts;
+        let failed = is_start && matches!(self.cop.last_exit(), Some(Exit::Code(_)));
         if failed || cop != Sight::Gone || manager == Sight::Lives {
             return cop;
         }
         let mut arguments = vec![OsString::from("--in-tree")];
-        if self.first.is_some() {
+        if is_start {
             arguments.push("--first".into());
         }
         match self.start_cop(&mut arguments) {
@@ -301,7 +305,7 @@ impl Stub {
             return None;
         }
         // One that we started may find another, whom a dying manager had started just before: then that one it is.
-        if cop == Sight::Lives {
+        if self.adopts || cop == Sight::Lives {
             return None;
         }
         let code = match self.cop.last_exit()? {
@@ -467,9 +471,7 @@ impl Stub {
     /// Removes what belongs to this run.
     fn forget(&mut self) -> std::io::Result<()> {
         let directory = &self.family.directory;
-        for path in stop::leases(directory, Role::Cop)? {
-            lease::clear(&path)?;
-        }
+        stop::clear_away(directory)?;
         directory.forget_run()?;
         self.lease.take().map_or(Ok(()), Lease::remove)
     }
@@ -486,15 +488,16 @@ fn resumed(run: &Run) -> Result<(Source, Config, RuntimeDir), u8> {
     Ok((source, config.unwrap_or_else(config::builtin_default), directory))
 }
 
-/// Commits the configuration for the tree. When a tree lives already (its stub died), what it runs stays in force.
-fn put_in_force(family: &Family, config: Config) -> Result<Config, u8> {
+/// Commits the configuration for the tree. When a tree lives already (its stub died), what it runs stays in force. `true`:
+/// a server is among those who live.
+fn put_in_force(family: &Family, config: Config) -> Result<(Config, bool), u8> {
     let directory = &family.directory;
     let failed = |error: std::io::Error| {
         error!("{}: {error}", directory.path().display());
         COULD_NOT
     };
-    let lives = stop::leases(directory, Role::Cop).and_then(|leases| stop::any_lives(&leases)).map_err(failed)?;
-    if lives {
+    let lives = |top| stop::leases(directory, top).and_then(|leases| stop::any_lives(&leases)).map_err(failed);
+    if lives(Role::Cop)? {
         let running = configuration::in_force(directory, &family.source);
         let running = running.map_or(config.clone(), |(running, _)| running);
         if configuration::digest(&running) != configuration::digest(&config) {
@@ -503,9 +506,9 @@ fn put_in_force(family: &Family, config: Config) -> Result<Config, u8> {
                 family.source
             );
         }
-        return Ok(running);
+        return Ok((running, lives(Role::Server)?));
     }
     directory.forget_run().map_err(failed)?;
     configuration::commit(directory, &config).map_err(failed)?;
-    Ok(config)
+    Ok((config, false))
 }

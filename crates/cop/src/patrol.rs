@@ -19,6 +19,7 @@ use supervise::privilege;
 use supervise::reaped::{self, Reaped};
 use supervise::role::{self, Family, Role};
 use supervise::sign::{self, Proof, Sign};
+use supervise::status::ServerState;
 use supervise::stop::{self, Stopped};
 use supervise::succession::{self, Legacy};
 use supervise::watch::{Sight, Watch};
@@ -242,7 +243,9 @@ impl Patrol {
             match lease::process(&self.family.directory.server_lease(named)) {
                 Ok(Some(process)) => {
                     let socket = self.family.directory.server_socket(named);
-                    let link = Link::new(&socket, self.bounds.heartbeat_interval);
+                    let mut link = Link::new(&socket, self.bounds.heartbeat_interval);
+                    // Manager names who is ready. One that hangs before it has answered us once hangs as well.
+                    link.expect(now);
                     self.server = Some(WatchedServer {
                         generation: named,
                         process,
@@ -266,6 +269,9 @@ impl Patrol {
             server.page = address.map(|address| Page::new(address, self.bounds.heartbeat_interval));
         }
         if let Some(page) = &mut server.page {
+            if server.link.pong().is_some_and(|pong| pong.state == ServerState::Ready) {
+                page.expect(now);
+            }
             page.turn(now);
             if page.unanswered() == 0 {
                 server.turns.clear();
@@ -529,6 +535,8 @@ impl Patrol {
     /// Stops manager and server, and ends.
     fn stop(mut self) -> Result<u8, Failure> {
         self.listeners.clear();
+        // A manager that just starts waits for an answer of ours, and would have to be killed.
+        drop(self.endpoint);
         self.manager.dismiss();
         let deadline = SystemClock.now() + self.bounds.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
@@ -538,7 +546,6 @@ impl Patrol {
             }
             role::told_to_stop_again(signals)
         });
-        drop(self.endpoint);
         let removed = self.lease.remove();
         match stopped {
             Ok(Stopped::NotRunning | Stopped::Orderly) => info!("stopped"),

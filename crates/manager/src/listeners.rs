@@ -9,8 +9,9 @@ use supervise::failure::Failure;
 use supervise::listener::{self, Listener, ListenerName};
 use supervise::{info, warn};
 
-/// How long a process that holds listeners may take to hand over copies.
-const HAND_OVER_WITHIN: Duration = Duration::from_millis(500);
+/// How long a process that holds listeners may take to hand over copies. On a busy machine that takes a while, and who goes
+/// on without them cannot bind them either.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Every listener the configuration asks for: `ours`, kept from before this was another program; else copies of those that
 /// live in a server of one of `generations` or in cop, so that no connection that waits in a queue is lost; the rest is bound.

@@ -122,35 +122,44 @@ impl Server {
                 return Vec::new();
             }
         };
-        let mut servers = Vec::new();
-        for generation in generations {
-            let path = directory.server_lease(generation);
-            match lease::holder(&path) {
-                Ok(Holder::Nobody) => clear_away(directory, generation),
-                Ok(Holder::Somebody(_)) => match lease::process(&path) {
-                    Ok(Some(process)) => {
-                        info!("{}[{}] lives as generation {generation}: adopted", Role::Server.name(), process.pid());
-                        servers.push(Self {
-                            generation,
-                            process,
-                            link: Link::new(&directory.server_socket(generation), heartbeat_interval),
-                            adopted: true,
-                            since: now,
-                            state: ServerState::Starting,
-                            standby: false,
-                            promotion: None,
-                            stop_by: None,
-                            ready: None,
-                            farewell: None,
-                        });
-                    }
-                    Ok(None) => warn!("generation {generation} has a lease and no pid yet"),
-                    Err(error) => warn!("generation {generation} cannot be watched: {error}"),
-                },
-                Err(error) => warn!("{}: {error}", path.display()),
+        let adopt = |generation| match lease::holder(&directory.server_lease(generation)) {
+            Ok(Holder::Nobody) => {
+                clear_away(directory, generation);
+                None
             }
-        }
-        servers
+            _ => Self::adopt(directory, generation, heartbeat_interval, now),
+        };
+        generations.into_iter().filter_map(adopt).collect()
+    }
+
+    /// The server that lives as this generation, if one does and has told its pid.
+    pub(crate) fn adopt(
+        directory: &RuntimeDir,
+        generation: u64,
+        heartbeat_interval: Duration,
+        now: Instant,
+    ) -> Option<Self> {
+        let process = match lease::process(&directory.server_lease(generation)) {
+            Ok(process) => process?,
+            Err(error) => {
+                warn!("generation {generation} cannot be watched: {error}");
+                return None;
+            }
+        };
+        info!("{}[{}] lives as generation {generation}: adopted", Role::Server.name(), process.pid());
+        Some(Self {
+            generation,
+            process,
+            link: Link::new(&directory.server_socket(generation), heartbeat_interval),
+            adopted: true,
+            since: now,
+            state: ServerState::Starting,
+            standby: false,
+            promotion: None,
+            stop_by: None,
+            ready: None,
+            farewell: None,
+        })
     }
 
     /// What to wait for.

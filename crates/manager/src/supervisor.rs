@@ -323,13 +323,17 @@ impl Supervisor {
     }
 
     fn mind_cop(&mut self, now: Instant, reaped: &Reaped) {
-        let Some(cop) = &mut self.cop else { return };
-        let before = cop.pid();
-        if self.stopping || cop.look(now, reaped) != Sight::Gone {
+        if self.stopping {
             return;
         }
-        self.mourn_cop(before);
         let Some(cop) = &mut self.cop else { return };
+        let before = cop.pid();
+        let (sight, after) = (cop.look(now, reaped), cop.pid());
+        // Also when it is not yet time for another, or when somebody else has started it.
+        if before != after {
+            self.mourn_cop(before);
+        }
+        let Some(cop) = self.cop.as_mut().filter(|_| sight == Sight::Gone) else { return };
         match role::start(Role::Cop, &self.family, &[OsString::from("--in-tree")], Vec::new()) {
             Ok(child) => {
                 info!("{}[{}] started", Role::Cop.name(), child.pid());
@@ -404,11 +408,27 @@ impl Supervisor {
         }
     }
 
+    /// Takes up servers that another manager had just started when it died: they had a lease, and no pid in it yet.
+    fn adopt_late(&mut self, now: Instant) {
+        let directory = &self.family.directory;
+        let generations = match directory.server_generations() {
+            Ok(generations) => generations,
+            Err(error) => return warn!("{}: {error}", directory.path().display()),
+        };
+        let interval = self.config.supervise.heartbeat_interval;
+        for generation in generations {
+            if self.servers.iter().all(|server| server.generation != generation) {
+                self.servers.extend(Server::adopt(directory, generation, interval, now));
+            }
+        }
+    }
+
     /// Servers that another manager left in the middle of a change: one serves on, with what is in force.
     fn reconcile(&mut self, now: Instant) {
         if self.stopping || self.change.is_some() || self.upgrade.is_some() {
             return;
         }
+        self.adopt_late(now);
         let known = |server: &&Server| server.state == ServerState::Ready && server.pong().is_some();
         let serves = |server: &&Server| server.state != ServerState::Draining && !server.standby;
         let candidates = self.servers.iter().filter(serves);

@@ -28,7 +28,7 @@ pub struct Link {
     asked_at: Option<Instant>,
     next_at: Instant,
     last_answer: Option<Instant>,
-    /// Silence counts from here: the last answer, or when it was last forgiven.
+    /// Silence counts from here: the last answer, when one was first expected, or when it was last forgiven.
     silent_since: Option<Instant>,
     counted: HeartbeatStatus,
     pong: Option<Pong>,
@@ -82,6 +82,11 @@ impl Link {
         }
     }
 
+    /// It is known to be ready, though it has not answered us yet: silence counts from now.
+    pub fn expect(&mut self, now: Instant) {
+        self.silent_since.get_or_insert(now);
+    }
+
     /// The newest answer.
     #[must_use]
     pub const fn pong(&self) -> Option<&Pong> {
@@ -94,7 +99,7 @@ impl Link {
         self.counted.missed_in_a_row
     }
 
-    /// How long it has given no answer; `None` when it never gave one.
+    /// How long it has given no answer; `None` when it never gave one and none was [expected](Link::expect).
     #[must_use]
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         self.silent_since.map(|since| now.since(since))

@@ -21,8 +21,8 @@ use sys::process::{Pidfd, Signal};
 const ATTEMPTS_MAX: u32 = 16;
 /// Bytes read of a lease file; more is not ours.
 const CONTENT_MAX: u64 = 32;
-/// Whoever has just taken a lease tells its pid within this.
-const PID_TOLD_WITHIN: Duration = Duration::from_millis(200);
+/// Whoever has just taken a lease tells its pid within this, however busy the machine is.
+const PID_TOLD_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks for it.
 const PID_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 

@@ -92,13 +92,18 @@ impl Page {
         answered
     }
 
+    /// It is known to be served, though it has not answered us yet: silence counts from now.
+    pub fn expect(&mut self, now: Instant) {
+        self.silent_since.get_or_insert(now);
+    }
+
     /// Unanswered in a row, although there was a connection.
     #[must_use]
     pub const fn unanswered(&self) -> u32 {
         self.unanswered
     }
 
-    /// How long it has given no answer; `None` when it never gave one.
+    /// How long it has given no answer; `None` when it never gave one and none was [expected](Page::expect).
     #[must_use]
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         self.silent_since.map(|since| now.since(since))

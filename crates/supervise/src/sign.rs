@@ -1,7 +1,7 @@
 //! From what is seen of a silent process to whether it hangs. Pure, but for [`Sign::of`], which looks.
 //!
-//! *Silent* is without an answer for the hang timeout after having answered before: who never answered is starting, and
-//! its watcher has another timeout for that. *Proven* is silent although it burned a processor, or sleeping, or stopped; a
+//! *Silent* is without an answer for the hang timeout after having answered before, or after having been said to be ready:
+//! who never answered otherwise is starting, and its watcher has another timeout for that. *Proven* is silent although it burned a processor, or sleeping, or stopped; a
 //! process that is ready to run and is given no processor time is *slow*, one held by a debugger is *traced*: both are
 //! reported and never killed.
 
@@ -20,7 +20,7 @@ pub const BURNED_MIN: Duration = Duration::from_millis(500);
 /// What was observed of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sign {
-    /// Since its last answer; `None`: it never answered, or is not there.
+    /// Since its last answer, or since one was expected; `None`: it never answered and may be starting, or is not there.
     pub silent_for: Option<Duration>,
     /// Questions unanswered since then.
     pub missed_in_a_row: u32,

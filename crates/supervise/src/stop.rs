@@ -12,7 +12,7 @@ use std::time::Duration;
 use base::{Clock, Instant, SystemClock};
 use sys::process::{Pidfd, Signal};
 
-use crate::directory::RuntimeDir;
+use crate::directory::{self, RuntimeDir};
 use crate::role::Role;
 use crate::{lease, wait};
 
@@ -122,6 +122,28 @@ pub fn stop_from(
         }
         wait_for(&process, deadline.since(now).min(PATIENCE_INTERVAL))?;
     }
+}
+
+/// Removes what those from cop downwards left who are dead: leases, sockets, pages. Who ends in an orderly way does so
+/// itself; who is killed cannot.
+///
+/// # Errors
+/// What cannot be removed; the rest is.
+pub fn clear_away(directory: &RuntimeDir) -> io::Result<()> {
+    let cop = (directory.cop_lease(), [directory.cop_socket(), directory.cop_witness()]);
+    let manager = (directory.manager_lease(), [directory.manager_socket(), directory.manager_witness()]);
+    let server = |n| (directory.server_lease(n), [directory.server_socket(n), directory.server_witness(n)]);
+    let servers = directory.server_generations()?.into_iter().map(server);
+    let mut outcome = Ok(());
+    for (lease, files) in [cop, manager].into_iter().chain(servers) {
+        if lease::holder(&lease)? != lease::Holder::Nobody {
+            continue;
+        }
+        for removed in files.iter().map(|file| directory::remove(file)).chain([lease::clear(&lease)]) {
+            outcome = outcome.and(removed);
+        }
+    }
+    outcome
 }
 
 fn wait_for(process: &Pidfd, bound: Duration) -> io::Result<()> {

@@ -21,6 +21,8 @@ use crate::sign::{self, Sign};
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// A process that was started and has no lease after this is killed.
 const LEASE_WITHIN: Duration = Duration::from_secs(10);
+/// Who has a lease answers within this; from then on its silence counts as that of one who stopped answering.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A child without a lease that was told to go is killed after this.
 const DISMISSED_WITHIN: Duration = Duration::from_secs(1);
 /// Without heartbeats to say so, a process that lived this long had become ready: it takes a twentieth of that. What
@@ -104,6 +106,8 @@ impl Watch {
             if let Some(link) = &mut seen.link {
                 if link.turn(now) {
                     seen.ran = sign::ran(seen.process.pid());
+                } else if now.since(seen.since) >= FIRST_ANSWER_WITHIN {
+                    link.expect(now);
                 }
                 self.next_at = link.next_at();
             } else {
@@ -207,11 +211,19 @@ impl Watch {
     }
 
     /// Sees to it that a child which was started and has no lease yet does not come up behind the back of a stop, which
-    /// finds processes by their leases. Waits for its end, at most a second, then kills it.
+    /// finds processes by their leases. Waits for its end, at most a second, then kills it. One that has its lease by now,
+    /// though it was not seen yet, is left to that stop.
     pub fn dismiss(&mut self) {
         let Some((child, _)) = self.child.take() else { return };
+        let has_lease = || {
+            let holder = lease::holder(&self.lease);
+            holder.is_ok_and(|holder| holder == Holder::Somebody(Some(child.pid())))
+        };
         // Our own child, not reaped: its pidfd cannot mean anybody else.
         for signal in [Signal::TERM, Signal::KILL] {
+            if has_lease() {
+                return;
+            }
             match child.signal(signal).and_then(|()| crate::wait::readable(&[child.as_fd()], DISMISSED_WITHIN)) {
                 Ok(()) if child.is_dead() => return,
                 Ok(()) => {}
@@ -385,6 +397,17 @@ mod tests {
         watch.started(child, now);
         watch.dismiss();
         assert!(other.is_dead(), "who has no lease yet is not forgotten");
+
+        let child = sleeper("30");
+        let other = Pidfd::open(child.pid()).unwrap();
+        let lease = Lease::reserve(&path).unwrap();
+        lease.record(child.pid()).unwrap();
+        watch.started(child, now);
+        watch.dismiss();
+        assert!(!other.is_dead(), "who has its lease is found by it");
+        drop(lease);
+        other.signal(Signal::KILL).unwrap();
+        wait_dead(&other);
 
         watch.not_started(now);
         assert_eq!(watch.look(now, &Reaped::default()), Sight::Flapping, "the second does");
