@@ -215,8 +215,8 @@ fn write(home: &Home, pools: &str) {
     let admin = if admin.is_empty() { "off" } else { &admin };
     let stats = if stats.is_empty() { stats } else { format!("  stats: {{listen: {stats}, interval: 1ms}}\n") };
     let text = format!(
-        "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {}, drain_timeout: 3s}}\n\
-         supervise: {{heartbeat_interval: 100ms, hang_timeout: 5s, stop_timeout: 5s, respawn_backoff_max: 500ms}}\n\
+        "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {}, drain_timeout: 30s}}\n\
+         supervise: {{heartbeat_interval: 100ms, hang_timeout: 5s, stop_timeout: 1m, respawn_backoff_max: 500ms}}\n\
          {}\nkv:\n{stats}  pools:\n{below}",
         home.file("run").display(),
         home.text("page"),

@@ -1,8 +1,10 @@
 //! Processes of a test, and what `/proc` says of them.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -87,15 +89,32 @@ pub fn send(pid: u32, signal: Signal) -> bool {
 #[must_use]
 pub fn bounded(mut command: Command) -> Output {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // What is said is read while it is said: a pipe does not hold much.
+    let (said, complained) = (heard(child.stdout.take()), heard(child.stderr.take()));
     let begin = now();
-    while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
+    let mut hangs = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begin.elapsed() > PATIENCE && !hangs {
+            hangs = true;
             child.kill().unwrap();
-            panic!("{command:?} hangs: {:?}", child.wait_with_output());
         }
         pause(crate::LOOK);
-    }
-    child.wait_with_output().unwrap()
+    };
+    let output = Output { status, stdout: said.join().unwrap(), stderr: complained.join().unwrap() };
+    assert!(!hangs, "{command:?} hangs: {output:?}");
+    output
+}
+
+fn heard(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    let read = move || {
+        let mut bytes = Vec::new();
+        pipe.unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    std::thread::Builder::new().name("reader".to_owned()).spawn(read).unwrap()
 }
 
 fn status_line(pid: u32, name: &str) -> Option<String> {

@@ -66,6 +66,8 @@ impl Tree {
         let mut tree = Self { stub: Guard::start(command), home, http: address, page };
         eventually("all three serve", || {
             assert!(tree.stub.runs(), "it ended:\n{}", tree.log());
+            // From then on cop can do without manager.
+            tree.log().contains("holds copies").then_some(())?;
             tree.status().filter(is_whole).map(|_| ())
         });
         tree
@@ -182,7 +184,8 @@ impl Tree {
 
 fn is_whole(status: &serde_json::Value) -> bool {
     let ready = |servers: &Vec<serde_json::Value>| servers.iter().any(|server| server["state"] == "ready");
-    status["manager"].is_object() && status["cop"].is_object() && status["servers"].as_array().is_some_and(ready)
+    let has_heard_cop = status["cop"]["heartbeat"]["answered"].as_u64() > Some(0);
+    status["manager"].is_object() && has_heard_cop && status["servers"].as_array().is_some_and(ready)
 }
 
 impl Drop for Tree {

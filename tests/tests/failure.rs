@@ -78,10 +78,10 @@ fn an_origin_that_does_not_answer_is_late() {
 #[test]
 fn a_connection_outlives_an_answer_that_took_longer_than_its_own_waits() {
     let origin = Origin::answering(|_| {
-        pause(Duration::from_millis(700));
+        pause(Duration::from_millis(1_200));
         OK.to_vec()
     });
-    let server = Server::to_and(&[&origin], "timeouts: {request_head: 200ms, client_idle: 300ms, keep_alive: 5s}");
+    let server = Server::to_and(&[&origin], "timeouts: {request_head: 800ms, client_idle: 900ms, keep_alive: 1m}");
     let mut client = server.client();
     for _ in 0..2 {
         assert_eq!(client.get("/").text(), "ok");

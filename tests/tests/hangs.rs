@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use walks::process::{is_stopped, send};
-use walks::{Kind, Nginx, Peer, Tree, eventually, now, pause};
+use walks::{Kind, Nginx, Peer, Tree, eventually, now};
 
 /// The hang timeout of these trees is two seconds; a busy machine may take five times what is promised.
 const SERVING_WITHIN: Duration = Duration::from_millis(5 * 3_500);
@@ -100,24 +100,23 @@ fn one_event_thread_that_is_blocked_is_named_and_its_server_replaced() {
 fn a_server_that_turns_and_no_longer_answers_its_page_is_replaced() {
     let (_nginx, tree) = start();
     let deaf = tree.pid("server");
-    // Whoever never answered is starting: cop must have had an answer.
-    pause(Duration::from_millis(500));
     let begin = now();
     let _kept = tree.break_by("deaf");
     let _ = tree.await_back(&[deaf]);
     assert!(is_served(&tree));
     assert!(begin.elapsed() < SERVING_WITHIN, "{:?}", begin.elapsed());
-    let deaths = tree.obituaries();
-    let death = deaths.iter().find(|death| death["pid"] == deaf).unwrap();
-    let cause = death["cause"].as_str().unwrap();
-    assert!(cause.starts_with("hang: its threads turned, and its page was not answered"), "{cause}");
+    // Cop writes when it has named all frames, and the next server waits for nobody.
+    eventually("its obituary", || {
+        let death = tree.obituaries().into_iter().find(|death| death["pid"] == deaf)?;
+        let cause = death["cause"].as_str()?;
+        cause.starts_with("hang: its threads turned, and its page was not answered").then_some(())
+    });
 }
 
 /// Stops a process for good, and waits until another has its place; every request meanwhile is answered.
 fn stopped(role: &str) -> serde_json::Value {
     let (_nginx, tree) = start();
     let (server, manager) = (tree.pid("server"), tree.pid("manager"));
-    pause(Duration::from_millis(500));
     let hung = tree.pid(role);
     let begin = now();
     assert!(send(hung, Signal::STOP));

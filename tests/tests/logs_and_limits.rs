@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
-use walks::{Origin, Server, eventually, now, pause};
+use walks::{Origin, Server, eventually, pause};
 
 fn lines(server: &Server, file: &str, count: usize) -> Vec<String> {
     eventually("the log's lines", || {
@@ -182,17 +182,15 @@ fn an_idle_connection_lives_as_long_as_it_may() {
     let origin = Origin::saying("ok");
     let server = Server::to_and(
         &[&origin],
-        "timeouts: {keep_alive: 1s, request_head: 10s, origin_keep_alive: 300ms}\nlimits: {origin_idle_shared: 0}",
+        "timeouts: {keep_alive: 3s, request_head: 10m, origin_keep_alive: 300ms}\nlimits: {origin_idle_shared: 0}",
     );
     let mut client = server.client();
-    for _ in 0..4 {
+    // Longer than it may be idle, as a whole.
+    for _ in 0..8 {
         assert_eq!(client.get("/").text(), "ok");
-        pause(Duration::from_millis(300));
+        pause(Duration::from_millis(400));
     }
-    let begin = now();
     client.assert_closed();
-    let lived = begin.elapsed();
-    assert!(lived < Duration::from_secs(3), "{lived:?}");
     // An idle connection to an origin has a limit, too.
     eventually("the origin's connection is closed", || (origin.open() == 0).then_some(()));
     assert_eq!(server.get("/").text(), "ok");
@@ -228,7 +226,8 @@ fn the_servers_page_tells_its_health_and_counts_what_it_does() {
         ("beltway_http_transaction_seconds_count", 13.0),
         ("beltway_http_origin_wait_seconds_count", 10.0),
     ] {
-        assert!((server.number(number) - value).abs() < 0.1, "{number}: {}, not {value}", server.number(number));
+        // What a transaction adds up at its end may come after its answer.
+        server.await_number(number, value);
     }
     assert!(server.number("beltway_http_client_received_bytes_total") > 13.0 * 20.0);
     assert!(server.number("beltway_http_client_sent_bytes_total") > 13.0 * 50.0);

@@ -95,7 +95,7 @@ fn a_wrong_file_changes_nothing_and_says_where() {
 #[test]
 fn a_key_that_takes_a_new_server_is_refused_by_reload_and_taken_by_restart() {
     let tree = Tree::run("restart-key");
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let other = tree::free_address();
     let text = tree.original().replacen("threads: 1", "threads: 2", 1).replacen(
         &format!("listen: [{}]", tree.http),
         &format!("listen: [{}, {other}]", tree.http),
@@ -144,7 +144,10 @@ fn a_key_that_takes_a_new_server_is_refused_by_reload_and_taken_by_restart() {
 
 #[test]
 fn twenty_restarts_under_load_fail_no_request() {
-    let tree = Tree::run("restarts");
+    let mut tree = Tree::new("restarts");
+    tree.configure(&Tree::patient(&tree.original()));
+    tree.start_stub();
+    tree.await_serving();
     let load = Load::begin(tree.http);
     let begin = tree::now();
     for round in 2..=21 {
@@ -171,12 +174,11 @@ fn twenty_restarts_under_load_fail_no_request() {
 #[test]
 fn clients_that_keep_their_connections_notice_nothing_of_restarts() {
     const RESTARTS: u64 = 20;
-    let tree = Tree::new("kept");
-    let text = tree.original().replacen("threads: 1", "threads: 2", 1);
-    let at = text.find("to: \"http://").unwrap();
-    let end = at + text[at..].find('}').unwrap();
-    tree.configure(&format!("{}to: \"http://{}/\"{}", &text[..at], tree::origin(), &text[end..]));
-    let mut tree = tree;
+    let mut tree = Tree::new("kept");
+    // However long all the restarts take, no client is idle for too long.
+    let idle = "http:\n  timeouts: {request_head: 10m, keep_alive: 10m}\n";
+    let text = tree.original_to(tree::origin()).replacen("threads: 1", "threads: 2", 1);
+    tree.configure(&Tree::patient(&text).replacen("http:\n", idle, 1));
     tree.start_stub();
     tree.await_serving();
     let http = tree.http;
@@ -236,12 +238,17 @@ fn clients_that_keep_their_connections_notice_nothing_of_restarts() {
 fn a_connection_that_moved_may_be_idle_as_long_as_any_other() {
     let mut tree = Tree::new("idle-moved");
     // Who has just connected must say something sooner than who has been answered.
-    let text = tree.original().replacen("http:\n", "http:\n  timeouts: {request_head: 1s, keep_alive: 1m}\n", 1);
+    let text = tree.original().replacen("http:\n", "http:\n  timeouts: {request_head: 2s, keep_alive: 10m}\n", 1);
     tree.configure(&text);
     tree.start_stub();
     tree.await_serving();
-    let mut idle: Vec<_> = (0..8).map(|_| Kept::connect(tree.http)).collect();
-    idle.iter_mut().for_each(|client| drop(client.get().unwrap()));
+    let mut idle: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = Kept::connect(tree.http);
+            client.get().unwrap();
+            client
+        })
+        .collect();
     let before = tree.pid(Role::Server);
     let moves = TcpStream::connect(tree.http).unwrap();
     assert_eq!(tree.ask("restart").status.code(), Some(0));

@@ -64,9 +64,7 @@ fn runs(tree: &Tree) -> Option<(u64, bool)> {
 #[test]
 fn every_key_is_applied_by_a_reload_or_said_to_need_a_restart() {
     let tree = Tree::new("keys");
-    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [stats, address] = held.each_ref().map(|listener| listener.local_addr().unwrap());
-    drop(held);
+    let [stats, address] = [(); 2].map(|()| tree::free_address());
     let base = format!(
         "{}kv:\n  stats: {{listen: \"{stats}\"}}\n  pools:\n    alpha: {{listen: \"{address}\", redis: true, servers: [\"127.0.0.1:1:1\"]}}\n",
         tree.original().replacen("http:\n", "cache: {ram: 2MiB}\nhttp:\n  access_log: {file: access.log}\n", 1)
@@ -154,14 +152,18 @@ fn what_a_reload_changes_is_seen_from_outside() {
 
     set("http.via", "observed");
     assert!(tree.get().unwrap().contains("observed"));
-    // Each of these ends a connection that does not do what is waited for; the others end it after PATIENCE or later.
+    // Each of these ends a connection that does not do what is waited for; the others end it after PATIENCE or later. Each
+    // is taken back: who follows may be slow.
     set("http.timeouts.keep_alive", "100ms");
     assert_eq!(status_of(&send(http, &format!("{GET}\r\n"))), 200, "and the connection ends by itself");
+    set("http.timeouts.keep_alive", "60s");
     set("http.timeouts.client_idle", "100ms");
     let late = send(http, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12");
     assert_ne!(status_of(&late), 200, "{late}");
+    set("http.timeouts.client_idle", "60s");
     set("http.timeouts.request_head", "100ms");
     assert_ne!(status_of(&send(http, "GET / HT")), 200);
+    set("http.timeouts.request_head", "30s");
 
     set("http.limits.head_size", "4KiB");
     let long = "x".repeat(6 << 10);
@@ -205,6 +207,7 @@ fn what_a_reload_changes_is_seen_from_outside() {
     ));
     assert!(tree.ask("reload").status.success());
     assert_eq!(status_of(&send(http, &format!("GET /silent HTTP/1.1\r\nHost: localhost\r\n{close}"))), 504);
+    set("http.timeouts.origin_response", "60s");
     let text = fs::read_to_string(tree.file()).unwrap();
     tree.configure(&text.replacen("{from: \"/\",", "{from: \"/elsewhere/\",", 1));
     assert!(tree.ask("reload").status.success());

@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -21,11 +22,10 @@ use tree::{Kept, Tree, eventually, origin, pause};
 /// A tree that runs a copy of the program, which can be replaced.
 fn installed(name: &str) -> Tree {
     let mut tree = Tree::new(name);
-    let text = tree.original();
-    // An origin outside the tree: what is in flight there is not the tree's to lose.
-    let at = text.find("to: \"http://").unwrap();
-    let end = at + text[at..].find('}').unwrap();
-    tree.configure(&format!("{}to: \"http://{}/\"{}", &text[..at], origin(), &text[end..]));
+    // An origin outside the tree: what is in flight there is not the tree's to lose. And however long all the upgrades
+    // take, no client is idle for too long.
+    let idle = "http:\n  timeouts: {request_head: 10m, keep_alive: 10m}\n";
+    tree.configure(&Tree::patient(&tree.original_to(origin())).replacen("http:\n", idle, 1));
     let program = tree.home.join("program");
     install(&program, None);
     tree.program = program;
@@ -228,8 +228,9 @@ fn whoever_is_killed_in_the_middle_of_an_upgrade_the_tree_serves_on_and_can_be_u
     eventually("all are the new program", || all_are(&tree, &tree.program).then_some(()));
 }
 
-/// An origin that sends a body bit by bit, so that it takes this long.
-fn trickling(takes: Duration) -> std::net::SocketAddr {
+/// An origin that sends a body bit by bit, so that it takes this long at least, and the last of them when it is told to.
+fn trickling(takes: Duration, enough: &Arc<AtomicBool>) -> std::net::SocketAddr {
+    let enough = Arc::clone(enough);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let send = move |mut stream: std::net::TcpStream| {
@@ -248,10 +249,14 @@ fn trickling(takes: Duration) -> std::net::SocketAddr {
                 return;
             }
             pause(takes / u32::try_from(PIECES).unwrap());
+            while piece + 2 == PIECES && !enough.load(Ordering::Relaxed) {
+                pause(Duration::from_millis(10));
+            }
         }
     };
     let accept = move || {
         for stream in listener.incoming().flatten() {
+            let send = send.clone();
             let _ = std::thread::Builder::new().name("trickle".to_owned()).spawn(move || send(stream));
         }
     };
@@ -266,13 +271,10 @@ const PIECE: usize = 1_000;
 fn a_long_download_outlives_restarts_and_an_upgrade_and_both_servers_count() {
     let takes = if std::env::var_os("BELTWAY_FULL").is_some() { 30 } else { 3 };
     let mut tree = Tree::new("download");
-    let text = tree.original();
-    let at = text.find("to: \"http://").unwrap();
-    let end = at + text[at..].find('}').unwrap();
-    let address = trickling(Duration::from_secs(takes));
-    let text = format!("{}to: \"http://{address}/\"{}", &text[..at], &text[end..]);
-    let text = text.replacen("drain_timeout: 2s", "drain_timeout: 50s", 1);
-    tree.configure(&text.replacen("stop_timeout: 5s", "stop_timeout: 60s", 1));
+    let enough = Arc::new(AtomicBool::new(false));
+    let text = tree.original_to(trickling(Duration::from_secs(takes), &enough));
+    let text = text.replacen("http:\n", "http:\n  timeouts: {origin_idle: 10m}\n", 1);
+    tree.configure(&Tree::patient(&text));
     tree.program = tree.home.join("program");
     install(&tree.program, None);
     tree.start_stub();
@@ -280,7 +282,7 @@ fn a_long_download_outlives_restarts_and_an_upgrade_and_both_servers_count() {
     let http = tree.http;
     let download = std::thread::Builder::new().spawn(move || {
         let mut client = tree::Raw::connect(http).unwrap();
-        client.patience(Duration::from_secs(60));
+        client.patience(Duration::from_secs(600));
         client.ask("/").unwrap()
     });
     let download = download.unwrap();
@@ -301,6 +303,7 @@ fn a_long_download_outlives_restarts_and_an_upgrade_and_both_servers_count() {
     let status = tree.status().unwrap();
     let draining = status["servers"].as_array().unwrap().iter().filter(|server| server["state"] == "draining").count();
     assert!(draining >= 1 && !download.is_finished(), "it goes on in the first server: {status}");
+    enough.store(true, Ordering::Relaxed);
     let answer = download.join().unwrap();
     let body = answer.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(body.len(), PIECES * PIECE);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,23 @@ pub(crate) fn pause(time: Duration) {
     supervise::wait::readable(&[], time).unwrap();
 }
 
+/// An address on 127.0.0.1 that nobody listens on. Below the ports that the kernel gives to outgoing connections and to
+/// other tests that ask for any port, so that none of those has it before it is listened on, nor connects to itself.
+pub(crate) fn free_address() -> SocketAddr {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..COUNT {
+        let at = std::process::id().wrapping_mul(37).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + at % COUNT).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port");
+}
+
 /// A runtime directory, a configuration file and, once started, the processes.
 pub(crate) struct Tree {
     pub(crate) home: PathBuf,
@@ -63,10 +80,7 @@ impl Tree {
         let home = std::env::temp_dir().join(format!("beltway-tree-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
-        // Held together, so that all differ; free again when this returns.
-        let free: Vec<_> = (0..4).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |at: usize| free[at].local_addr().unwrap();
-        let (http, admin, page, demo) = (address(0), address(1), address(2), address(3));
+        let [http, admin, page, demo] = [(); 4].map(|()| free_address());
         let original = format!(
             "runtime_dir: {}\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
              demo: {{origin: {demo}}}\nthreads: 1\nhttp:\n  listen: [{http}]\n  remap:\n    - {{from: \"/\", to: \
@@ -83,6 +97,20 @@ impl Tree {
     /// The configuration as it was made.
     pub(crate) fn original(&self) -> String {
         self.original.clone()
+    }
+
+    /// As [`Tree::original`], with everything sent to an origin outside the tree.
+    pub(crate) fn original_to(&self, origin: SocketAddr) -> String {
+        let text = &self.original;
+        let at = text.find("to: \"http://").unwrap();
+        let end = at + text[at..].find('}').unwrap();
+        format!("{}to: \"http://{origin}/\"{}", &text[..at], &text[end..])
+    }
+
+    /// A configuration by which servers that end may take their time to finish what they have.
+    pub(crate) fn patient(text: &str) -> String {
+        let text = text.replacen("drain_timeout: 2s", "drain_timeout: 1m", 1);
+        text.replacen("stop_timeout: 5s", "stop_timeout: 2m", 1)
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -246,15 +274,32 @@ impl Drop for Tree {
 /// Runs a command to its end; one that hangs is killed.
 pub(crate) fn bounded(mut command: Command) -> Output {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // What is said is read while it is said: a pipe does not hold much.
+    let (said, complained) = (heard(child.stdout.take()), heard(child.stderr.take()));
     let begin = now();
-    while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
+    let mut hangs = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begin.elapsed() > PATIENCE && !hangs {
+            hangs = true;
             child.kill().unwrap();
-            panic!("{command:?} hangs: {:?}", child.wait_with_output());
         }
         pause(LOOK);
-    }
-    child.wait_with_output().unwrap()
+    };
+    let output = Output { status, stdout: said.join().unwrap(), stderr: complained.join().unwrap() };
+    assert!(!hangs, "{command:?} hangs: {output:?}");
+    output
+}
+
+fn heard(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    let read = move || {
+        let mut bytes = Vec::new();
+        pipe.unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    std::thread::Builder::new().name("reader".to_owned()).spawn(read).unwrap()
 }
 
 /// How a request failed.
