@@ -214,6 +214,9 @@ impl RuntimeDir {
             let removed = remove(&self.server_numbers(generation));
             outcome = outcome.and(removed);
         }
+        for home in [self.path.clone(), self.history()] {
+            outcome = outcome.and(forget_unfinished(&home));
+        }
         outcome
     }
 }
@@ -233,13 +236,32 @@ pub fn numbered(directory: &Path, prefix: &str, suffix: &str) -> io::Result<Vec<
     Ok(found)
 }
 
+/// How the name ends of a file that [`replace`] has not finished.
+const UNFINISHED: &str = ".new";
+
+/// Removes what those left who were killed in the middle of [`replace`].
+fn forget_unfinished(home: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(home) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut outcome = Ok(());
+    for entry in entries {
+        let path = entry?.path();
+        if path.as_os_str().as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
+            outcome = outcome.and(remove(&path));
+        }
+    }
+    outcome
+}
+
 /// Replaces a file's content whole: a reader sees the old or the new.
 ///
 /// # Errors
 /// What writing and renaming say; the old content is there then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}{UNFINISHED}", std::process::id()));
     let temporary = PathBuf::from(name);
     let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -276,6 +298,10 @@ mod tests {
         fs::write(home.join("server.x.lock"), "").unwrap();
         assert_eq!(directory.server_generations().unwrap(), [7]);
         assert_eq!(directory.next_generation().unwrap(), 8);
+        // One was killed in the middle of it.
+        fs::write(home.join("generation.123.new"), "9").unwrap();
+        directory.forget_run().unwrap();
+        assert!(!home.join("generation.123.new").exists() && home.join("generation").exists());
         fs::remove_dir_all(home).unwrap();
     }
 }

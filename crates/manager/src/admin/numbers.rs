@@ -203,7 +203,8 @@ pub fn fold_dead(dead: &[PathBuf], folded: &Path) -> io::Result<Vec<String>> {
     sum.beats.clear();
     let words = sum.to_words().map_err(io::Error::other)?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let next = folded.with_extension("next");
+    // Forgotten with the run when we are killed before it has its name.
+    let next = folded.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
     file.write_all(&bytes)?;
     drop(file);
