@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
+use base::{Clock, SystemClock};
 use config::Config;
 use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::failure::Failure;
+use supervise::lease::{self, Holder};
 use supervise::listener::{self, Listener, ListenerName};
-use supervise::{info, warn};
+use supervise::{info, wait, warn};
 
 /// How long a process that holds listeners may take to hand over copies. On a busy machine that takes a while, and who goes
 /// on without them cannot bind them either.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// Between two tries to reach a server that has just been started, and does not listen to us yet.
+const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Every listener the configuration asks for: `ours`, kept from before this was another program; else copies of those that
 /// live in a server of one of `generations` or in cop, so that no connection that waits in a queue is lost; the rest is bound.
@@ -28,9 +32,12 @@ pub(crate) fn gather(
     let wanted = listener::wanted(config);
     if !wanted.iter().all(|name| held.iter().any(|listener| name.is_met_by(&listener.name))) {
         for &generation in generations.iter().rev() {
-            held.extend(hand_over(&directory.server_socket(generation), "traffic_server"));
+            // The manager that started it may have died at once: it has the listeners, and comes to answer soon.
+            let lease = directory.server_lease(generation);
+            let starts = || lease::holder(&lease).is_ok_and(|holder| holder != Holder::Nobody);
+            held.extend(hand_over(&directory.server_socket(generation), "traffic_server", starts));
         }
-        held.extend(hand_over(&directory.cop_socket(), "traffic_cop"));
+        held.extend(hand_over(&directory.cop_socket(), "traffic_cop", || false));
     }
     let mut taken = 0_usize;
     let listeners = wanted.into_iter().map(|name| {
@@ -80,8 +87,8 @@ fn take(held: &mut Vec<Listener>, name: &ListenerName) -> Option<Listener> {
     Some(Listener { name: name.clone(), fd: held.swap_remove(at).fd })
 }
 
-/// Copies of the listeners that the process behind `socket` holds; none when nobody is there.
-fn hand_over(socket: &std::path::Path, who: &str) -> Vec<Listener> {
+/// Copies of the listeners that the process behind `socket` holds; none when nobody is there, nor `starts`.
+fn hand_over(socket: &std::path::Path, who: &str, starts: impl Fn() -> bool) -> Vec<Listener> {
     let ask = || {
         let (reply, fds) = Connection::open(socket)?.ask(Request::Listeners, HAND_OVER_WITHIN)?;
         match reply {
@@ -89,12 +96,17 @@ fn hand_over(socket: &std::path::Path, who: &str) -> Vec<Listener> {
             other => Err(ControlError::Malformed(format!("{other:?}"))),
         }
     };
-    match ask() {
-        Ok(listeners) => listeners,
-        Err(ControlError::Absent(..)) => Vec::new(),
-        Err(error) => {
-            warn!("{who} hands over no listeners: {error}");
-            Vec::new()
+    let until = SystemClock.now() + HAND_OVER_WITHIN;
+    loop {
+        match ask() {
+            Ok(listeners) => return listeners,
+            Err(ControlError::Absent(..))
+                if SystemClock.now() < until && starts() && wait::readable(&[], TRY_INTERVAL).is_ok() => {}
+            Err(ControlError::Absent(..)) => return Vec::new(),
+            Err(error) => {
+                warn!("{who} hands over no listeners: {error}");
+                return Vec::new();
+            }
         }
     }
 }

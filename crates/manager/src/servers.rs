@@ -113,23 +113,24 @@ impl Server {
         })
     }
 
-    /// Every server that lives, in ascending order of generations. What the dead left is cleared away.
-    pub(crate) fn adopt_all(directory: &RuntimeDir, heartbeat_interval: Duration, now: Instant) -> Vec<Self> {
-        let generations = match directory.server_generations() {
-            Ok(generations) => generations,
-            Err(error) => {
-                warn!("{}: {error}", directory.path().display());
-                return Vec::new();
-            }
-        };
-        let adopt = |generation| match lease::holder(&directory.server_lease(generation)) {
+    /// Every generation that lives, in ascending order. What the dead left is cleared away.
+    pub(crate) fn living(directory: &RuntimeDir) -> Vec<u64> {
+        let mut generations = directory.server_generations().unwrap_or_else(|error| {
+            warn!("{}: {error}", directory.path().display());
+            Vec::new()
+        });
+        generations.retain(|&generation| match lease::holder(&directory.server_lease(generation)) {
             Ok(Holder::Nobody) => {
                 clear_away(directory, generation);
-                None
+                false
             }
-            _ => Self::adopt(directory, generation, heartbeat_interval, now),
-        };
-        generations.into_iter().filter_map(adopt).collect()
+            Ok(Holder::Somebody(_)) => true,
+            Err(error) => {
+                warn!("generation {generation} cannot be watched: {error}");
+                false
+            }
+        });
+        generations
     }
 
     /// The server that lives as this generation, if one does and has told its pid.

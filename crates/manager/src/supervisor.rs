@@ -113,11 +113,13 @@ impl Supervisor {
 
         let witness = supervise::witness::begin(&directory.manager_witness());
         let interval = config.supervise.heartbeat_interval;
-        let mut servers = Server::adopt_all(&directory, interval, started_at);
-        let generations: Vec<_> = servers.iter().map(|server| server.generation).collect();
+        let generations = Server::living(&directory);
         let ours = legacy.as_ref().map(Legacy::listeners).transpose();
         let ours = ours.map_err(|error| Failure::could_not("the listeners that the former program left", error))?;
         let listeners = listeners::gather(&config, &directory, &generations, ours.unwrap_or_default())?;
+        // By now also one that had just been started has told its pid.
+        let adopt = |&generation: &u64| Server::adopt(&directory, generation, interval, started_at);
+        let mut servers: Vec<_> = generations.iter().filter_map(adopt).collect();
         configuration::commit(&directory, &config)
             .map_err(|error| Failure::could_not("the configuration cannot be committed", error))?;
         let socket = directory.manager_socket();
