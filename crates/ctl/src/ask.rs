@@ -20,8 +20,8 @@ use supervise::stop::{self, Stopped};
 use supervise::wait;
 use sys::process::Signal;
 
-/// How long manager may take for an answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long manager may take for an answer, however busy the machine is.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a manager that is just being respawned is waited for.
 const RESPAWN_WITHIN: Duration = Duration::from_secs(1);
 /// Between two tries meanwhile.
