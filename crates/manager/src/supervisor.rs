@@ -382,9 +382,13 @@ impl Supervisor {
         {
             warn!("the admin port is still busy; it ends with this process");
         }
+        let by = now + self.config.supervise.stop_timeout;
         for server in &mut self.servers {
-            server.stop_by = Some(now + self.config.supervise.stop_timeout);
-            server.signal(&self.family.directory, Signal::TERM);
+            // One that drains already was told: to say it twice would mean that there is no patience.
+            if server.stop_by.is_none() && server.state != ServerState::Draining {
+                server.signal(&self.family.directory, Signal::TERM);
+            }
+            server.stop_by = Some(server.stop_by.map_or(by, |earlier| earlier.min(by)));
         }
     }
 

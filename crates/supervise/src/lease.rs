@@ -71,11 +71,21 @@ impl Lease {
     /// # Errors
     /// [`LeaseError::Held`] when a living process has it.
     pub fn take(path: &Path) -> Result<Self, LeaseError> {
-        match Self::reserve(path) {
-            Ok(lease) => lease.record(std::process::id()).map(|()| lease),
-            // Two start at the same moment: the first has the lease, and tells its pid in a moment.
-            Err(LeaseError::Held { path, pid: None }) => Err(LeaseError::Held { pid: awaited_pid(&path), path }),
-            Err(error) => Err(error),
+        let mut looks = 0..PID_TOLD_WITHIN.as_millis() / PID_LOOK_INTERVAL.as_millis();
+        loop {
+            match Self::reserve(path) {
+                Ok(lease) => return lease.record(std::process::id()).map(|()| lease),
+                // Two start at the same moment: the first has the lease, and tells its pid in a moment.
+                Err(LeaseError::Held { path, pid: None }) => {
+                    return Err(LeaseError::Held { pid: awaited_pid(&path), path });
+                }
+                // Killed while it started another, which has a copy of everything until it becomes its own program.
+                Err(LeaseError::Held { pid: Some(pid), .. }) if !lives(pid) && looks.next().is_some() => {
+                    let paused = crate::wait::readable(&[], PID_LOOK_INTERVAL);
+                    paused.map_err(|source| LeaseError::Io { path: path.to_owned(), source })?;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -250,6 +260,14 @@ pub fn signal(path: &Path, process: &Pidfd, signal: Signal) -> io::Result<bool> 
 const O_NOFOLLOW_FLAG: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 const ESRCH_CODE: i32 = rustix::io::Errno::SRCH.raw_os_error();
 const EINVAL_CODE: i32 = rustix::io::Errno::INVAL.raw_os_error();
+
+/// Whether there is a process of that pid, and not only what is left of one.
+fn lives(pid: u32) -> bool {
+    match Pidfd::open(pid) {
+        Ok(process) => !process.is_dead(),
+        Err(error) => !matches!(error.raw_os_error(), Some(ESRCH_CODE | EINVAL_CODE)),
+    }
+}
 
 /// The pid of who has just taken a lease.
 fn awaited_pid(path: &Path) -> Option<u32> {

@@ -209,3 +209,19 @@ fn on_a_full_disk_the_lease_says_so_and_is_nobodys() {
     assert!(failure.why.starts_with("/run/x.lock: ") && failure.why.contains("No space left"), "{}", failure.why);
     assert_eq!(failure.code, crate::failure::COULD_NOT);
 }
+
+#[test]
+fn a_lease_of_the_dead_is_awaited_while_a_child_of_theirs_still_has_a_copy() {
+    let home = Home::new("copy");
+    let mut dead = std::process::Command::new("/bin/true").spawn().unwrap();
+    dead.wait().unwrap();
+    let copy = Lease::reserve(&home.lease()).unwrap();
+    copy.record(dead.id()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::wait::readable(&[], Duration::from_millis(50)).unwrap();
+            drop(copy); // it becomes its own program
+        });
+        assert_eq!(Lease::take(&home.lease()).map(drop).map_err(|error| error.to_string()), Ok(()));
+    });
+}
