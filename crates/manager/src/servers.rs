@@ -183,8 +183,11 @@ impl Server {
                 Ok(0) => self.ready = None, // it died, or closed it: its pidfd or its answers will tell
                 Ok(_) => {
                     self.ready = None;
-                    self.state = if self.standby { ServerState::Standby } else { ServerState::Ready };
-                    self.link.hurry(now);
+                    // It may have been told to go just before we read this.
+                    if self.state == ServerState::Starting {
+                        self.state = if self.standby { ServerState::Standby } else { ServerState::Ready };
+                        self.link.hurry(now);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
