@@ -109,7 +109,10 @@ fn with_manager_and_server_dead_the_listeners_live_in_cop() {
 
 #[test]
 fn a_stopped_server_is_proven_to_hang_and_replaced_and_a_stopped_manager_costs_nothing() {
-    let tree = Tree::run("hang");
+    let mut tree = Tree::new("hang");
+    tree.configure(&tree.original().replacen("hang_timeout: 5s", "hang_timeout: 1s", 1));
+    tree.start_stub();
+    tree.await_serving();
     let server = tree.process(Role::Server).unwrap();
     // At once: whether cop has had a sign of life of it by then or not.
     server.signal(Signal::STOP).unwrap();

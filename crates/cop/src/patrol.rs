@@ -476,11 +476,21 @@ impl Patrol {
                     warn!("{who:?} does not answer ({excuse:?}): {:?}; it is left alone", self.sign_of(who, &seen));
                 }
             }
+            // It may have been given the processor, have answered and fallen asleep since we last listened.
+            Verdict::Kill(who, Proof::Blocked | Proof::Busy) if self.has_answered(who, now) => {}
             Verdict::Kill(who, proof) => {
                 error!("{who:?} hangs ({proof:?}): {:?}; it is killed", self.sign_of(who, &seen));
                 self.end(who, proof, self.sign_of(who, &seen));
             }
         }
+    }
+
+    fn has_answered(&mut self, who: Who, now: Instant) -> bool {
+        let link = match who {
+            Who::Manager => self.manager.link_mut(),
+            Who::Server => self.server.as_mut().map(|server| &mut server.link),
+        };
+        link.is_some_and(|link| link.turn(now))
     }
 
     const fn sign_of(&self, who: Who, seen: &Observations) -> Sign {

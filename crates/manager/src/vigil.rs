@@ -97,6 +97,11 @@ impl Supervisor {
         if !sign.is_silent(self.config.supervise.hang_timeout) || self.vigil.cop_condemned == Some(pid) {
             return;
         }
+        // It may have been given the processor, have answered and fallen asleep since we last listened.
+        if self.cop.as_mut().and_then(Watch::link_mut).is_some_and(|link| link.turn(now)) {
+            return;
+        }
+        let Some(cop) = &self.cop else { return };
         let directory = &self.family.directory;
         match sign.examine() {
             Ok(proof) => {

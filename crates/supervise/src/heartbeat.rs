@@ -1,7 +1,8 @@
 //! One process asking another for a sign of life, at fixed intervals, whatever is outstanding.
 //!
-//! A [`Link`] never waits and never decides: it counts. A question still unanswered when the next is due is *missed*; a
-//! broken connection is made again at the next question. What many misses mean is for the verdict of who watches.
+//! A [`Link`] never waits and never decides: it counts. A question still unanswered when the next is due is *missed*, and
+//! an answer that comes later ends the silence all the same: who is given little of a processor is slow, and does not hang.
+//! A broken connection is made again at the next question. What many misses mean is for the verdict of who watches.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -171,10 +172,8 @@ impl Link {
             let Some(connection) = &self.connection else { break };
             match connection.receive::<Reply>() {
                 Ok(Some((packet, _))) => {
-                    if packet.sequence != self.sequence {
-                        continue; // an answer to a question that was counted as missed
-                    }
-                    let Some(asked_at) = self.asked_at.take() else { continue };
+                    // An answer to a question that was counted as missed: it stays so, and its giver lives.
+                    let asked_at = if packet.sequence == self.sequence { self.asked_at.take() } else { None };
                     match packet.body {
                         Reply::Pong(pong) => {
                             self.pong = Some(pong);
@@ -182,10 +181,12 @@ impl Link {
                             self.last_answer = Some(now);
                             self.silent_since = Some(now);
                             self.counted.answered += 1;
-                            self.counted.missed_in_a_row = 0;
-                            let round_trip = now.since(asked_at).as_micros();
-                            self.counted.round_trip_us = u64::try_from(round_trip).unwrap_or(u64::MAX);
                             any = true;
+                            if let Some(asked_at) = asked_at {
+                                self.counted.missed_in_a_row = 0;
+                                let round_trip = now.since(asked_at).as_micros();
+                                self.counted.round_trip_us = u64::try_from(round_trip).unwrap_or(u64::MAX);
+                            }
                         }
                         other => self.refused = Some(format!("an answer to another question: {other:?}")),
                     }
@@ -231,12 +232,13 @@ mod tests {
         link.turn(now);
         assert_eq!(link.missed_in_a_row(), 1, "somebody is there and does not answer");
         endpoint.answer(&questions[0], Reply::Pong(Pong { pid: 1, ..Pong::default() }), &[]);
-        assert!(!link.turn(now), "a late answer is no answer");
+        assert!(link.turn(now), "a late answer is a sign of life");
+        assert_eq!((link.missed_in_a_row(), link.silent_for(now)), (1, Some(Duration::ZERO)), "and was missed");
         let questions = endpoint.questions();
         endpoint.answer(&questions[0], Reply::Pong(Pong { pid: 2, ..Pong::default() }), &[]);
         assert!(link.turn(now + Duration::from_millis(1)));
         let status = link.status(now + Duration::from_millis(3));
-        assert_eq!((status.sent, status.answered, status.missed, status.missed_in_a_row), (2, 1, 1, 0));
+        assert_eq!((status.sent, status.answered, status.missed, status.missed_in_a_row), (2, 2, 1, 0));
         assert_eq!((status.last_answer_age_ms, status.round_trip_us), (Some(2), 1000));
         assert_eq!(link.pong().unwrap().pid, 2);
 

@@ -84,7 +84,7 @@ impl Tree {
         let original = format!(
             "runtime_dir: {}\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: 2s}}\n\
              demo: {{origin: {demo}}}\nthreads: 1\nhttp:\n  listen: [{http}]\n  remap:\n    - {{from: \"/\", to: \
-             \"http://{demo}/\"}}\nsupervise: {{heartbeat_interval: 100ms, hang_timeout: 1s, stop_timeout: 5s, \
+             \"http://{demo}/\"}}\nsupervise: {{heartbeat_interval: 100ms, hang_timeout: 5s, stop_timeout: 5s, \
              respawn_backoff_max: 500ms}}\n",
             home.join("run").display(),
         );
