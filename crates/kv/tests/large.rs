@@ -140,8 +140,16 @@ fn a_client_that_does_not_read_makes_the_proxy_hold_little_whatever_the_sizes_an
         }
         // What waits for earlier replies is bounded by 64 MiB a client.
         assert!(most < 96 << 20, "{most} bytes for {count} of {size}");
+        let mut whole = 0;
         for at in 0..count {
-            assert_eq!(lazy.reply().len(), size + size.to_string().len() + 5, "{at} of {count}");
+            let reply = lazy.reply();
+            // Where one server is given no processor for more than a second, the others' replies are as many as may wait
+            // for its, and errors (`waiting` has that in virtual time).
+            if !reply.starts_with(b"-ERR the reply is too large to wait for earlier ones\r\n") {
+                assert_eq!(reply.len(), size + size.to_string().len() + 5, "{at} of {count}");
+                whole += 1;
+            }
         }
+        assert!(whole >= count.min((60 << 20) / size), "{whole} of {count} of {size} came whole");
     }
 }
