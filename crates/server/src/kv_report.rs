@@ -15,6 +15,11 @@ use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, KvS
 /// The release of twemproxy whose line this is.
 const TWEMPROXY: &str = "0.5.0";
 
+/// Bytes of slow requests in one answer, which has room for the pools, too: the control socket's packets are bounded.
+const SLOW_BYTES_MAX: usize = 40 << 10;
+/// Bytes of a slow request in JSON, at most, beside its texts.
+const SLOW_BYTES_BESIDE: usize = 256;
+
 /// What the configuration says of a pool.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolFacts {
@@ -76,7 +81,7 @@ impl Teller {
             threads,
             pools: pools.iter().map(|pool| self.pool(pool, &numbers, threads)).collect(),
             commands: commands(&snapshot),
-            slow: self.shared.slow().into_iter().map(slow).collect(),
+            slow: fitting(self.shared.slow().into_iter().map(slow)),
         }
     }
 
@@ -264,6 +269,29 @@ fn slow(from: kv::Slow) -> KvSlowReport {
     }
 }
 
+/// The first that fit into an answer.
+fn fitting(slow: impl Iterator<Item = KvSlowReport>) -> Vec<KvSlowReport> {
+    let mut room = SLOW_BYTES_MAX;
+    let fits = |slow: &KvSlowReport| {
+        let texts = [&slow.pool, &slow.server, &slow.command, &slow.argument, &slow.client, &slow.client_name];
+        let len = SLOW_BYTES_BESIDE + texts.iter().map(|text| len_in_json(text)).sum::<usize>();
+        room.checked_sub(len).is_some_and(|rest| {
+            room = rest;
+            true
+        })
+    };
+    slow.take_while(fits).collect()
+}
+
+fn len_in_json(text: &str) -> usize {
+    let len = |c: char| match c {
+        '"' | '\\' => 2,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
+    };
+    text.chars().map(len).sum()
+}
+
 fn times(of: &Distribution) -> Times {
     let micros = |nanos: Option<u64>| nanos.unwrap_or(0) / 1_000;
     Times {
@@ -300,4 +328,19 @@ fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
     let mut called: Vec<_> = found.into_values().filter(|report| report.calls > 0).collect();
     called.sort_by(|a, b| b.total_us.cmp(&a.total_us).then_with(|| a.name.cmp(&b.name)));
     called
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_keys_were_slow_the_answer_keeps_room_for_the_pools() {
+        let told = |argument: &str| {
+            let slow = KvSlowReport { argument: argument.repeat(64), ..KvSlowReport::default() };
+            fitting(std::iter::repeat_n(slow, kv::SLOW_MAX)).len()
+        };
+        assert_eq!(told("k"), 128, "of usual keys all are told");
+        assert_eq!(told("\0"), 64);
+    }
 }
