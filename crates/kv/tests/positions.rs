@@ -5,14 +5,14 @@
 mod world;
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kv::wire::resp::request::encode;
 use kv::{Address, PoolSource, ServerSource};
-use world::Proxy;
+use world::{Proxy, eventually};
 
 /// How the server's next connection goes wrong, if it does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,16 @@ struct Script {
     manner: Manner,
     /// With each answer comes another, which nobody asked for.
     chatters: AtomicBool,
+    /// Connections that it closes, and of those the ones that the other side has closed as well.
+    closed: [AtomicUsize; 2],
+}
+
+impl Script {
+    /// Nothing is sent any more on a connection that is over.
+    fn is_settled(&self) -> bool {
+        let [begun, over] = self.closed.each_ref().map(|count| count.load(Ordering::SeqCst));
+        begun == over
+    }
 }
 
 /// What it says to a pipeline of requests: to each the value is its own key.
@@ -74,13 +84,22 @@ fn start(script: &Arc<Script>) -> PoolSource {
                         stream.write_all(&said).unwrap();
                         continue;
                     }
+                    if script.manner == Manner::Closes {
+                        script.closed[0].fetch_add(1, Ordering::SeqCst);
+                    }
                     stream.write_all(&said[..after]).unwrap();
                     match script.manner {
                         Manner::Pauses => {
                             std::thread::sleep(Duration::from_millis(1));
                             stream.write_all(&said[after..]).unwrap();
                         }
-                        Manner::Closes => return,
+                        Manner::Closes => {
+                            // With something unread it would be a reset.
+                            stream.shutdown(Shutdown::Write).unwrap();
+                            while stream.read(&mut buffer).is_ok_and(|got| got > 0) {}
+                            script.closed[1].fetch_add(1, Ordering::SeqCst);
+                            return;
+                        }
                         Manner::Resets => {
                             let socket = socket2::Socket::from(stream);
                             socket.set_linger(Some(Duration::ZERO)).unwrap();
@@ -97,7 +116,8 @@ fn start(script: &Arc<Script>) -> PoolSource {
 }
 
 fn script(manner: Manner) -> Arc<Script> {
-    Arc::new(Script { after: AtomicUsize::new(usize::MAX), manner, chatters: AtomicBool::new(false) })
+    let (after, chatters) = (AtomicUsize::new(usize::MAX), AtomicBool::new(false));
+    Arc::new(Script { after, manner, chatters, closed: Default::default() })
 }
 
 #[test]
@@ -129,6 +149,8 @@ fn a_connection_that_breaks_after_any_byte_answers_a_write_rightly_or_says_that_
         let words: [&[&str]; 4] = [&["INCR", "a"], &["GET", "key"], &["INCR", "b"], &["ECHO", "e"]];
         let requests: Vec<u8> = words.iter().flat_map(|words| encode(words)).collect();
         for after in 0..20 {
+            // What is written to a connection that has just ended is lost: nobody can know whether it was carried out.
+            eventually("the last connection is over", || script.is_settled());
             script.after.store(after, Ordering::SeqCst);
             client.send(&requests);
             let replies: [String; 4] = std::array::from_fn(|_| String::from_utf8(client.reply()).unwrap());
