@@ -34,22 +34,23 @@ impl Tree {
     /// As [`Tree::run`], with more of a configuration and of an environment.
     #[must_use]
     pub fn run_in(http: &str, more: &str, environment: &[(&str, &str)]) -> Self {
-        Self::start(http, more, environment, 2)
+        Self::start(http, more, environment, 2, 2)
     }
 
     /// As [`Tree::run`], with more of a configuration, and servers that may take as many seconds to finish what they have.
+    /// A hang takes long to be believed, for walks that are not about hangs.
     #[must_use]
     pub fn run_patient(http: &str, more: &str, drain_secs: u32) -> Self {
-        Self::start(http, more, &[], drain_secs)
+        Self::start(http, more, &[], drain_secs, 10)
     }
 
-    fn start(http: &str, more: &str, environment: &[(&str, &str)], drain_secs: u32) -> Self {
+    fn start(http: &str, more: &str, environment: &[(&str, &str)], drain_secs: u32, hang_secs: u32) -> Self {
         let stop_secs = drain_secs + 3;
         let (home, address, page, admin) = (Home::new(), free_address(), free_address(), free_address());
         let below = http.lines().map(|line| format!("  {line}\n")).collect::<String>();
         let text = format!(
             "runtime_dir: {}\nthreads: 2\nadmin: {{listen: {admin}}}\nserver: {{listen: {page}, drain_timeout: {drain_secs}s}}\n\
-             supervise: {{heartbeat_interval: 100ms, hang_timeout: 2s, stop_timeout: {stop_secs}s, respawn_backoff_max: 500ms}}\n\
+             supervise: {{heartbeat_interval: 100ms, hang_timeout: {hang_secs}s, stop_timeout: {stop_secs}s, respawn_backoff_max: 500ms}}\n\
              http:\n  listen: [\"{address}\"]\n{below}{more}\n",
             home.file("run").display()
         );
