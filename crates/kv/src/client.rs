@@ -454,14 +454,30 @@ impl Client {
         }
     }
 
+    /// Counts what has come.
+    fn has_received(&self, len: usize) {
+        self.worker.cells().add(Kv::CLIENT_RECEIVED, len as u64);
+        self.pool.cells().add(KvPool::RECEIVED, len as u64);
+    }
+
+    /// Counts that it has ended its direction.
+    fn has_ended(&self) {
+        self.pool.cells().add(KvPool::CLIENT_EOF, 1);
+    }
+
+    /// Its connection has failed.
+    fn fail(&mut self) {
+        self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
+        self.pool.cells().add(KvPool::CLIENT_ERR, 1);
+        self.close();
+    }
+
     /// Ends the connection at once, visibly before its time.
     pub(crate) fn cut(&mut self) {
         if let Some(tcp) = &self.tcp {
             tcp.abort();
-            self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
-            self.pool.cells().add(KvPool::CLIENT_ERR, 1);
+            self.fail();
         }
-        self.close();
     }
 
     /// Closes after what was handed over. Replies that come later are dropped.

@@ -2,7 +2,8 @@
 //! until their client has taken them.
 //!
 //! What clients have not taken is looked at now and then, see [`Pool::watch_untaken`]: of one that takes what it is sent
-//! at once, as nearly all do, nothing is ever counted.
+//! at once, as nearly all do, nothing is ever counted. It counts for the pool alone: its slow clients keep no other pool
+//! of their thread from reading.
 //!
 //! From half of what it may keep on, its clients are read from no more; what would be beyond the whole becomes an error.
 //! A thread counts for itself and tells the others in steps, so that the sum is true but for a step a thread.
@@ -25,8 +26,10 @@ const STEP: usize = 64 << 10;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a client may take next to none of what it was sent while that is what keeps a pool from reading.
 const STUCK_MAX: Duration = Duration::from_secs(5);
-/// What it takes in this time at least, in bytes.
+/// What it takes in this time at least, in bytes, and of what it has left to take: who takes a trickle of much keeps
+/// others waiting as long as who takes nothing.
 const TAKEN_MIN: u64 = 16 << 10;
+const TAKEN_PART: u64 = 8;
 
 /// One thread's share of a pool's count.
 #[derive(Default)]
@@ -35,6 +38,16 @@ pub(crate) struct Memory {
     told: Cell<usize>,
     waiting: RefCell<Vec<Weak<ClientCell>>>,
     untaken: RefCell<Vec<Untaken>>,
+    /// What they have not taken, which is part of the count; all threads know of it.
+    untaken_sum: Cell<usize>,
+}
+
+/// What the threads tell each other of what a pool keeps, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    kept: AtomicUsize,
+    /// That of it which clients have not taken.
+    untaken: AtomicUsize,
 }
 
 /// A client that may have something to take.
@@ -48,8 +61,8 @@ struct Untaken {
 
 impl Memory {
     /// What all threads keep, `all` being what they have told.
-    fn sum(&self, all: &AtomicUsize) -> usize {
-        (all.load(Ordering::Relaxed) + self.own.get()).saturating_sub(self.told.get())
+    fn sum(&self, all: &Told) -> usize {
+        (all.kept.load(Ordering::Relaxed) + self.own.get()).saturating_sub(self.told.get())
     }
 
     /// What this thread keeps.
@@ -57,7 +70,7 @@ impl Memory {
         self.own.get()
     }
 
-    fn count(&self, own: usize, all: &AtomicUsize) {
+    fn count(&self, own: usize, all: &Told) {
         self.own.set(own);
         let told = self.told.get();
         if own.abs_diff(told) < STEP && (own > 0 || told == 0) {
@@ -65,16 +78,27 @@ impl Memory {
         }
         // The sum passes through no value that is less than what this thread has told.
         if own > told {
-            all.fetch_add(own - told, Ordering::Relaxed);
+            all.kept.fetch_add(own - told, Ordering::Relaxed);
         } else {
-            all.fetch_sub(told - own, Ordering::Relaxed);
+            all.kept.fetch_sub(told - own, Ordering::Relaxed);
         }
         self.told.set(own);
     }
 
+    /// This thread's clients have left so much.
+    fn count_untaken(&self, now: usize, all: &Told) {
+        let before = self.untaken_sum.replace(now);
+        if now >= before {
+            all.untaken.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            all.untaken.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+
     /// Nothing is kept here any more.
-    pub(crate) fn end(&self, all: &AtomicUsize) {
-        all.fetch_sub(self.told.take(), Ordering::Relaxed);
+    pub(crate) fn end(&self, all: &Told) {
+        self.count_untaken(0, all);
+        all.kept.fetch_sub(self.told.take(), Ordering::Relaxed);
         self.own.set(0);
     }
 }
@@ -83,24 +107,38 @@ impl Pool {
     /// So many bytes more are kept.
     pub(crate) fn keep(&self, worker: &Worker, len: usize) {
         worker.keep_bytes(len);
-        self.memory().count(self.memory().own.get() + len, self.kept_by_all());
+        self.count_more(len);
     }
 
     /// So many less.
     pub(crate) fn let_go(&self, worker: &Worker, len: usize) {
         worker.let_bytes_go(len);
-        self.memory().count(self.memory().own.get().saturating_sub(len), self.kept_by_all());
+        self.count_less(len);
+    }
+
+    fn count_more(&self, len: usize) {
+        self.memory().count(self.memory().own.get() + len, self.told());
+    }
+
+    fn count_less(&self, len: usize) {
+        self.memory().count(self.memory().own.get().saturating_sub(len), self.told());
     }
 
     /// Whether so many more may be kept.
     pub(crate) fn may_keep(&self, worker: &Worker, len: usize) -> bool {
-        worker.may_keep(len) && self.memory().sum(self.kept_by_all()) + len <= self.plan().source.memory
+        worker.may_keep(len) && self.memory().sum(self.told()) + len <= self.plan().source.memory
     }
 
     /// Whether so much is kept that nothing new is to be asked.
     #[inline]
     pub(crate) fn is_pressed(&self, worker: &Worker) -> bool {
-        worker.is_pressed() || self.memory().sum(self.kept_by_all()) > self.plan().source.memory / 2
+        worker.is_pressed() || self.memory().sum(self.told()) > self.plan().source.memory / 2
+    }
+
+    /// Whether it is what clients have not taken that makes it so much: without that there would be room.
+    fn is_pressed_by_untaken(&self) -> bool {
+        let (sum, half) = (self.memory().sum(self.told()), self.plan().source.memory / 2);
+        sum > half && sum.saturating_sub(self.told().untaken.load(Ordering::Relaxed)) <= half
     }
 
     /// Has the client read when there is room again.
@@ -150,17 +188,21 @@ impl Pool {
     /// Looks what each of them has left to take. True when it is nothing.
     fn look_at_untaken(&self, worker: &Worker) -> bool {
         let now = worker.now();
+        let pressed = self.is_pressed_by_untaken();
         let mut list = self.memory().untaken.borrow_mut();
+        let mut sum = 0;
         list.retain_mut(|entry| {
             let client = entry.client.upgrade();
             let (left, taken) = client.as_ref().and_then(|client| client.borrow().untaken()).unwrap_or_default();
             if left >= entry.counted {
-                self.keep(worker, left - entry.counted);
+                self.count_more(left - entry.counted);
             } else {
-                self.let_go(worker, entry.counted - left);
+                self.count_less(entry.counted - left);
             }
             entry.counted = left;
-            if taken.saturating_sub(entry.taken) >= TAKEN_MIN {
+            sum += left;
+            let least = if pressed { TAKEN_MIN.max(left as u64 / TAKEN_PART) } else { TAKEN_MIN };
+            if taken.saturating_sub(entry.taken) >= least {
                 (entry.taken, entry.since) = (taken, now);
             }
             if left == 0
@@ -170,18 +212,21 @@ impl Pool {
             }
             left > 0
         });
-        if self.is_pressed(worker) {
+        self.memory().count_untaken(sum, self.told());
+        if self.is_pressed_by_untaken() {
             // Nobody is heard because of those who take nothing: they go, whoever has the most first.
             list.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.counted));
-            let stuck = list.iter_mut().filter(|entry| now - entry.since >= STUCK_MAX);
-            for entry in stuck {
-                if !self.is_pressed(worker) {
+            for entry in list.iter_mut().filter(|entry| now - entry.since >= STUCK_MAX) {
+                if !self.is_pressed_by_untaken() {
                     break;
                 }
                 if let Some(client) = entry.client.upgrade() {
                     client.borrow_mut().cut();
                 }
-                self.let_go(worker, std::mem::take(&mut entry.counted));
+                let counted = std::mem::take(&mut entry.counted);
+                self.count_less(counted);
+                sum -= counted;
+                self.memory().count_untaken(sum, self.told());
             }
         }
         list.is_empty()
@@ -234,7 +279,7 @@ mod tests {
 
     #[test]
     fn threads_know_of_each_other_but_for_a_step() {
-        let all = AtomicUsize::new(0);
+        let all = Told::default();
         let (one, two) = (Memory::default(), Memory::default());
         one.count(STEP - 1, &all);
         assert_eq!((one.sum(&all), two.sum(&all)), (STEP - 1, 0));
@@ -248,6 +293,6 @@ mod tests {
         one.count(0, &all);
         assert_eq!(two.sum(&all), 5 * STEP, "what is given back altogether is told at once");
         two.end(&all);
-        assert_eq!(all.load(Ordering::Relaxed), 0);
+        assert_eq!(all.kept.load(Ordering::Relaxed), 0);
     }
 }

@@ -11,7 +11,7 @@ use stats::Cells;
 
 use crate::fault::Fault;
 use crate::lane::LaneCell;
-use crate::memory::Memory;
+use crate::memory::{Memory, Told};
 use crate::metrics::Kv;
 use crate::numbers::{KvPool, Numbers};
 use crate::plan::{EjectPolicy, PoolPlan};
@@ -22,8 +22,7 @@ use crate::worker::Worker;
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     clients: AtomicUsize,
-    /// Bytes that they keep, as far as they have told.
-    kept: AtomicUsize,
+    told: Told,
     next: AtomicUsize,
 }
 
@@ -70,8 +69,8 @@ impl Pool {
     }
 
     /// What all threads keep, as far as they have told.
-    pub(crate) fn kept_by_all(&self) -> &AtomicUsize {
-        &self.census.kept
+    pub(crate) fn told(&self) -> &Told {
+        &self.census.told
     }
 
     pub(crate) fn cells(&self) -> &Cells<KvPool> {
@@ -208,7 +207,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.memory.end(&self.census.kept);
+        self.memory.end(&self.census.told);
         self.tell_memory_is(0);
     }
 }

@@ -148,6 +148,25 @@ fn info_tells_what_all_threads_have_counted_of_the_pool() {
     assert!(incr.starts_with("cmdstat_incr:calls=6,usec=") && incr.ends_with(",failed_calls=6"), "{incr}");
 }
 
+#[test]
+fn large_requests_are_counted_as_others_are() {
+    let servers = [Server::redis(&[])];
+    let proxy = Proxy::start(pool(&servers, true), 1);
+    let (mut client, mut other) = (proxy.client(), proxy.client());
+    let mut counted = |name: &str| number(&section(&mut other, "INFO stats"), name);
+    let (commands, bytes) = (counted("total_commands_processed"), counted("total_net_input_bytes"));
+    let value = "v".repeat(1 << 20);
+    // The one passes through, the other is put together: what it does is not said in its beginning.
+    assert_eq!(client.ask(&["SET", "key", &value]), "+OK\r\n");
+    assert_eq!(client.ask(&["EVAL", "return #ARGV[1]", "0", &value]), format!(":{}\r\n", 1 << 20));
+    // Those of this connection in between, of which each is counted when it is answered, and bytes of three.
+    assert_eq!(counted("total_commands_processed") - commands, 2 + 2);
+    let asked = encoded("INFO stats") * 3;
+    let large = kv::wire::resp::request::encode(&["SET", "key", &value]).len()
+        + kv::wire::resp::request::encode(&["EVAL", "return #ARGV[1]", "0", &value]).len();
+    assert_eq!(counted("total_net_input_bytes") - bytes, large as u64 + asked - encoded("INFO stats"));
+}
+
 fn encoded(line: &str) -> u64 {
     kv::wire::resp::request::encode(&line.split(' ').collect::<Vec<_>>()).len() as u64
 }

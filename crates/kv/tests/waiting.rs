@@ -20,6 +20,8 @@ use net::{Names, NamesOptions};
 use stats::Cells;
 
 const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
+/// Another pool on the same thread, of the same servers.
+const NEIGHBOUR: ([u8; 4], u16) = ([127, 0, 0, 1], 22_122);
 const QUICK: u16 = 6_379;
 const LATE: u16 = 6_380;
 const VALUE: usize = 1 << 20;
@@ -55,13 +57,21 @@ enum Late {
     ByLittle,
     /// When the quick one has sent all.
     ByMuch,
+    /// [`LONG`] after the quick one has sent [`HOARD`].
+    Long,
 }
+
+const LONG: Duration = Duration::from_secs(20);
+/// So many values make [`MODEST`] too little.
+const HOARD: usize = 10;
+const MODEST: usize = 16 << 20;
 
 impl Late {
     async fn wait(self, thread: &Thread) {
         let (sent, then) = match self {
             Self::ByLittle => (30, Duration::from_millis(500)),
             Self::ByMuch => (VALUES, Duration::ZERO),
+            Self::Long => (HOARD, LONG),
         };
         while SENT.get() < sent {
             thread.sleep(Duration::from_millis(10)).await;
@@ -118,7 +128,11 @@ async fn reply(thread: &Thread, tcp: &Tcp, have: &mut Vec<u8>) -> Vec<u8> {
 
 /// A connection to the proxy, and a key that lives on the server of that port.
 async fn arrive(thread: &Thread, port: u16) -> (Tcp, String) {
-    let tcp = Tcp::connect(thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
+    arrive_at(thread, PROXY, port).await
+}
+
+async fn arrive_at(thread: &Thread, proxy: ([u8; 4], u16), port: u16) -> (Tcp, String) {
+    let tcp = Tcp::connect(thread, proxy.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
     for key in (0..100).map(|n| format!("{}:{n}", n * 7_919)) {
         tcp.send(shared(request::encode(&["TYPE", &key])));
         if reply(thread, &tcp, &mut Vec::new()).await == format!("+{port}\r\n").as_bytes() {
@@ -262,6 +276,84 @@ async fn late_crowd(thread: Thread, seen: Rc<Seen>) {
     seen.over.set(true);
 }
 
+/// A client, and what it is to ask: a value that comes late and many that do not. With that one it is sent all of them.
+async fn hoarder(thread: &Thread, values: usize) -> (Tcp, Chunk) {
+    let (_, quick) = arrive(thread, QUICK).await;
+    let (tcp, late) = arrive(thread, LATE).await;
+    let asks = [request::encode(&["GET", &late]), request::encode(&["GET", &quick]).repeat(values)].concat();
+    (tcp, shared(asks))
+}
+
+/// Waits until hoards have just been sent what they asked for.
+async fn hoarded(thread: &Thread) {
+    Late::Long.wait(thread).await;
+    thread.sleep(Duration::from_millis(500)).await;
+}
+
+/// Takes so many bytes.
+async fn take(tcp: &Tcp, mut left: usize) {
+    while left > 0 {
+        let mut block = Block::new(SizeClass::Large);
+        let got = tcp.recv(&mut block).await.unwrap();
+        assert!(got > 0, "all of it comes");
+        left -= got;
+    }
+}
+
+/// Takes too little of too much.
+async fn trickling(thread: Thread, seen: Rc<Seen>) {
+    let (other, key) = arrive(&thread, LATE).await;
+    let (tcp, asks) = hoarder(&thread, HOARD).await;
+    tcp.send(asks);
+    let trickle = thread.clone();
+    thread.spawn("trickles", async move {
+        loop {
+            let mut block = Block::new(SizeClass::Large);
+            if !tcp.recv(&mut block).await.is_ok_and(|got| got > 0) {
+                return;
+            }
+            trickle.sleep(Duration::from_secs(4)).await;
+        }
+    });
+    hoarded(&thread).await;
+    let waited = heard(&thread, &other, &key).await;
+    assert!((Duration::from_secs(1)..Duration::from_secs(15)).contains(&waited), "{waited:?}");
+    seen.over.set(true);
+}
+
+/// Takes nothing for long, while others keep far more.
+async fn spared(thread: Thread, seen: Rc<Seen>) {
+    let (tcp, quick) = arrive(&thread, QUICK).await;
+    tcp.send(shared(request::encode(&["GET", &quick])));
+    thread.sleep(Duration::from_secs(1)).await;
+    let (hoarder, asks) = hoarder(&thread, 3 * HOARD).await;
+    hoarder.send(asks);
+    thread.sleep(LONG - Duration::from_secs(5)).await;
+    take(&tcp, whole(VALUE)).await;
+    seen.over.set(true);
+}
+
+/// So much is not taken that the thread would not read from anybody if it counted for all its pools.
+async fn neighbours(thread: Thread, seen: Rc<Seen>) {
+    let (other, key) = arrive_at(&thread, NEIGHBOUR, LATE).await;
+    let mut all = Vec::new();
+    for _ in 0..5 {
+        all.push(hoarder(&thread, 30).await);
+    }
+    let all: Vec<Tcp> = all
+        .into_iter()
+        .map(|(tcp, asks)| {
+            tcp.send(asks);
+            tcp
+        })
+        .collect();
+    hoarded(&thread).await;
+    let waited = heard(&thread, &other, &key).await;
+    assert!(waited < Duration::from_millis(100), "{waited:?}");
+    drop(all);
+    seen.over.set(true);
+}
+
 /// The replies of that client in a world where the late server is so late.
 fn run<F: Future<Output = ()> + 'static>(late: Late, client: fn(Thread, Rc<Seen>) -> F) -> Vec<Option<usize>> {
     run_with(kv::plan::MEMORY, 1, late, client)
@@ -277,7 +369,7 @@ fn run_with<F: Future<Output = ()> + 'static>(
     let before = buf::pool_use().used;
     SENT.set(0);
     // Where much is to be kept by the proxy little is by the kernel.
-    let buffer = [1 << 16, if memory == SMALL { 1 << 16 } else { 1 << 20 }];
+    let buffer = [1 << 16, if memory < kv::plan::MEMORY { 1 << 16 } else { 1 << 20 }];
     let world = World::new(5, Faults { segment_max: 4 << 20, buffer, ..Faults::none() });
     let servers = world.thread("servers").unwrap();
     for (port, len, late) in [(QUICK, VALUE, None), (LATE, 3, Some(late))] {
@@ -294,7 +386,8 @@ fn run_with<F: Future<Output = ()> + 'static>(
         server_connections,
         ..PoolSource::new("two", vec![server(QUICK), server(LATE)])
     };
-    let plan = Plan::prepare(vec![source]).unwrap();
+    let neighbour = PoolSource { name: "neighbour".into(), ..source.clone() };
+    let plan = Plan::prepare(vec![source, neighbour]).unwrap();
     let proxy = world.group("proxy", 1).unwrap();
     let peers = Arc::new(OnceLock::new());
     peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
@@ -307,11 +400,12 @@ fn run_with<F: Future<Output = ()> + 'static>(
         numbers: kv::numbers::Numbers::detached(),
     });
     WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
-    });
-    listener.accept_on(&proxy[0]).unwrap();
-    drop(listener);
+    for (at, pool) in [(PROXY, 0), (NEIGHBOUR, 1)] {
+        let listener = world.listen(at.into(), 16, Shares::new(1, 1_000), Arc::clone(&peers), move |_, tcp| {
+            WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, pool));
+        });
+        listener.accept_on(&proxy[0]).unwrap();
+    }
     let seen = Rc::new(Seen::default());
     let clients = world.thread("clients").unwrap();
     clients.spawn("client", client(clients.clone(), Rc::clone(&seen)));
@@ -352,6 +446,21 @@ fn what_clients_do_not_take_counts_and_those_who_take_nothing_are_cut_when_it_is
 #[test]
 fn what_clients_take_late_is_given_back_and_nobody_is_cut() {
     run_with(SMALL, CROWD, Late::ByLittle, late_crowd);
+}
+
+#[test]
+fn who_takes_a_trickle_of_much_is_cut_as_who_takes_nothing() {
+    run_with(MODEST, CROWD, Late::Long, trickling);
+}
+
+#[test]
+fn nobody_is_cut_where_others_keep_so_much_that_it_would_not_help() {
+    run_with(MODEST, CROWD, Late::Long, spared);
+}
+
+#[test]
+fn what_clients_of_one_pool_do_not_take_silences_no_other_pool() {
+    run_with(1 << 30, CROWD, Late::Long, neighbours);
 }
 
 #[test]

@@ -121,13 +121,21 @@ impl Client {
                     self.gathered = Some(gathered);
                     return;
                 }
-                Poll::Ready(Ok(0) | Err(_)) => {
+                Poll::Ready(Ok(0)) => {
                     // What has not been asked whole is not asked.
+                    self.has_ended();
                     self.phase = Phase::Ending;
                     self.mark();
                     return;
                 }
-                Poll::Ready(Ok(got)) => taken += got,
+                Poll::Ready(Err(_)) => {
+                    self.fail();
+                    return;
+                }
+                Poll::Ready(Ok(got)) => {
+                    taken += got;
+                    self.has_received(got);
+                }
             }
             gathered.progress = self.worker.now();
             gathered.bytes.extend_from_slice(&block);

@@ -136,23 +136,20 @@ impl Client {
                 }
                 Poll::Ready(Ok(0)) => {
                     // It has ended its direction, and still listens.
-                    self.pool.cells().add(KvPool::CLIENT_EOF, 1);
+                    self.has_ended();
                     self.phase = Phase::Ending;
                     self.input = None;
                     self.mark();
                     return;
                 }
                 Poll::Ready(Err(_)) => {
-                    self.worker.cells().add(Kv::CLIENT_ERRORS, 1);
-                    self.pool.cells().add(KvPool::CLIENT_ERR, 1);
-                    self.close();
+                    self.fail();
                     return;
                 }
                 Poll::Ready(Ok(got)) => {
                     received += got;
                     self.plenty = received >= SizeClass::Medium.capacity();
-                    self.worker.cells().add(Kv::CLIENT_RECEIVED, got as u64);
-                    self.pool.cells().add(KvPool::RECEIVED, got as u64);
+                    self.has_received(got);
                     !tcp.is_readable()
                 }
             };

@@ -100,6 +100,7 @@ impl Client {
             }
         };
         self.worker.cells().add(Kv::COMMANDS, 1);
+        self.pool.cells().add(KvPool::REQUESTS, 1);
         self.worker.cells().add(Kv::STREAMED, 1);
         self.parsed = 0;
         self.begun = None;
@@ -192,16 +193,21 @@ impl Client {
                     self.streamed = Some(streamed);
                     return;
                 }
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    // What has not been asked whole is not asked.
+                // What has not been asked whole is not asked.
+                Poll::Ready(Ok(0)) => {
                     self.streamed = Some(streamed);
+                    self.has_ended();
                     self.close();
+                    return;
+                }
+                Poll::Ready(Err(_)) => {
+                    self.streamed = Some(streamed);
+                    self.fail();
                     return;
                 }
                 Poll::Ready(Ok(got)) => {
                     taken += got;
-                    self.worker.cells().add(Kv::CLIENT_RECEIVED, got as u64);
-                    self.pool.cells().add(KvPool::RECEIVED, got as u64);
+                    self.has_received(got);
                 }
             }
             streamed.progress = self.worker.now();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::{Lane, bytes_of};
 use crate::client::ClientCell;
 use crate::fault::Fault;
+use crate::numbers::CommandIndex;
 use crate::pending::{Again, Owner, Pending};
 
 /// How long others wait behind a client that does not take its reply before they are asked for elsewhere.
@@ -99,7 +100,8 @@ impl Lane {
             let Some(bytes) = bytes_of(&self.kept, pending.start, end) else { continue };
             let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
             let (deadline, start) = (pending.deadline, pending.start);
-            let (command, asked) = (pending.command, pending.asked);
+            // It is counted where it is answered.
+            let (command, asked) = (std::mem::replace(&mut pending.command, CommandIndex::NONE), pending.asked);
             let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0, command, asked };
             self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
         }

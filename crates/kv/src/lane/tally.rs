@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Lane, bytes_of};
 use crate::numbers::{CommandIndex, KvCommand, KvPool, KvServer};
-use crate::pending::{Again, Pending};
+use crate::pending::{Again, Owner, Pending};
 use crate::plan::Protocol;
 use crate::slow::{Asker, Slow};
 use crate::wire::resp::Request;
@@ -41,7 +41,8 @@ impl Tally {
             }
         }
         self.replies += 1;
-        let reads = pending.again == Again::Always;
+        // What nobody gets was found by nobody.
+        let reads = pending.again == Again::Always && !matches!(pending.owner, Owner::Nobody);
         match bytes {
             [b'-' | b'C', ..] | [b'E', b'R', ..] | [b'S', b'E', ..] => self.add_error(lane, bytes),
             [b'$' | b'V', ..] | [b'E', b'N', ..] if reads => self.take(found),
