@@ -186,7 +186,7 @@ fn an_idle_connection_lives_as_long_as_it_may() {
     );
     let mut client = server.client();
     // Longer than it may be idle, as a whole.
-    for _ in 0..8 {
+    for _ in 0..10 {
         assert_eq!(client.get("/").text(), "ok");
         pause(Duration::from_millis(400));
     }

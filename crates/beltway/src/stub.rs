@@ -439,10 +439,10 @@ impl Stub {
 
     fn stop(&mut self) -> u8 {
         self.service.stops();
-        self.cop.dismiss();
+        let told = self.cop.dismiss();
         let deadline = SystemClock.now() + self.config.supervise.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
-        let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, || {
+        let stopped = stop::stop_from(&self.family.directory, Role::Cop, deadline, told, || {
             let _ = reaped::reap(); // how each one died, cop and manager have told
             role::told_to_stop_again(signals)
         });

@@ -61,6 +61,20 @@ fn a_killed_server_is_replaced_and_no_connection_is_refused() {
 }
 
 #[test]
+fn a_server_that_is_stopped_when_both_its_watchers_die_is_replaced_all_the_same() {
+    // Whoever comes next has never heard of it, and it hands over nothing of what it holds.
+    let tree = Tree::run("deaf-mute");
+    let before = tree.pid(Role::Server);
+    Pidfd::open(before).unwrap().signal(Signal::STOP).unwrap();
+    for (role, dead) in [Role::Cop, Role::Manager].map(|role| (role, tree.kill(role))) {
+        tree.await_another(role, dead);
+    }
+    tree.await_another(Role::Server, before);
+    tree.await_serving();
+    tree.get().unwrap();
+}
+
+#[test]
 fn the_death_of_manager_cop_or_both_costs_no_request_and_the_server_serves_on() {
     let tree = Tree::run("watchers");
     let server = tree.pid(Role::Server);

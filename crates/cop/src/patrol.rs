@@ -85,6 +85,17 @@ struct WatchedServer {
     turns: Vec<u64>,
 }
 
+impl WatchedServer {
+    /// Listens and asks. `true`: it has answered.
+    fn hear(&mut self, now: Instant) -> bool {
+        let answered = self.link.turn(now);
+        if answered {
+            self.ran = sign::ran(self.process.pid());
+        }
+        answered
+    }
+}
+
 impl Patrol {
     fn start(options: &Options) -> Result<Self, Failure> {
         let started_at = SystemClock.now();
@@ -246,23 +257,17 @@ impl Patrol {
                     let mut link = Link::new(&socket, self.bounds.heartbeat_interval);
                     // Manager names who is ready. One that hangs before it has answered us once hangs as well.
                     link.expect(now);
-                    self.server = Some(WatchedServer {
-                        generation: named,
-                        process,
-                        link,
-                        ran: Duration::ZERO,
-                        page: None,
-                        turns: vec![],
-                    });
+                    // What it had run before is no sign of what it does now.
+                    let ran = sign::ran(process.pid());
+                    self.server =
+                        Some(WatchedServer { generation: named, process, link, ran, page: None, turns: vec![] });
                 }
                 Ok(None) => {}
                 Err(error) => warn!("generation {named} cannot be watched: {error}"),
             }
         }
         let Some(server) = &mut self.server else { return };
-        if server.link.turn(now) {
-            server.ran = sign::ran(server.process.pid());
-        }
+        server.hear(now);
         if server.page.is_none() {
             let page = self.listeners.iter().find(|listener| listener.name.kind == ListenerKind::Server);
             let address = page.and_then(|listener| listener.address().ip());
@@ -355,6 +360,11 @@ impl Patrol {
             Ok(listeners) => {
                 info!("holds copies of {} listeners", listeners.len());
                 self.listeners = listeners;
+                if let Some(server) = &mut self.server {
+                    // Its page may be another one now.
+                    server.page = None;
+                    server.turns.clear();
+                }
             }
             Err(error) => {
                 warn!("no copies of manager's listeners: {error}");
@@ -486,11 +496,10 @@ impl Patrol {
     }
 
     fn has_answered(&mut self, who: Who, now: Instant) -> bool {
-        let link = match who {
-            Who::Manager => self.manager.link_mut(),
-            Who::Server => self.server.as_mut().map(|server| &mut server.link),
-        };
-        link.is_some_and(|link| link.turn(now))
+        match who {
+            Who::Manager => self.manager.hear(now),
+            Who::Server => self.server.as_mut().is_some_and(|server| server.hear(now)),
+        }
     }
 
     const fn sign_of(&self, who: Who, seen: &Observations) -> Sign {
@@ -547,10 +556,10 @@ impl Patrol {
         self.listeners.clear();
         // A manager that just starts waits for an answer of ours, and would have to be killed.
         drop(self.endpoint);
-        self.manager.dismiss();
+        let told = self.manager.dismiss();
         let deadline = SystemClock.now() + self.bounds.stop_timeout + STOP_MARGIN;
         let signals = &self.signals;
-        let stopped = stop::stop_from(&self.family.directory, Role::Manager, deadline, || {
+        let stopped = stop::stop_from(&self.family.directory, Role::Manager, deadline, told, || {
             for (pid, exit) in reaped::reap().all() {
                 info!("process {pid} {exit}");
             }

@@ -115,7 +115,7 @@ pub fn stop(directory: &RuntimeDir, bound: Duration) -> Result<(), CtlError> {
         }
     }
     // Without a stub, or when it died before it was done: everybody else.
-    match stop::stop_from(directory, Role::Cop, deadline, || false)? {
+    match stop::stop_from(directory, Role::Cop, deadline, None, || false)? {
         Stopped::NotRunning if stub.is_none() => {
             return Err(CtlError::NotRunning(directory.path().display().to_string()));
         }

@@ -14,6 +14,7 @@ use supervise::listener::{self, Listener};
 use supervise::obituary::{self, Obituary};
 use supervise::role::{self, FIRST_DESCRIPTOR, Family, Role};
 use supervise::room;
+use supervise::sign::{Excuse, Sign};
 use supervise::status::ServerState;
 use supervise::witness;
 use supervise::{info, warn};
@@ -184,7 +185,7 @@ impl Server {
                 Ok(_) => {
                     self.ready = None;
                     // It may have been told to go just before we read this.
-                    if self.state == ServerState::Starting {
+                    if self.state == ServerState::Starting && self.stop_by.is_none() {
                         self.state = if self.standby { ServerState::Standby } else { ServerState::Ready };
                         self.link.hurry(now);
                     }
@@ -217,6 +218,13 @@ impl Server {
             }
         }
         before == ServerState::Starting && self.state == ServerState::Ready
+    }
+
+    /// It has never said anything, though nobody holds it on purpose.
+    pub(crate) fn is_mute(&self, now: Instant) -> bool {
+        let silent = self.pong().is_none() && self.link.refused().is_none();
+        let sign = || Sign::of(self.process.pid(), &self.link, Duration::ZERO, now);
+        silent && sign().examine() != Err(Excuse::Traced)
     }
 
     /// Its newest answer.

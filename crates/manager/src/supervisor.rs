@@ -13,7 +13,7 @@ use supervise::change::{Proposal, Step};
 use supervise::configuration;
 use supervise::control::Endpoint;
 use supervise::failure::{DONE, Failure};
-use supervise::lease::Lease;
+use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
 use supervise::reaped::{self, Reaped};
@@ -204,6 +204,10 @@ impl Supervisor {
                 info!("{}[{}] is ready after {took:.1?}", Role::Server.name(), server.process.pid());
                 self.backoff.succeeded();
             }
+            if server.adopted && server.state == ServerState::Draining && server.stop_by.is_none() {
+                // Another manager has told it to, and how long it has was that one's to see.
+                server.stop_by = Some(now + self.config.supervise.stop_timeout);
+            }
         }
         self.turn_change(now);
         self.turn_upgrade(now, &reaped);
@@ -230,7 +234,8 @@ impl Supervisor {
         descriptors.extend(self.cop.iter().flat_map(Watch::descriptors));
         descriptors.extend(self.change.as_ref().and_then(Change::descriptor));
         descriptors.extend(self.upgrade.as_ref().and_then(Upgrade::descriptor));
-        let moments = self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server)]);
+        let moments =
+            self.servers.iter().flat_map(|server| [Some(server.link.next_at()), self.patience_ends(server, now)]);
         let moments = moments.chain([
             Some(self.housekeeping_at),
             Some(self.vigil.next_at()),
@@ -307,15 +312,17 @@ impl Supervisor {
     }
 
     /// When a server that should have got ready or ended by then is killed.
-    fn patience_ends(&self, server: &Server) -> Option<Instant> {
-        let started_by = (server.state == ServerState::Starting && !server.adopted)
+    fn patience_ends(&self, server: &Server, now: Instant) -> Option<Instant> {
+        // One that was found and has answered is named to cop when it serves; one that never answers is nobody else's.
+        let is_ours = || !server.adopted || server.is_mute(now);
+        let started_by = (server.state == ServerState::Starting && is_ours())
             .then(|| server.since + self.config.supervise.start_timeout);
         server.stop_by.or(started_by)
     }
 
     fn hasten(&mut self, now: Instant) {
         for server in &self.servers {
-            if self.patience_ends(server).is_some_and(|end| now >= end) {
+            if self.patience_ends(server, now).is_some_and(|end| now >= end) {
                 let pid = server.process.pid();
                 let what = if server.stop_by.is_some() { "has not stopped" } else { "is not ready" };
                 warn!("{}[{pid}] {what} in time: killed", Role::Server.name());
@@ -424,6 +431,9 @@ impl Supervisor {
         let interval = self.config.supervise.heartbeat_interval;
         for generation in generations {
             if self.servers.iter().all(|server| server.generation != generation) {
+                if matches!(lease::holder(&directory.server_lease(generation)), Ok(Holder::Nobody)) {
+                    servers::clear_away(directory, generation);
+                }
                 self.servers.extend(Server::adopt(directory, generation, interval, now));
             }
         }

@@ -117,8 +117,9 @@ impl Supervisor {
         }
         match &mut upgrade.phase {
             Phase::Asking { child, output, told, .. } => {
-                let ended = hear(output, told);
+                // In this order: who has exited has said all it had to say.
                 let exit = reaped.of(child);
+                let ended = hear(output, told);
                 if now >= upgrade.until {
                     let _ = child.signal(Signal::KILL); // as above
                     let why = format!("the program on disk has not said within {FITNESS_WITHIN:?} whether it is fit");

@@ -98,7 +98,7 @@ impl Supervisor {
             return;
         }
         // It may have been given the processor, have answered and fallen asleep since we last listened.
-        if self.cop.as_mut().and_then(Watch::link_mut).is_some_and(|link| link.turn(now)) {
+        if self.cop.as_mut().is_some_and(|cop| cop.hear(now)) {
             return;
         }
         let Some(cop) = &self.cop else { return };

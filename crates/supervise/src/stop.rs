@@ -67,7 +67,7 @@ pub fn any_lives(leases: &[PathBuf]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Stops everybody from `top` downwards by `deadline`. `meanwhile` is called at each look, to reap what ended; `true`
+/// Stops everybody from `top` downwards by `deadline`; `told` has been told already. `meanwhile` is called at each look, to reap what ended; `true`
 /// means that there is no more patience: what lives is killed now.
 ///
 /// # Errors
@@ -76,9 +76,11 @@ pub fn stop_from(
     directory: &RuntimeDir,
     top: Role,
     mut deadline: Instant,
+    told: Option<u32>,
     mut meanwhile: impl FnMut() -> bool,
 ) -> io::Result<Stopped> {
-    let mut asked = HashSet::new();
+    // To be told twice means that there is no patience.
+    let mut asked: HashSet<u32> = told.into_iter().collect();
     let mut outcome = Stopped::NotRunning;
     loop {
         let impatient = meanwhile();

@@ -69,6 +69,16 @@ struct Seen {
     ours: bool,
 }
 
+impl Seen {
+    fn hear(&mut self, now: Instant) -> bool {
+        let answered = self.link.as_mut().is_some_and(|link| link.turn(now));
+        if answered {
+            self.ran = sign::ran(self.process.pid());
+        }
+        answered
+    }
+}
+
 impl Watch {
     /// An eye on who holds `lease` and answers at `socket`; asked for signs of life when there is an interval.
     #[must_use]
@@ -103,10 +113,9 @@ impl Watch {
             return sight;
         }
         if let Some(seen) = &mut self.seen {
+            let answered = seen.hear(now);
             if let Some(link) = &mut seen.link {
-                if link.turn(now) {
-                    seen.ran = sign::ran(seen.process.pid());
-                } else if now.since(seen.since) >= FIRST_ANSWER_WITHIN {
+                if !answered && now.since(seen.since) >= FIRST_ANSWER_WITHIN {
                     link.expect(now);
                 }
                 self.next_at = link.next_at();
@@ -168,6 +177,11 @@ impl Watch {
         seen.map_or(Sign::NOT_THERE, |(seen, link)| Sign::of(seen.process.pid(), link, seen.ran, now))
     }
 
+    /// Listens once more to who may be thought to hang. `true`: it has answered.
+    pub fn hear(&mut self, now: Instant) -> bool {
+        self.seen.as_mut().is_some_and(|seen| seen.hear(now))
+    }
+
     /// The process, to ask its threads.
     #[must_use]
     pub fn process(&self) -> Option<&Pidfd> {
@@ -212,9 +226,10 @@ impl Watch {
 
     /// Sees to it that a child which was started and has no lease yet does not come up behind the back of a stop, which
     /// finds processes by their leases. Waits for its end, at most a second, then kills it. One that has its lease by now,
-    /// though it was not seen yet, is left to that stop.
-    pub fn dismiss(&mut self) {
-        let Some((child, _)) = self.child.take() else { return };
+    /// though it was not seen yet, is left to that stop: its pid, when it has been told already.
+    pub fn dismiss(&mut self) -> Option<u32> {
+        let (child, _) = self.child.take()?;
+        let mut told = None;
         let has_lease = || {
             let holder = lease::holder(&self.lease);
             holder.is_ok_and(|holder| holder == Holder::Somebody(Some(child.pid())))
@@ -222,17 +237,18 @@ impl Watch {
         // Our own child, not reaped: its pidfd cannot mean anybody else.
         for signal in [Signal::TERM, Signal::KILL] {
             if has_lease() {
-                return;
+                return told;
             }
             match child.signal(signal).and_then(|()| crate::wait::readable(&[child.as_fd()], DISMISSED_WITHIN)) {
-                Ok(()) if child.is_dead() => return,
-                Ok(()) => {}
+                Ok(()) if child.is_dead() => return None,
+                Ok(()) => told = Some(child.pid()),
                 Err(error) => {
                     crate::error!("{}[{}] cannot be signalled: {error}", self.role.name(), child.pid());
-                    return;
+                    return None;
                 }
             }
         }
+        None
     }
 
     /// Takes note of deaths.
@@ -317,7 +333,9 @@ impl Watch {
             crate::info!("{}[{}] lives: adopted", self.role.name(), process.pid());
         }
         let link = self.heartbeat_interval.map(|interval| Link::new(&self.socket, interval));
-        self.seen = Some(Seen { process, since: now, link, ran: Duration::ZERO, ours });
+        // What it had run before is no sign of what it does now.
+        let ran = sign::ran(process.pid());
+        self.seen = Some(Seen { process, since: now, link, ran, ours });
     }
 }
 
@@ -395,7 +413,7 @@ mod tests {
         let child = sleeper("30");
         let other = Pidfd::open(child.pid()).unwrap();
         watch.started(child, now);
-        watch.dismiss();
+        assert_eq!(watch.dismiss(), None);
         assert!(other.is_dead(), "who has no lease yet is not forgotten");
 
         let child = sleeper("30");
@@ -403,7 +421,7 @@ mod tests {
         let lease = Lease::reserve(&path).unwrap();
         lease.record(child.pid()).unwrap();
         watch.started(child, now);
-        watch.dismiss();
+        assert_eq!(watch.dismiss(), None);
         assert!(!other.is_dead(), "who has its lease is found by it");
         drop(lease);
         other.signal(Signal::KILL).unwrap();
