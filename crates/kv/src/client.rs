@@ -430,12 +430,21 @@ impl Client {
                 self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
             }
             if self.phase == Phase::Ending {
-                self.close();
+                self.end();
             } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
                 self.again();
             } else {
                 self.give_slots_back();
             }
+        }
+    }
+
+    /// All is answered: closes, after it has taken that. Until then it counts, and so does what it has not taken.
+    fn end(&mut self) {
+        if self.watched && self.tcp.as_ref().is_some_and(|tcp| tcp.queued() > 0) {
+            self.wait_for_room();
+        } else {
+            self.close();
         }
     }
 

@@ -70,6 +70,12 @@ impl Memory {
         self.own.get()
     }
 
+    /// Whether it is what clients have not taken that makes it more than `bound`.
+    fn is_too_much_by_untaken(&self, all: &Told, bound: usize) -> bool {
+        let sum = self.sum(all);
+        sum > bound && sum.saturating_sub(all.untaken.load(Ordering::Relaxed)) <= bound
+    }
+
     fn count(&self, own: usize, all: &Told) {
         self.own.set(own);
         let told = self.told.get();
@@ -135,10 +141,9 @@ impl Pool {
         worker.is_pressed() || self.memory().sum(self.told()) > self.plan().source.memory / 2
     }
 
-    /// Whether it is what clients have not taken that makes it so much: without that there would be room.
+    /// Whether nothing new is asked because of what clients have not taken: without that there would be room.
     fn is_pressed_by_untaken(&self) -> bool {
-        let (sum, half) = (self.memory().sum(self.told()), self.plan().source.memory / 2);
-        sum > half && sum.saturating_sub(self.told().untaken.load(Ordering::Relaxed)) <= half
+        self.memory().is_too_much_by_untaken(self.told(), self.plan().source.memory / 2)
     }
 
     /// Has the client read when there is room again.
@@ -294,5 +299,20 @@ mod tests {
         assert_eq!(two.sum(&all), 5 * STEP, "what is given back altogether is told at once");
         two.end(&all);
         assert_eq!(all.kept.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn nobody_is_to_go_where_what_they_have_not_taken_is_not_what_makes_it_too_much() {
+        let all = Told::default();
+        let (one, two) = (Memory::default(), Memory::default());
+        one.count(10 * STEP, &all);
+        one.count_untaken(STEP, &all);
+        assert!(!one.is_too_much_by_untaken(&all, 8 * STEP), "others keep more than that by themselves");
+        assert!(one.is_too_much_by_untaken(&all, 9 * STEP));
+        assert!(!one.is_too_much_by_untaken(&all, 10 * STEP), "it is not too much");
+        two.count_untaken(2 * STEP, &all);
+        assert!(one.is_too_much_by_untaken(&all, 7 * STEP), "those of other threads count");
+        two.end(&all);
+        assert!(!one.is_too_much_by_untaken(&all, 8 * STEP));
     }
 }

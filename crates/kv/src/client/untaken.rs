@@ -1,12 +1,13 @@
 //! What a client has been sent and does not take: who waits for it, and how long.
 
 use std::future::poll_fn;
+use std::io::ErrorKind::TimedOut;
 use std::rc::Rc;
 
 use base::Instant;
 use event::{Cont, Task, Tcp};
 
-use super::{Client, STALLED_MAX, UNTAKEN_MAX};
+use super::{Client, Phase, STALLED_MAX, UNTAKEN_MAX};
 use crate::lane::LaneCell;
 
 /// What a client is sent in a turn without being looked at whether it takes it.
@@ -77,16 +78,19 @@ impl Client {
             let outcome = loop {
                 let sent = me.borrow().begin_patience();
                 if sent_before.is_some_and(|before| sent - before < TAKEN_MIN) {
-                    break Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+                    break Err(TimedOut.into());
                 }
                 sent_before = Some(sent);
-                let outcome = poll_fn(|context| match &me.borrow().tcp {
-                    Some(tcp) => tcp.poll_room(context, UNTAKEN_MAX / 2),
-                    None => std::task::Poll::Ready(Ok(())),
+                let outcome = poll_fn(|context| {
+                    let client = me.borrow();
+                    match &client.tcp {
+                        Some(tcp) => tcp.poll_room(context, client.may_be_left()),
+                        None => std::task::Poll::Ready(Ok(())),
+                    }
                 })
                 .await;
                 match outcome {
-                    Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+                    Err(error) if error.kind() == TimedOut => {}
                     outcome => break outcome,
                 }
             };
@@ -97,8 +101,14 @@ impl Client {
                 resume = std::mem::take(&mut awaited.resume);
                 client.awaited = (!awaited.ahead.is_empty()).then_some(awaited);
             }
-            if outcome.is_err() {
-                client.cut();
+            match outcome {
+                Ok(()) => {}
+                // Gone with less than all: whoever has ended its direction is counted.
+                Err(error) if client.phase == Phase::Ending && error.kind() != TimedOut => client.close(),
+                Err(_) => client.cut(),
+            }
+            if client.phase == Phase::Ending {
+                client.mark();
             }
             if let Some(tcp) = &client.tcp {
                 tcp.set_write_deadline(Instant::FAR_FUTURE);
@@ -109,6 +119,11 @@ impl Client {
             thread.schedule_imm(Rc::clone(&me) as Cont).detach();
         });
         self.awaited.get_or_insert_default().room = Some(task);
+    }
+
+    /// How much it may leave untaken when the wait for it ends: who ends takes all.
+    fn may_be_left(&self) -> usize {
+        if self.phase == Phase::Ending && self.slots.is_empty() { 0 } else { UNTAKEN_MAX / 2 }
     }
 
     /// Whether a task waits for it to take what it was sent.
