@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use buf::{Block, Chunk, SizeClass};
 
-/// Pieces up to this size are copied: cheaper than an entry of their own in a gathered send, and they keep no block
-/// of sixteen times their size alive.
+/// Pieces up to this size are copied: cheaper than an entry of their own in a gathered send.
 pub(crate) const COPY_MAX: usize = 1 << 10;
+/// So is less than this part of a block: it would keep the whole of it alive until it is taken.
+const COPY_PART: usize = 16;
 
 /// Bytes to take pieces of.
 #[derive(Clone, Copy)]
@@ -25,6 +26,15 @@ impl Source<'_> {
         match self {
             Self::Block(block) => block.bytes(),
             Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Up to how much of it is copied.
+    #[inline]
+    fn copy_max(&self) -> usize {
+        match self {
+            Self::Block(block) => COPY_MAX.max((block.capacity() - 1) / COPY_PART),
+            Self::Shared(_) => COPY_MAX,
         }
     }
 
@@ -88,7 +98,7 @@ impl<const WIDE: bool> Outbox<WIDE> {
     /// Appends part of `source`.
     #[inline]
     pub(crate) fn push(&mut self, source: Source<'_>, range: Range<usize>) {
-        if range.len() <= COPY_MAX {
+        if range.len() <= source.copy_max() {
             self.copy(&source.bytes()[range]);
         } else {
             self.chunk(source.chunk(range));
@@ -161,6 +171,29 @@ impl Content {
         {
             self.chunks.push(tail.chunk(self.from..tail.len()));
             self.from = tail.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_part_of_a_large_block_keeps_none_of_it() {
+        for class in [SizeClass::Medium, SizeClass::Large] {
+            let mut block = Block::new(class);
+            let copied = COPY_MAX.max((block.capacity() - 1) / COPY_PART);
+            assert!(class == SizeClass::Medium || copied > 3 * COPY_MAX);
+            block.append(&vec![b'x'; copied + 1]);
+            let mut out = Outbox::<false>::new();
+            out.push(Source::Block(&block), 0..copied);
+            assert!(block.is_sole(), "{copied} of {class:?}");
+            out.push(Source::Block(&block), 0..copied + 1);
+            assert!(!block.is_sole(), "{copied} and one more of {class:?}");
+            let mut len = 0;
+            out.take(|chunk| len += chunk.len());
+            assert_eq!(len, 2 * copied + 1);
         }
     }
 }
