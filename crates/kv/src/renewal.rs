@@ -62,10 +62,11 @@ impl Worker {
             .filter_map(|(server, state)| Some((Rc::clone(server), Rc::clone(state.as_ref().err()?))))
             .collect();
         let waiting = Rc::new(Cell::new(asked.len()));
-        let worker = self.clone();
+        let (worker, plan) = (self.clone(), Arc::clone(plan));
         // With the last answer, or at once.
         let finish: Rc<Finish> = Rc::new(Cell::new(Some(Box::new(move || {
             if worker.is_newest(renewal) {
+                worker.shared().slow_log().retain(|pool| plan.pools.iter().any(|plan| plan.source.name == pool));
                 done(worker.put_in_force(changes));
             }
         }))));

@@ -127,6 +127,11 @@ impl SlowLog {
         self.pools().get(pool).map_or(0, |log| log.next)
     }
 
+    /// Forgets all pools but these.
+    pub(crate) fn retain(&self, stays: impl Fn(&str) -> bool) {
+        self.pools().retain(|pool, _| stays(pool));
+    }
+
     /// Clients begin anew.
     pub(crate) fn forget(&self, pool: &str) {
         if let Some(log) = self.pools().get_mut(pool) {
@@ -189,5 +194,13 @@ mod tests {
         log.put(slow("pool", 3));
         let (number, newest) = log.of_pool("pool", 9).remove(0);
         assert_eq!((number, newest.bytes, log.len_of_pool("pool")), (3, 3, 1));
+    }
+
+    #[test]
+    fn of_a_pool_that_is_no_more_nothing_is_remembered() {
+        let log = SlowLog::default();
+        ["stays", "goes"].into_iter().for_each(|pool| log.put(slow(pool, 1)));
+        log.retain(|pool| pool == "stays");
+        assert_eq!((log.len_of_pool("stays"), log.count_of_pool("goes"), log.read().len()), (1, 0, 1));
     }
 }

@@ -468,10 +468,11 @@ impl Worker {
     fn end(&self) {
         let inside = &self.0;
         let pools = inside.pools.replace(Rc::new([]));
-        pools.iter().flat_map(|pool| pool.servers()).for_each(|server| server.end());
+        let superseded: Vec<_> = inside.superseded.take().iter().filter_map(Weak::upgrade).collect();
+        pools.iter().chain(&superseded).flat_map(|pool| pool.servers()).for_each(|server| server.end());
         // Whoever is kept from going on by a client holds that client, and is held by it.
         self.lanes().iter().for_each(lane::end);
-        drop((pools, inside.superseded.take(), inside.failed.take(), inside.resume.take(), inside.touched.take()));
+        drop((pools, superseded, inside.failed.take(), inside.resume.take(), inside.touched.take()));
         drop((inside.dirty_clients.take(), inside.dirty_lanes.take(), inside.buried.take(), inside.slots.take()));
     }
 
