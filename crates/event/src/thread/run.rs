@@ -359,10 +359,17 @@ impl Thread {
         }
         drop(sources);
         // Last, with what all these have left behind: a connection that was dropped with something unsent has a timer,
-        // whoever was told of the end may have woken somebody, and each of those holds on to this thread.
-        let actions = core.actions.borrow_mut().clear();
-        let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
-        drop((actions, timers));
+        // whoever was told of the end may have woken somebody, and each of those holds on to this thread. So does what
+        // is begun while they are dropped.
+        for _ in 0..ENDS_MAX {
+            let actions = core.actions.borrow_mut().clear();
+            let timers = std::mem::replace(&mut *core.wheel.borrow_mut(), Wheel::new(core.now.get()));
+            if actions.is_empty() && timers.is_empty() {
+                break;
+            }
+            core.contain_as("end", || drop(actions));
+            core.contain_as("end", || drop(timers));
+        }
         core.running.end();
     }
 }

@@ -1,5 +1,7 @@
 //! What a thread keeps ready, and what it gives back.
 
+use crate::Continuation;
+
 use super::*;
 
 #[test]
@@ -26,4 +28,40 @@ fn chains_that_were_needed_since_the_last_call_stay() {
     }
     core.tidy();
     assert_eq!(core.chains.borrow().len(), 0, "nobody has needed one");
+}
+
+/// Begins another as it goes, and some of them panic.
+struct Heir {
+    thread: Thread,
+    left: u32,
+    gone: Rc<Cell<u32>>,
+}
+
+impl Continuation for Heir {
+    fn handle_event(&mut self, _: Event, _: &Thread) {}
+    fn name(&self) -> &'static str {
+        "heir"
+    }
+}
+
+impl Drop for Heir {
+    fn drop(&mut self) {
+        self.gone.set(self.gone.get() + 1);
+        if self.left > 0 {
+            let (thread, left, gone) = (self.thread.clone(), self.left - 1, Rc::clone(&self.gone));
+            let heir = Rc::new(RefCell::new(Self { thread: thread.clone(), left, gone }));
+            thread.schedule_in(heir, Duration::from_secs(1)).detach();
+        }
+        assert!(self.left != 3, "as the test wants it");
+    }
+}
+
+#[test]
+fn what_is_begun_while_the_last_is_dropped_ends_too() {
+    let thread = Thread::new(ThreadOptions { name: "[test]".into(), index: 0, seed: 1 }).unwrap();
+    let gone = Rc::new(Cell::new(0));
+    let heir = Heir { thread: thread.clone(), left: 4, gone: Rc::clone(&gone) };
+    thread.schedule_in(Rc::new(RefCell::new(heir)), Duration::from_secs(1)).detach();
+    thread.clear();
+    assert_eq!(gone.get(), 5);
 }
