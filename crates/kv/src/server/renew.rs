@@ -28,10 +28,12 @@ pub(crate) enum Probed {
 }
 
 impl Server {
-    /// Whether connections to this server are as good for that one.
+    /// Whether it is that server by another plan: of its name, which no other of its pool has, and with connections that
+    /// are as good for that one. Two names on one address are two servers.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let (one, two) = (&self.plan, &other.plan);
-        self.told().address == other.told().address
+        self.name() == other.name()
+            && self.told().address == other.told().address
             && one.protocol == two.protocol
             && one.source.redis_auth == two.source.redis_auth
             && one.source.redis_db == two.source.redis_db
