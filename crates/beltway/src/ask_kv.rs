@@ -12,15 +12,8 @@ use crate::kv;
 
 pub(crate) fn dispatch(command: CtlKvCommand) -> u8 {
     match command {
-        CtlKvCommand::Pools(asked) => shown(&asked, |report| to_value(&report.pools), ctl::pools_table),
-        CtlKvCommand::Servers(asked) => shown(
-            &asked,
-            |report| {
-                let servers = report.pools.iter().map(|pool| Ok((pool.name.clone(), to_value(&pool.servers)?)));
-                servers.collect::<serde_json::Result<serde_json::Map<_, _>>>().map(Into::into)
-            },
-            ctl::servers_table,
-        ),
+        CtlKvCommand::Pools(asked) => shown(&asked, ctl::pools_json, ctl::pools_table),
+        CtlKvCommand::Servers(asked) => shown(&asked, ctl::servers_json, ctl::servers_table),
         CtlKvCommand::Top(asked) => shown(&asked, |report| to_value(&report.commands), ctl::commands_table),
         CtlKvCommand::Slowlog(asked) => {
             shown(&asked, |report| to_value(&report.slow), |report| ctl::slow_table(report, SystemClock.wall()))

@@ -23,6 +23,12 @@ use base::ByteCount;
 use crate::choice::{EjectPolicy, KvDistribution, KvHash, MultigetPolicy};
 use crate::diagnostic::Spanned;
 
+/// Pools that have numbers of their own; those of all others are counted together.
+pub const COUNTED_POOLS_MAX: usize = 64;
+/// Servers that have numbers of their own, of all those pools together and in the order of the file; those of all others
+/// are counted together.
+pub const COUNTED_SERVERS_MAX: usize = 128;
+
 /// `kv`: the key-value proxy. Empty when nothing is configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Kv {

@@ -3,10 +3,72 @@
 use std::fmt::Write as _;
 
 use base::WallTime;
+use serde_json::{Map, Value};
 use supervise::kv::{KvReport, Times};
 
 fn times(times: &Times) -> String {
     if times.count == 0 { "-".to_owned() } else { format!("{}/{}", times.p50_us, times.p99_us) }
+}
+
+/// What is there whether or not anything is counted.
+const NOT_COUNTED: [&str; 10] = [
+    "name",
+    "protocol",
+    "listen",
+    "memory_max_bytes",
+    "servers",
+    "state",
+    "ejected_threads",
+    "ejected_at_us",
+    "uncounted",
+    "note",
+];
+
+/// `value`, or what stands for a number that there is not.
+fn counted(is: bool, value: impl ToString) -> String {
+    if is { value.to_string() } else { "-".to_owned() }
+}
+
+fn note(note: &str) -> String {
+    if note.is_empty() { String::new() } else { format!("  ({note})") }
+}
+
+/// The pools as JSON. Numbers that there are not are `null`.
+///
+/// # Errors
+/// None that these types allow.
+pub fn pools_json(report: &KvReport) -> serde_json::Result<Value> {
+    let mut pools = serde_json::to_value(&report.pools)?;
+    for pool in pools.as_array_mut().into_iter().flatten() {
+        forget(pool);
+        pool.get_mut("servers").and_then(Value::as_array_mut).into_iter().flatten().for_each(forget);
+    }
+    Ok(pools)
+}
+
+/// The servers of each pool as JSON, by the pools' names. Numbers that there are not are `null`.
+///
+/// # Errors
+/// None that these types allow.
+pub fn servers_json(report: &KvReport) -> serde_json::Result<Value> {
+    let mut all = Map::new();
+    for pool in &report.pools {
+        let mut servers = serde_json::to_value(&pool.servers)?;
+        servers.as_array_mut().into_iter().flatten().for_each(forget);
+        all.insert(pool.name.clone(), servers);
+    }
+    Ok(Value::Object(all))
+}
+
+/// Takes the numbers out of what has none.
+fn forget(of: &mut Value) {
+    let Some(fields) = of.as_object_mut().filter(|fields| fields.get("uncounted") == Some(&Value::Bool(true))) else {
+        return;
+    };
+    fields
+        .iter_mut()
+        .filter(|(name, _)| !NOT_COUNTED.contains(&name.as_str()))
+        .for_each(|(_, value)| *value = Value::Null);
 }
 
 /// A line for each pool.
@@ -32,21 +94,23 @@ pub fn pools_table(report: &KvReport) -> String {
     );
     for pool in &report.pools {
         let live = pool.servers.iter().filter(|server| server.state == "live").count();
+        let is = !pool.uncounted;
         let _ = writeln!(
             text,
-            "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}",
+            "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}{}",
             pool.name,
             pool.protocol,
             pool.listen,
             format!("{live}/{}", pool.servers.len()),
-            pool.clients,
-            pool.requests,
-            pool.hits,
-            pool.misses,
-            pool.forward_errors,
-            pool.ejections,
-            pool.memory_bytes.div_ceil(1024),
-            times(&pool.client_time)
+            counted(is, pool.clients),
+            counted(is, pool.requests),
+            counted(is, pool.hits),
+            counted(is, pool.misses),
+            counted(is, pool.forward_errors),
+            counted(is, pool.ejections),
+            counted(is, pool.memory_bytes.div_ceil(1024)),
+            counted(is, times(&pool.client_time)),
+            note(&pool.note)
         );
     }
     text
@@ -74,22 +138,23 @@ pub fn servers_table(report: &KvReport) -> String {
     );
     for pool in &report.pools {
         for server in &pool.servers {
-            let note = if server.uncounted { "  (counted from the next restart on)" } else { "" };
+            let is = !server.uncounted;
             let _ = writeln!(
                 text,
-                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{note}",
+                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}",
                 pool.name,
                 server.name,
                 server.state,
-                server.connections,
-                server.requests,
-                server.responses,
-                server.error_replies,
-                server.timed_out,
-                server.in_queue,
-                server.out_queue,
-                times(&server.queue_time),
-                times(&server.time)
+                counted(is, server.connections),
+                counted(is, server.requests),
+                counted(is, server.responses),
+                counted(is, server.error_replies),
+                counted(is, server.timed_out),
+                counted(is, server.in_queue),
+                counted(is, server.out_queue),
+                counted(is, times(&server.queue_time)),
+                counted(is, times(&server.time)),
+                note(&server.note)
             );
         }
     }
@@ -178,6 +243,15 @@ mod tests {
         assert!(pools.lines().count() == 2 && pools.contains("1/2") && pools.contains("42"), "{pools}");
         let servers = servers_table(&report);
         assert!(servers.lines().count() == 3 && servers.contains("ejected") && servers.contains("7/9"), "{servers}");
+        let mut unknown = report.clone();
+        unknown.pools[0].servers[1] =
+            KvServerReport { uncounted: true, note: "since then".to_owned(), ..unknown.pools[0].servers[1].clone() };
+        let line = servers_table(&unknown).lines().nth(2).unwrap().to_owned();
+        assert!(line.contains("ejected          -") && line.ends_with("(since then)"), "{line}");
+        let json = servers_json(&unknown).unwrap();
+        assert_eq!((&json["alpha"][0]["requests"], &json["alpha"][1]["requests"]), (&0.into(), &Value::Null));
+        assert_eq!((&json["alpha"][1]["state"], &json["alpha"][1]["time"]), (&"ejected".into(), &Value::Null));
+        assert_eq!(pools_json(&unknown).unwrap()[0]["servers"], json["alpha"]);
         let slow =
             KvSlowReport { at_us: 1_000_000, took_us: 123, argument: "a\r".to_owned(), ..KvSlowReport::default() };
         let slow = slow_table(&KvReport { slow: vec![slow], ..KvReport::default() }, WallTime::from_micros(6_500_000));

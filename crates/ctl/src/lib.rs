@@ -14,4 +14,4 @@ pub use ask::{
 };
 pub use draw::{census, memory_table, obituaries, settings, tree, verdict};
 pub use draw_cache::{known_text, totals_text};
-pub use draw_kv::{commands_table, pools_table, servers_table, slow_table};
+pub use draw_kv::{commands_table, pools_json, pools_table, servers_json, servers_table, slow_table};

@@ -40,4 +40,4 @@ pub use client::{HandOver, Identity, Moving};
 pub use metrics::Kv;
 pub use plan::{Address, EjectPolicy, MultigetPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource, Timeouts};
 pub use slow::{Asker, SLOW_MAX, Slow};
-pub use worker::{Shared, Worker, WorkerParts};
+pub use worker::{ServerState, Shared, Worker, WorkerParts};

@@ -12,6 +12,8 @@ pub(crate) use totals::Totals;
 
 use stats::{Cells, Counter, Instance, Registry, RegistryError, Segment};
 
+use config::kv::{COUNTED_POOLS_MAX, COUNTED_SERVERS_MAX};
+
 use crate::commands::{self, Command, Join, Treat};
 use crate::fault::Fault;
 use crate::plan::{Plan, Protocol};
@@ -179,9 +181,6 @@ stats::metrics! {
     counter TIME = "beltway_kv_command_seconds_total" in Nanoseconds;
 }
 
-/// Pools and servers that have places of their own; all others share one.
-const POOLS_MAX: usize = 64;
-const SERVERS_MAX: usize = 128;
 /// Pools whose commands are counted pool by pool; those of all others are counted together.
 const COMMAND_POOLS_MAX: usize = 8;
 /// What the others are called.
@@ -282,11 +281,11 @@ impl Ledger {
     /// What the registry says.
     pub fn declare(registry: &mut Registry, plan: &Plan) -> Result<Self, RegistryError> {
         let (mut pools, mut servers) = (Vec::new(), Vec::new());
-        for pool in plan.pools.iter().take(POOLS_MAX) {
+        for pool in plan.pools.iter().take(COUNTED_POOLS_MAX) {
             let name = &pool.source.name;
             pools.push((name.clone(), registry.add_for::<KvPool>(&[("pool", name)])?));
             for server in &pool.servers {
-                if servers.len() < SERVERS_MAX {
+                if servers.len() < COUNTED_SERVERS_MAX {
                     let labels = [("pool", name.as_str()), ("server", server.name.as_str())];
                     servers.push((name.clone(), server.name.clone(), registry.add_for::<KvServer>(&labels)?));
                 }

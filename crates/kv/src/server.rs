@@ -154,7 +154,7 @@ impl Server {
         match self.state.get() {
             State::Well => "live",
             State::Ejected => "ejected",
-            State::Held => "ejected by hand",
+            State::Held => "held",
             State::Down(_) => "down",
         }
     }

@@ -86,6 +86,19 @@ impl Shared {
     }
 }
 
+/// One server, as one thread sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerState {
+    /// Its pool.
+    pub pool: String,
+    /// The name that places its keys.
+    pub server: String,
+    /// In a word.
+    pub state: &'static str,
+    /// Whether it is in its ring.
+    pub is_live: bool,
+}
+
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct WorkerParts {
@@ -278,6 +291,21 @@ impl Worker {
         let Some(server) = pool.servers().iter().find(|other| other.name() == server) else { return false };
         server.hold(self, out);
         true
+    }
+
+    /// How this thread sees the servers of every pool.
+    #[must_use]
+    pub fn states(&self) -> Vec<ServerState> {
+        let of_pool = |pool: &Rc<Pool>| {
+            let state = |server: &Rc<crate::server::Server>| ServerState {
+                pool: pool.plan().source.name.clone(),
+                server: server.name().to_owned(),
+                state: server.state_name(),
+                is_live: server.is_live(),
+            };
+            pool.servers().iter().map(state).collect::<Vec<_>>()
+        };
+        self.pools().iter().flat_map(of_pool).collect()
     }
 
     /// House-keeping, a few times a second: writes down what is not counted as it happens.

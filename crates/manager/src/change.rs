@@ -270,7 +270,7 @@ impl Supervisor {
                 None => change.patience(now, "put the configuration in force"),
                 Some(Reply::Done) => {
                     self.follow(Arc::clone(&change.config));
-                    Ok(Some(Verdict { outcome: Outcome::Applied, ..Verdict::default() }))
+                    Ok(Some(change.applied()))
                 }
                 Some(Reply::Refused(why)) => Err(why),
                 Some(other) => Err(format!("the server answers {other:?}")),
@@ -283,7 +283,7 @@ impl Supervisor {
                     Some(ServerState::Starting | ServerState::Standby) => change.patience(now, "get ready"),
                     Some(ServerState::Ready | ServerState::Draining) => {
                         self.replace_servers(change, generation, now)?;
-                        Ok(Some(Verdict { outcome: Outcome::Applied, ..Verdict::default() }))
+                        Ok(Some(change.applied()))
                     }
                 }
             }
@@ -361,7 +361,10 @@ impl Supervisor {
         let keys = if keys.is_empty() { "nothing".to_owned() } else { keys };
         let text = verdict.diagnostics.join("\n");
         match verdict.outcome {
-            Outcome::Applied => info!("{what}: in force after {} ms; changed: {keys}", verdict.took_ms),
+            Outcome::Applied => {
+                info!("{what}: in force after {} ms; changed: {keys}", verdict.took_ms);
+                verdict.diagnostics.iter().for_each(|warning| warn!("{warning}"));
+            }
             Outcome::Possible => info!("{what}: would be possible; would change: {keys}"),
             Outcome::Unchanged => info!("{what}: the configuration says what is in force already"),
             Outcome::NeedsRestart => {
@@ -380,6 +383,12 @@ impl Supervisor {
 const NOBODY: Phase = Phase::Starting { generation: 0, listeners: Vec::new() };
 
 impl Change {
+    /// The verdict when it is in force, with what is allowed and hardly meant.
+    fn applied(&self) -> Verdict {
+        let diagnostics = told(self.config.warnings());
+        Verdict { outcome: Outcome::Applied, diagnostics, ..Verdict::default() }
+    }
+
     fn patience(&self, now: Instant, what: &str) -> Result<Option<Verdict>, String> {
         if now < self.until {
             return Ok(None);

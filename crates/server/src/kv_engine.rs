@@ -23,12 +23,14 @@ use supervise::control::{Moved, MovedKv, Reply};
 use supervise::kv::KvQuestion;
 
 use crate::engine::Released;
-use crate::kv_report::{PoolFacts, Teller};
+use crate::kv_report::{PoolFacts, States, Teller};
 
 /// How often a thread does its house-keeping.
 const TICK: Duration = Duration::from_millis(200);
 /// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
 const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
+/// How long they are waited for to say how their servers are.
+const SAID_WITHIN: Duration = Duration::from_millis(200);
 /// The longest name of a client that moves with it.
 const CLIENT_TEXT_MAX: usize = 96;
 
@@ -89,6 +91,25 @@ pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
     if let Some(worker) = worker {
         f(&worker);
     }
+}
+
+/// Asks the event threads how their servers are. Those that are busy for longer than a short wait do not say.
+fn states(threads: &[Handle]) -> States {
+    let (say, said) = mpsc::channel();
+    for thread in threads {
+        let say = say.clone();
+        // A thread that has ended says nothing; who waits may have lost patience.
+        let _ = thread.run(move |_| with_worker(|worker| drop(say.send(worker.states()))));
+    }
+    drop(say);
+    let deadline = SystemClock.now() + SAID_WITHIN;
+    let mut all = Vec::new();
+    while all.len() < threads.len()
+        && let Ok(states) = said.recv_timeout(deadline.since(SystemClock.now()))
+    {
+        all.push(states);
+    }
+    States::new(threads.len(), all)
 }
 
 /// Judges the key-value part of a configuration.
@@ -277,7 +298,7 @@ impl KvEngine {
     /// Answers a question about the pools.
     pub(crate) fn answer(&self, asked: &KvQuestion, threads: &[Handle]) -> Reply {
         match asked {
-            KvQuestion::Report => Reply::Kv(Box::new(self.teller.report())),
+            KvQuestion::Report => Reply::Kv(Box::new(self.teller.report(&states(threads)))),
             KvQuestion::Hold { pool, server, out } => match self.pool_of(pool.as_deref(), server) {
                 Ok(pool) => {
                     for thread in threads {

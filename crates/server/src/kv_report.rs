@@ -1,13 +1,15 @@
 //! What is told of the pools: to `ctl kv`, and as twemproxy's line of JSON.
 //!
-//! Numbers come from the segment by name, like everybody's; what pools and servers there are, from the configuration.
+//! Numbers come from the segment by name, like everybody's; what pools and servers there are, from the configuration; and
+//! how servers are, from the threads that use them: what is not counted is told of as truly as the rest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Clock, SystemClock, WallTime};
 use config::Config;
-use config::kv::KvServer;
+use config::kv::{COUNTED_POOLS_MAX, COUNTED_SERVERS_MAX, KvServer};
+use kv::ServerState;
 use kv::stats_json::{PoolNumbers, PoolReport, Report, ServerNumbers};
 use stats::{Distribution, Segment, Snapshot, Value};
 use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, KvSlowReport, Times};
@@ -29,12 +31,20 @@ pub(crate) struct PoolFacts {
     pub(crate) keep_alive: bool,
     pub(crate) memory: u64,
     pub(crate) servers: Vec<String>,
+    /// Whether a server process that starts with this configuration counts it by itself, and how many of its servers.
+    counts: Option<usize>,
 }
 
 impl PoolFacts {
     /// Of every pool.
     pub(crate) fn of(config: &Config) -> Vec<Self> {
-        let pools = config.kv.pools.iter().map(|pool| Self {
+        let mut room = COUNTED_SERVERS_MAX;
+        let pools = config.kv.pools.iter().enumerate().map(|(at, pool)| Self {
+            counts: (at < COUNTED_POOLS_MAX).then(|| {
+                let counts = pool.servers.len().min(room);
+                room -= counts;
+                counts
+            }),
             name: pool.name.value.clone(),
             redis: pool.redis,
             listen: pool.listen.to_string(),
@@ -43,6 +53,65 @@ impl PoolFacts {
             servers: pool.servers.iter().map(|server| KvServer::ring_name(server).into_owned()).collect(),
         });
         pools.collect()
+    }
+}
+
+impl PoolFacts {
+    /// Why this pool, which the running server does not count by itself, is not.
+    fn why_uncounted(&self) -> String {
+        match self.counts {
+            Some(_) => "counted from the next restart on".to_owned(),
+            None => format!("only the first {COUNTED_POOLS_MAX} pools are counted by themselves"),
+        }
+    }
+
+    /// The same of one of its servers.
+    fn why_server_is_uncounted(&self, at: usize) -> String {
+        match self.counts {
+            Some(counts) if at < counts => "counted from the next restart on".to_owned(),
+            Some(_) => format!("only the first {COUNTED_SERVERS_MAX} servers are counted by themselves"),
+            None => self.why_uncounted(),
+        }
+    }
+}
+
+/// What the event threads say of their servers, at about one moment.
+#[derive(Debug, Default)]
+pub(crate) struct States {
+    threads: usize,
+    /// What each thread said that did.
+    said: Vec<HashMap<(String, String), ServerState>>,
+}
+
+impl States {
+    /// Of so many threads, some of which have said how their servers are.
+    pub(crate) fn new(threads: usize, said: Vec<Vec<ServerState>>) -> Self {
+        let by_name = |states: Vec<ServerState>| {
+            states.into_iter().map(|state| ((state.pool.clone(), state.server.clone()), state)).collect()
+        };
+        Self { threads, said: said.into_iter().map(by_name).collect() }
+    }
+
+    /// The state of a server in words, and on how many threads it is out of its ring.
+    fn of(&self, pool: &str, server: &str) -> (String, usize) {
+        let key = (pool.to_owned(), server.to_owned());
+        let own: Vec<_> = self.said.iter().map(|states| states.get(&key)).collect();
+        let ejected = own.iter().flatten().filter(|state| !state.is_live).count();
+        // A thread that does not know it has a newer configuration still to take.
+        let words: Vec<&str> = own.iter().map(|state| state.map_or("new", |state| state.state)).collect();
+        let on = |word: &str| words.iter().filter(|other| **other == word).count();
+        let word = match words.first() {
+            None => return ("unknown".to_owned(), ejected),
+            Some(first) if on(first) == words.len() => first,
+            _ => "live",
+        };
+        let count = on(word);
+        let text = if count == self.threads {
+            word.to_owned()
+        } else {
+            format!("{word} on {count} of {} threads", self.threads)
+        };
+        (text, ejected)
     }
 }
 
@@ -71,22 +140,23 @@ impl Teller {
         Arc::clone(&self.pools.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Everything.
-    pub(crate) fn report(&self) -> KvReport {
+    /// Everything, with what each of the event threads says of its servers.
+    pub(crate) fn report(&self, states: &States) -> KvReport {
         let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
         let numbers = Numbers::index(&snapshot);
         let threads = self.segment.threads() as u64;
         let pools = self.pools();
         KvReport {
             threads,
-            pools: pools.iter().map(|pool| self.pool(pool, &numbers, threads)).collect(),
+            pools: pools.iter().map(|pool| self.pool(pool, &numbers, states)).collect(),
             commands: commands(&snapshot),
             slow: fitting(self.shared.slow().into_iter().map(slow)),
         }
     }
 
-    fn pool(&self, facts: &PoolFacts, numbers: &Numbers<'_>, threads: u64) -> KvPoolReport {
+    fn pool(&self, facts: &PoolFacts, numbers: &Numbers<'_>, states: &States) -> KvPoolReport {
         let of = |name: &str, more: &str| numbers.number(name, &format!("{}\0{more}", facts.name));
+        let uncounted = !numbers.has("beltway_kv_pool_clients_open", &format!("{}\0", facts.name));
         let failed = numbers.by_last("beltway_kv_pool_forward_errors_total", &format!("{}\0", facts.name));
         KvPoolReport {
             name: facts.name.clone(),
@@ -108,25 +178,23 @@ impl Teller {
             forward_errors: failed.values().sum(),
             forward_errors_by: failed,
             client_time: numbers.times("beltway_kv_pool_client_seconds", &format!("{}\0", facts.name)),
-            servers: facts.servers.iter().map(|name| self.server(&facts.name, name, numbers, threads)).collect(),
+            uncounted,
+            note: if uncounted { facts.why_uncounted() } else { String::new() },
+            servers: (0..facts.servers.len()).map(|at| self.server(facts, at, numbers, states)).collect(),
         }
     }
 
-    fn server(&self, pool: &str, name: &str, numbers: &Numbers<'_>, threads: u64) -> KvServerReport {
+    fn server(&self, facts: &PoolFacts, at: usize, numbers: &Numbers<'_>, states: &States) -> KvServerReport {
+        let (pool, name) = (facts.name.as_str(), facts.servers[at].as_str());
         let labels = format!("{pool}\0{name}\0");
         let of = |name: &str| numbers.number(name, &labels);
         let errors = numbers.by_last("beltway_kv_server_error_replies_total", &labels);
-        let (ejected, down) = (of("beltway_kv_server_ejected_threads"), of("beltway_kv_server_down_threads"));
-        let state = match (ejected, down) {
-            (0, 0) => "live".to_owned(),
-            (0, down) if down == threads => "down".to_owned(),
-            (ejected, _) if ejected == threads => "ejected".to_owned(),
-            (ejected, down) => format!("live on {} of {threads} threads", threads.saturating_sub(ejected + down)),
-        };
+        let uncounted = !numbers.has("beltway_kv_server_connections", &labels);
+        let (state, ejected) = states.of(pool, name);
         KvServerReport {
             name: name.to_owned(),
             state,
-            ejected_threads: ejected,
+            ejected_threads: ejected as u64,
             ejected_at_us: self.shared.ejected_at(pool, name).map_or(0, WallTime::as_micros),
             connections: of("beltway_kv_server_connections"),
             connects: of("beltway_kv_server_connects_total"),
@@ -145,13 +213,14 @@ impl Teller {
             out_queue_bytes: of("beltway_kv_server_out_queue_bytes"),
             queue_time: numbers.times("beltway_kv_server_queue_seconds", &labels),
             time: numbers.times("beltway_kv_server_seconds", &labels),
-            uncounted: !numbers.has("beltway_kv_server_connections", &labels),
+            uncounted,
+            note: if uncounted { facts.why_server_is_uncounted(at) } else { String::new() },
         }
     }
 
     /// twemproxy's line.
     pub(crate) fn line(&self) -> String {
-        let report = self.report();
+        let report = self.report(&States::default());
         let now = SystemClock.wall();
         let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
         let since = WallTime::from_micros(snapshot.started_micros);
@@ -333,6 +402,43 @@ fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_a_server_is_comes_from_the_threads_that_use_it_and_from_nothing_else() {
+        let state = |state, is_live| vec![ServerState { pool: "a".to_owned(), server: "s".to_owned(), state, is_live }];
+        let told = |threads, said: Vec<Vec<ServerState>>| States::new(threads, said).of("a", "s");
+        let (live, out, down) = (state("live", true), state("ejected", false), state("down", true));
+        assert_eq!(told(2, vec![out.clone(), out.clone()]), ("ejected".to_owned(), 2));
+        assert_eq!(told(2, vec![live.clone(), out.clone()]), ("live on 1 of 2 threads".to_owned(), 1));
+        assert_eq!(told(2, vec![down.clone(), down]), ("down".to_owned(), 0));
+        assert_eq!(told(2, vec![out.clone()]), ("ejected on 1 of 2 threads".to_owned(), 1), "the other one is busy");
+        assert_eq!(told(2, vec![Vec::new(), Vec::new()]), ("new".to_owned(), 0));
+        assert_eq!(told(2, vec![Vec::new(), live]), ("live on 1 of 2 threads".to_owned(), 0));
+        assert_eq!(told(2, Vec::new()), ("unknown".to_owned(), 0));
+    }
+
+    #[test]
+    fn what_is_not_counted_says_why_and_truly() {
+        let servers = |count: usize| (0..count).map(|at| format!("      - 127.0.0.1:1:1 s{at}\n")).collect::<String>();
+        let pool = |name: &str, port: u16, count| {
+            format!("    {name}:\n      listen: 127.0.0.1:{port}\n      servers:\n{}", servers(count))
+        };
+        let text = format!("kv:\n  pools:\n{}{}", pool("a", 1, 100), pool("b", 2, 33));
+        let config = config::parse("f", &text).unwrap();
+        let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("133 servers: from `s28` on"), "{warnings:?}");
+        let facts = PoolFacts::of(&config);
+        assert!(facts[1].why_server_is_uncounted(27).contains("next restart"));
+        assert!(facts[1].why_server_is_uncounted(28).contains("the first 128 servers"));
+        assert!(facts[0].why_server_is_uncounted(99).contains("next restart"));
+        let pools: String = (0..66).map(|at| pool(&format!("p{at}"), at + 1, 1)).collect();
+        let config = config::parse("f", &format!("kv:\n  pools:\n{pools}")).unwrap();
+        assert_eq!(config.warnings().len(), 1);
+        let facts = PoolFacts::of(&config);
+        assert!(facts[63].why_uncounted().contains("next restart"));
+        assert!(facts[64].why_uncounted().contains("the first 64 pools"));
+        assert!(facts[64].why_server_is_uncounted(0).contains("the first 64 pools"));
+    }
 
     #[test]
     fn whatever_keys_were_slow_the_answer_keeps_room_for_the_pools() {

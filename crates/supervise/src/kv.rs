@@ -77,6 +77,10 @@ pub struct KvPoolReport {
     pub forward_errors_by: BTreeMap<String, u64>,
     /// From request to reply, as clients see it.
     pub client_time: Times,
+    /// It has no numbers of its own: all of them but its limits mean nothing.
+    pub uncounted: bool,
+    /// Why not.
+    pub note: String,
     /// The servers, in the configuration's order.
     pub servers: Vec<KvServerReport>,
 }
@@ -87,7 +91,8 @@ pub struct KvPoolReport {
 pub struct KvServerReport {
     /// The name that places its keys.
     pub name: String,
-    /// `live`, `down`, `ejected`, or `live on N of M threads`.
+    /// `live`, `down`, `ejected`, `held` (ejected by hand), `new` (not asked anything yet), `unknown` (the threads do not
+    /// say in time), or one of these `on N of M threads`.
     pub state: String,
     /// Event threads on which it is out of its ring.
     pub ejected_threads: u64,
@@ -127,8 +132,10 @@ pub struct KvServerReport {
     pub queue_time: Times,
     /// From arrival to reply.
     pub time: Times,
-    /// It came by a reload, and counts together with others of that kind: its own numbers begin with the next restart.
+    /// It has no numbers of its own: all of them but what is said of its ejections mean nothing.
     pub uncounted: bool,
+    /// Why not, or what else there is to say.
+    pub note: String,
 }
 
 /// How long something took, in microseconds; 0 when it never happened.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Kv, KvListen, KvPool};
+use super::{COUNTED_POOLS_MAX, COUNTED_SERVERS_MAX, Kv, KvListen, KvPool};
 use crate::choice::{EjectPolicy, KvDistribution};
 use crate::diagnostic::{Findings, quoted};
 
@@ -13,6 +13,29 @@ pub(crate) fn check(kv: &Kv, findings: &mut Findings<'_>) {
         names(pool, findings);
         protocol(pool, findings);
         placement(pool, findings);
+    }
+    counted(kv, findings);
+}
+
+/// Not everything has numbers of its own when there is very much of it.
+fn counted(kv: &Kv, findings: &mut Findings<'_>) {
+    if let Some(pool) = kv.pools.get(COUNTED_POOLS_MAX) {
+        findings.warning(pool.name.place, || {
+            let message =
+                format!("{} pools: from {} on they have no numbers of their own", kv.pools.len(), quoted(&pool.name));
+            (message, Some(format!("the first {COUNTED_POOLS_MAX} have; all others are counted together")))
+        });
+    }
+    let servers = kv.pools.iter().take(COUNTED_POOLS_MAX).flat_map(|pool| &pool.servers);
+    let total = servers.clone().count();
+    if let Some(server) = servers.clone().nth(COUNTED_SERVERS_MAX) {
+        findings.warning(server.place, || {
+            let name = quoted(&server.ring_name());
+            let message = format!("{total} servers: from {name} on they have no numbers of their own");
+            let hint =
+                "the first {MAX} of all pools have; all others are counted together, and their state is told as well";
+            (message, Some(hint.replace("{MAX}", &COUNTED_SERVERS_MAX.to_string())))
+        });
     }
 }
 
