@@ -1,213 +1,107 @@
-//! Servers, a pool in front of them and clients in a simulated world: time is virtual, so that what is measured is the
-//! pool's doing and not the machine's.
+//! A proxy in a simulated world: time is virtual, so that what is measured is the pool's doing and not the machine's.
+//!
+//! Start with [`Proxy::start`]. Servers are scripted by each test and heard by [`listen`]; those of [`store`] serve several.
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::unwrap_used,
     reason = "tests: each takes what it needs, and a failure is a panic"
 )]
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
-use std::rc::Rc;
+mod store;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use base::Instant;
-use buf::{Block, Chunk, SizeClass};
-use event::sim::{Faults, World};
+use buf::Chunk;
+use event::sim::World;
 use event::{Shares, Tcp, Thread};
-use kv::wire::Scanned;
-use kv::wire::resp::{Reply, Request, Scan, request};
 use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Cells;
 
-const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
-/// The first server's; the others have those behind it.
-pub const FIRST_PORT: u16 = 6_379;
-/// Longer than any of these tests takes.
-const LONG: Duration = Duration::from_secs(600);
-const NAMES: NamesOptions = NamesOptions { ttl: LONG, negative_ttl: LONG, timeout: LONG, stale: LONG };
+pub use store::{Client, FIRST_PORT, Store, millis, pool, run};
+
+/// Where the first pool listens; the others do on the ports behind it.
+pub const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22_121);
+/// Longer than any of these tests looks at names.
+const LONG: Duration = Duration::from_secs(3_600);
+pub const NAMES: NamesOptions = NamesOptions { ttl: LONG, negative_ttl: LONG, timeout: LONG, stale: LONG };
 
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
-    static STORES: RefCell<Vec<Rc<Store>>> = const { RefCell::new(Vec::new()) };
+    static WORKERS: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
 }
 
-pub const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-fn shared(bytes: Vec<u8>) -> Chunk {
+pub fn chunk(bytes: Vec<u8>) -> Chunk {
     let len = bytes.len();
     Chunk::from_shared(bytes.into(), 0..len)
 }
 
-/// A server that does one thing at a time, as Redis does.
-pub struct Store {
-    pub port: u16,
-    /// Whether it says nothing.
-    pub stopped: Cell<bool>,
-    /// How long its values are.
-    pub value_len: Cell<usize>,
-    busy_until: Cell<Instant>,
+/// The server on that port.
+pub fn server(port: u16) -> ServerSource {
+    ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None }
 }
 
-impl Store {
-    fn at(port: u16) -> Rc<Self> {
-        let (stopped, value_len) = (Cell::new(false), Cell::new(1));
-        Rc::new(Self { port, stopped, value_len, busy_until: Cell::new(Instant::ORIGIN) })
-    }
-
-    async fn is_free(&self, thread: &Thread) {
-        while self.stopped.get() || thread.now() < self.busy_until.get() {
-            thread.sleep(millis(1)).await;
-        }
-    }
-
-    /// `EVAL n …` takes so many milliseconds; `TYPE` says where the key lives.
-    async fn answer(&self, thread: &Thread, words: &[&[u8]]) -> Vec<u8> {
-        self.is_free(thread).await;
-        match words {
-            [b"EVAL", time, ..] => {
-                let time = std::str::from_utf8(time).unwrap().parse().unwrap();
-                self.busy_until.set(thread.now() + millis(time));
-                self.is_free(thread).await;
-                b"$4\r\ndone\r\n".to_vec()
-            }
-            [b"TYPE", ..] => format!("+{}\r\n", self.port).into_bytes(),
-            [b"GET", ..] => {
-                let len = self.value_len.get();
-                [format!("${len}\r\n").as_bytes(), &vec![b'x'; len], b"\r\n"].concat()
-            }
-            _ => b"+OK\r\n".to_vec(),
-        }
-    }
-
-    async fn serve(self: Rc<Self>, thread: Thread, tcp: Tcp) {
-        let mut have: Vec<u8> = Vec::new();
-        loop {
-            let mut block = Block::new(SizeClass::Medium);
-            match tcp.recv(&mut block).await {
-                Ok(got) if got > 0 => have.extend_from_slice(&block),
-                _ => return,
-            }
-            loop {
-                let mut request = Request::default();
-                let Scan::Whole(len) = request.scan(&have) else { break };
-                let asked: Vec<u8> = have.drain(..len).collect();
-                let words: Vec<&[u8]> =
-                    request.arguments().iter().map(|word| &asked[word.start as usize..word.end as usize]).collect();
-                tcp.send(shared(self.answer(&thread, &words).await));
-            }
-        }
-    }
+/// Whoever connects to that port is served on this thread.
+pub fn listen(world: &World, thread: &Thread, port: u16, serve: impl Fn(&Thread, Tcp) + Send + Sync + 'static) {
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(thread).unwrap();
 }
 
-/// A client of the pool.
-pub struct Client {
-    thread: Thread,
-    tcp: Tcp,
-    have: Vec<u8>,
+/// Pools on event threads of a simulated world. Stopped when dropped.
+pub struct Proxy {
+    pub threads: Vec<Thread>,
+    pub cells: Vec<Cells<kv::Kv>>,
+    /// The clients' connections.
+    pub shares: Arc<Shares>,
 }
 
-impl Client {
-    pub async fn new(thread: &Thread) -> Self {
-        let tcp = Tcp::connect(thread, PROXY.into(), thread.now() + LONG).await.unwrap();
-        tcp.set_read_deadline(thread.now() + LONG);
-        Self { thread: thread.clone(), tcp, have: Vec::new() }
-    }
-
-    pub fn put(&self, words: &[&str]) {
-        self.tcp.send(shared(request::encode(words)));
-    }
-
-    /// The next reply, and when it came.
-    pub async fn reply(&mut self) -> (String, Instant) {
-        loop {
-            if let Scanned::Whole(len) = Reply::default().scan(&self.have) {
-                let reply = self.have.drain(..len).collect();
-                return (String::from_utf8(reply).unwrap(), self.thread.now());
-            }
-            let mut block = Block::new(SizeClass::Medium);
-            assert!(self.tcp.recv(&mut block).await.unwrap() > 0, "the connection is open");
-            self.have.extend_from_slice(&block);
+impl Proxy {
+    /// These pools on so many threads, each on its port from [`PROXY`]'s on.
+    pub fn start(world: &World, pools: Vec<PoolSource>, threads: usize) -> Self {
+        let count = u16::try_from(pools.len()).unwrap();
+        let plan = Plan::prepare(pools).unwrap();
+        let together = Shared::new(&plan);
+        let threads = world.group("proxy", threads).unwrap();
+        let cells: Vec<Cells<kv::Kv>> = threads.iter().map(|_| Cells::detached()).collect();
+        let workers = threads.iter().zip(&cells).map(|(thread, &cells)| {
+            Worker::new(WorkerParts {
+                thread: thread.clone(),
+                plan: Arc::clone(&plan),
+                shared: Arc::clone(&together),
+                names: Names::new(NAMES),
+                cells,
+                numbers: kv::numbers::Numbers::detached(),
+            })
+        });
+        WORKERS.with(|slot| *slot.borrow_mut() = workers.collect());
+        let shares = Shares::new(threads.len(), 1_000);
+        let peers = Arc::new(OnceLock::new());
+        peers.set(threads.iter().map(Thread::handle).collect()).unwrap();
+        for pool in 0..count {
+            let at = SocketAddr::new(PROXY.ip(), PROXY.port() + pool);
+            let listener = world.listen(at, 16, Arc::clone(&shares), Arc::clone(&peers), move |thread, tcp| {
+                let worker = WORKERS.with(|workers| workers.borrow().get(thread.index()).cloned());
+                if let Some(worker) = worker {
+                    worker.serve(tcp, usize::from(pool));
+                }
+            });
+            threads.iter().for_each(|thread| listener.accept_on(thread).unwrap());
         }
+        Self { threads, cells, shares }
     }
 
-    pub async fn ask(&mut self, words: &[&str]) -> String {
-        self.put(words);
-        self.reply().await.0
-    }
-
-    /// A key that lives on that server.
-    pub async fn key_on(&mut self, store: &Store) -> String {
-        let home = format!("+{}\r\n", store.port);
-        for key in (0..1_000).map(|n| format!("{n}:{}", n * 7_919)) {
-            if self.ask(&["TYPE", &key]).await == home {
-                return key;
-            }
-        }
-        panic!("no key lives on {}", store.port);
+    /// The engine of one of its threads.
+    pub fn worker(&self, at: usize) -> Worker {
+        WORKERS.with(|slot| slot.borrow()[at].clone())
     }
 }
 
-/// So many servers, a pool in front of them by these settings, and `body`, at whose end all is over.
-pub fn run<F: Future<Output = ()> + 'static>(
-    source: PoolSource,
-    count: u16,
-    body: impl FnOnce(Thread, Vec<Rc<Store>>) -> F,
-) {
-    let world = World::new(3, Faults::none());
-    let stores: Vec<Rc<Store>> = (FIRST_PORT..FIRST_PORT + count).map(Store::at).collect();
-    STORES.with(|all| all.borrow_mut().clone_from(&stores));
-    let servers = world.thread("servers").unwrap();
-    for (number, store) in stores.iter().enumerate() {
-        let at = SocketAddr::from(([127, 0, 0, 1], store.port));
-        let serve = move |thread: &Thread, tcp| {
-            let store = STORES.with(|all| Rc::clone(&all.borrow()[number]));
-            thread.spawn("redis", store.serve(thread.clone(), tcp));
-        };
-        world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&servers).unwrap();
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        WORKERS.with(|slot| slot.borrow_mut().clear());
     }
-    let server = |store: &Rc<Store>| {
-        let address = Address::Ip([127, 0, 0, 1].into(), store.port);
-        ServerSource { address, weight: 1, name: None }
-    };
-    let source = PoolSource { redis: true, servers: stores.iter().map(server).collect(), ..source };
-    let plan = Plan::prepare(vec![source]).unwrap();
-    let proxy = world.group("proxy", 1).unwrap();
-    let peers = Arc::new(OnceLock::new());
-    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
-    let worker = Worker::new(WorkerParts {
-        thread: proxy[0].clone(),
-        shared: Shared::new(&plan),
-        plan,
-        names: Names::new(NAMES),
-        cells: Cells::detached(),
-        numbers: kv::numbers::Numbers::detached(),
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
-    });
-    listener.accept_on(&proxy[0]).unwrap();
-    let clients = world.thread("clients").unwrap();
-    let (over, body) = (Rc::new(Cell::new(false)), body(clients.clone(), stores));
-    clients.spawn("test", {
-        let over = Rc::clone(&over);
-        async move {
-            body.await;
-            over.set(true);
-        }
-    });
-    world.run_until(|| over.get() || clients.stats().panics().0 > 0, LONG).unwrap();
-    assert!(over.get(), "it panicked");
-    WORKER.with(|slot| *slot.borrow_mut() = None);
-}
-
-/// As it is without settings.
-pub fn pool() -> PoolSource {
-    PoolSource::new("test", Vec::new())
 }
