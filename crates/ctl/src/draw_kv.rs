@@ -197,15 +197,16 @@ pub fn slow_table(report: &KvReport, now: WallTime) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10} {:<22}  first argument",
-        "ago", "took us", "pool", "server", "command", "bytes", "client"
+        "{:>12} {:>12} {:<18} {:<16} {:<24} {:<16} {:>10} {:<22}  first argument",
+        "ago", "took us", "outcome", "pool", "server", "command", "bytes", "client"
     );
     for slow in &report.slow {
         let _ = writeln!(
             text,
-            "{:>12} {:>12} {:<16} {:<24} {:<16} {:>10} {:<22}  {}{}",
+            "{:>12} {:>12} {:<18} {:<16} {:<24} {:<16} {:>10} {:<22}  {}{}",
             ago(now, slow.at_us),
             slow.took_us,
+            slow.outcome,
             slow.pool,
             slow.server,
             slow.command,

@@ -42,7 +42,7 @@ use crate::outbox::{COPY_MAX, Outbox, Source};
 use crate::pool::Pool;
 use crate::wire::resp::Request;
 use crate::worker::Worker;
-use untaken::Awaited;
+use untaken::{Awaited, Left};
 
 /// Requests of one client that wait for their replies; it is not read from while there are so many.
 pub(crate) const PIPELINE_MAX: usize = 1_024;
@@ -203,6 +203,11 @@ impl Client {
     /// Whether nothing can be sent to it any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
+    }
+
+    /// When it went, by the worker's microseconds, if something that it asked was not answered then.
+    pub(crate) fn left_at(&self) -> Option<u32> {
+        self.awaited.as_ref()?.left.as_ref().map(|left| left.at)
     }
 
     /// Its pool keeps little enough again.
@@ -425,10 +430,7 @@ impl Client {
         }
         self.count_waiting();
         if self.slots.is_empty() {
-            if let Some(since) = self.busy_since.take() {
-                let nanos = u64::from(self.worker.micros().wrapping_sub(since.get())) * 1_000;
-                self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
-            }
+            self.count_time();
             if self.phase == Phase::Ending {
                 self.end();
             } else if self.changes != self.worker.changes() && self.phase == Phase::Open {
@@ -452,6 +454,14 @@ impl Client {
     fn give_slots_back(&mut self) {
         if self.slots.is_empty() && self.slots.has_memory() {
             self.slots = self.worker.keep_slots(std::mem::take(&mut self.slots));
+        }
+    }
+
+    /// Nothing that it asked is unanswered any more, or it has waited long enough.
+    fn count_time(&mut self) {
+        if let Some(since) = self.busy_since.take() {
+            let nanos = u64::from(self.worker.micros().wrapping_sub(since.get())) * 1_000;
+            self.pool.cells().observe(KvPool::CLIENT_TIME, nanos);
         }
     }
 
@@ -497,7 +507,7 @@ impl Client {
         self.pool.dismiss();
         self.worker.cells().sub(Kv::CLIENT_OPEN, 1);
         self.pool.cells().sub(KvPool::CLIENTS_OPEN, 1);
-        let Awaited { resume, ahead, room } = self.awaited.take().map_or_else(Awaited::default, |awaited| *awaited);
+        let Awaited { resume, ahead, room, .. } = self.awaited.take().map_or_else(Awaited::default, |awaited| *awaited);
         if let Some(task) = room {
             task.cancel();
         }
@@ -505,6 +515,11 @@ impl Client {
         self.gathered = None;
         if let Some(lane) = self.streamed.take().and_then(|streamed| streamed.into_lane()) {
             self.worker.lane_has_failed(lane, Fault::Closed);
+        }
+        self.count_time();
+        if !self.slots.is_empty() {
+            let left = Some(Left { address: self.peer(), at: self.worker.micros() });
+            self.awaited = Some(Box::new(Awaited { left, ..Awaited::default() }));
         }
         self.slots = Slots::default();
         self.pool.let_go(&self.worker, std::mem::take(&mut self.kept));

@@ -66,6 +66,22 @@ impl Fault {
         }
     }
 
+    /// What it is called where operators read of it.
+    pub(crate) const fn outcome(self) -> &'static str {
+        match self {
+            Self::Refused => "connection refused",
+            Self::Reset => "connection reset",
+            Self::Closed => "connection closed",
+            Self::TimedOut => "timed out",
+            Self::Unreachable => "unreachable",
+            Self::Handshake => "handshake refused",
+            Self::Nonsense => "no valid reply",
+            Self::TooLarge => "reply too large",
+            Self::Unlike => "replies unlike",
+            Self::Internal => "internal error",
+        }
+    }
+
     /// What an error of a connection is.
     pub(crate) fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind as Kind;

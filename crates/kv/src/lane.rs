@@ -9,13 +9,15 @@
 //! While a batch is on its way the next is held until the replies have come or it has the pool's size: requests travel
 //! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
 //! a read can be repeated when the connection fails. `receive` holds what becomes of replies, `late` of those that do not
-//! come, `relief` of those who wait behind a client that does not take its own, `failure` of all when the connection ends.
+//! come, `relief` of those who wait behind a client that does not take its own, `failure` of all when the connection ends;
+//! `tally` and `slow` what is told of them.
 
 mod alone;
 mod failure;
 mod late;
 mod receive;
 mod relief;
+mod slow;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;

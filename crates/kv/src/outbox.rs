@@ -138,6 +138,20 @@ impl<const WIDE: bool> Outbox<WIDE> {
         content.chunks.push(chunk);
     }
 
+    /// A copy of that part of it; none where it has not so much.
+    pub(crate) fn part(&self, range: Range<usize>) -> Option<Vec<u8>> {
+        let content = self.content.as_ref()?;
+        let tail = content.tail.as_ref().and_then(|tail| tail.get(content.from..)).unwrap_or_default();
+        let mut part = Vec::with_capacity(range.len());
+        let mut at = 0;
+        for piece in content.chunks.iter().map(|chunk| &chunk[..]).chain([tail]) {
+            let place = |wanted: usize| wanted.saturating_sub(at).min(piece.len());
+            part.extend_from_slice(&piece[place(range.start)..place(range.end)]);
+            at += piece.len();
+        }
+        (part.len() == range.len()).then_some(part)
+    }
+
     /// Takes all out.
     pub(crate) fn take(&mut self, mut each: impl FnMut(Chunk)) {
         let Some(content) = &mut self.content else { return };
@@ -195,5 +209,20 @@ mod tests {
             out.take(|chunk| len += chunk.len());
             assert_eq!(len, 2 * copied + 1);
         }
+    }
+
+    #[test]
+    fn any_part_of_what_is_in_it_can_be_copied() {
+        let large: Arc<[u8]> = vec![b'l'; COPY_MAX + 1].into();
+        let mut out = Outbox::<false>::new();
+        assert_eq!(out.part(0..1), None);
+        out.copy(b"first");
+        out.push(Source::Shared(&large), 0..large.len());
+        out.copy(b"last");
+        assert_eq!(out.part(3..7).as_deref(), Some(b"stll".as_slice()));
+        assert_eq!(out.part(5 + large.len() - 1..out.len()).as_deref(), Some(b"llast".as_slice()));
+        assert_eq!(out.part(out.len() - 1..out.len() + 1), None);
+        out.take(drop);
+        assert_eq!(out.part(0..1), None);
     }
 }

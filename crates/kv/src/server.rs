@@ -360,7 +360,8 @@ impl Server {
         }
     }
 
-    /// A request whose connection failed: again elsewhere, or its error. `bytes` gives it from where it begins.
+    /// A request whose connection failed: again elsewhere, or its error, which is returned. `bytes` gives it from where it
+    /// begins.
     pub(crate) fn retry(
         self: &Rc<Self>,
         worker: &Worker,
@@ -368,10 +369,10 @@ impl Server {
         fault: Fault,
         unsent: bool,
         bytes: impl FnOnce(u64) -> Option<Vec<u8>>,
-    ) {
+    ) -> Option<Fault> {
         let Pending { owner, command, asked, deadline, start, again, attempts } = pending;
         if matches!(owner, Owner::Nobody | Owner::Handshake) {
-            return;
+            return None;
         }
         let again_allowed = match again {
             // What we failed at might do the same again, and where it begins is not certain.
@@ -385,7 +386,10 @@ impl Server {
         let Some(bytes) = found else { return lane::give_fault(worker, owner, fault) };
         if again == Again::Always && self.misses() {
             match miss::reply(self.protocol(), &bytes) {
-                Some(nothing) => return lane::give_nothing(owner, nothing),
+                Some(nothing) => {
+                    lane::give_nothing(owner, nothing);
+                    return None;
+                }
                 None => return lane::give_fault(worker, owner, fault),
             }
         }
@@ -404,6 +408,7 @@ impl Server {
                     len,
                 );
                 lane.push(Source::Shared(&bytes.into()), 0..len);
+                None
             }
             Ok(_) => lane::give_fault(worker, owner, fault),
             Err(now) => lane::give_fault(worker, owner, now),

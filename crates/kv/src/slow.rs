@@ -1,4 +1,5 @@
-//! The slow log: for each pool the newest requests that took longer than it bears, on whichever thread they were.
+//! The slow log: for each pool the newest requests that took longer than it bears, on whichever thread they were. Those
+//! that never got a reply are among them, with the time that their client waited and what became of them.
 //!
 //! Of neighbours on one connection that are alike only the first is told, and of one receive's replies a few: so that a
 //! server that is slow with everything does not cost more than it does already. Clients of a pool read theirs as Redis
@@ -16,15 +17,19 @@ pub const SLOW_MAX: usize = 128;
 const ARGUMENT_MAX: usize = 64;
 /// Bytes of a client's name that are told.
 const NAME_MAX: usize = 64;
+/// What became of a request that has its reply.
+pub(crate) const ANSWERED: &str = "answered";
+/// What became of one whose client did not wait for it.
+pub(crate) const LEFT: &str = "client left";
 
 /// A request that took long.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slow {
-    /// When its reply came.
+    /// When its reply came, or was no longer to be expected.
     pub at: WallTime,
     /// Its pool.
     pub pool: String,
-    /// The server that answered, by the name that places its keys.
+    /// The server that answered, or did not, by the name that places its keys.
     pub server: String,
     /// Its command.
     pub command: &'static str,
@@ -34,8 +39,10 @@ pub struct Slow {
     pub argument_more: u64,
     /// The length of the request.
     pub bytes: u64,
-    /// From its arrival to the reply.
+    /// From its arrival to the reply, or to what its client got instead.
     pub took: Duration,
+    /// What became of it, in a word or two: `answered`, `timed out`, `connection reset`.
+    pub outcome: &'static str,
     /// Who asked.
     pub client: Asker,
 }
@@ -155,6 +162,7 @@ mod tests {
             argument_more,
             bytes: at.unsigned_abs(),
             took: Duration::from_millis(101),
+            outcome: ANSWERED,
             client: Asker::new(String::new(), &[b'n'; 300]),
         }
     }

@@ -333,6 +333,7 @@ fn slow(from: kv::Slow) -> KvSlowReport {
         argument_more: from.argument_more,
         bytes: from.bytes,
         took_us: u64::try_from(from.took.as_micros()).unwrap_or(u64::MAX),
+        outcome: from.outcome.to_owned(),
         client: from.client.address,
         client_name: String::from_utf8_lossy(&from.client.name).into_owned(),
     }

@@ -176,11 +176,11 @@ pub struct KvCommandReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KvSlowReport {
-    /// When its reply came: microseconds since 1970.
+    /// When its reply came, or was no longer to be expected: microseconds since 1970.
     pub at_us: i64,
     /// Its pool.
     pub pool: String,
-    /// The server that answered.
+    /// The server that answered, or did not.
     pub server: String,
     /// Its command.
     pub command: String,
@@ -190,8 +190,10 @@ pub struct KvSlowReport {
     pub argument_more: u64,
     /// Its length.
     pub bytes: u64,
-    /// From its arrival to the reply.
+    /// From its arrival to the reply, or to what its client got instead.
     pub took_us: u64,
+    /// What became of it: `answered`, `timed out` and the like.
+    pub outcome: String,
     /// The address of the client who asked.
     pub client: String,
     /// The beginning of the name that it gave itself; empty: none.

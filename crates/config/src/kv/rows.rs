@@ -208,7 +208,7 @@ pub(crate) const ROWS: [Key; 34] = [
         millis(0),
         "100",
         Reload,
-        "Requests that take longer, from their arrival to the server's reply, are put in the slow log: `ctl kv slowlog`, or `SLOWLOG GET` of Redis. 0: none.",
+        "Requests that take longer, from their arrival to the server's reply or to the error in its place, are put in the slow log: `ctl kv slowlog`, or `SLOWLOG GET` of Redis. 0: none.",
     ),
     required(
         "kv.pools.NAME.servers",

@@ -193,8 +193,10 @@ impl Client {
         }
     }
 
-    fn peer(&self) -> String {
-        self.tcp.as_ref().and_then(event::Tcp::peer).map_or_else(String::new, |peer| peer.to_string())
+    pub(super) fn peer(&self) -> String {
+        let told = |tcp: &event::Tcp| tcp.peer().map(|peer| peer.to_string());
+        let left = || Some(self.awaited.as_ref()?.left.as_ref()?.address.clone());
+        self.tcp.as_ref().and_then(told).or_else(left).unwrap_or_default()
     }
 
     /// As the slow log names it.

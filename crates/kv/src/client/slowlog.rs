@@ -2,13 +2,13 @@
 //!
 //! An entry is as Redis has it: number, seconds since 1970, microseconds, the request, the client's address and name. Of
 //! the request its command and the beginning of the first argument are known; what Redis would say of arguments that it
-//! leaves out is said of the whole, with the server that answered. The time is that from the request's arrival to the
-//! server's reply.
+//! leaves out is said of the whole, with the server that answered or what became of it there. The time is that from the
+//! request's arrival to the server's reply, or to what the client got in its place.
 
 use super::Client;
 use super::local::{OK, bulk, printable, unknown_subcommand, wrong_count};
 use super::requests::Asked;
-use crate::slow::{SLOW_MAX, Slow};
+use crate::slow::{ANSWERED, SLOW_MAX, Slow};
 
 /// Entries that are told where nobody says how many.
 const COUNT: usize = 10;
@@ -16,8 +16,8 @@ const COUNT: usize = 10;
 const HELP: [&str; 9] = [
     "SLOWLOG GET [<count>] | LEN | RESET | HELP: slow requests of this pool, as the proxy has measured them.",
     "GET [<count>]",
-    "    The newest <count> (10 where nothing is said, -1: all). Of each: its number, when its reply came, how many",
-    "    microseconds after the request, the request, the client's address and name.",
+    "    The newest <count> (10 where nothing is said, -1: all). Of each: its number, when its reply came or what was said",
+    "    in its place, how many microseconds after the request, the request, the client's address and name.",
     "LEN",
     "    How many there are.",
     "RESET",
@@ -80,7 +80,8 @@ fn told(entries: &[(u64, Slow)]) -> Vec<u8> {
         reply.extend_from_slice(format!("*6\r\n:{number}\r\n:{seconds}\r\n:{took}\r\n").as_bytes());
         // A subcommand is a word of its own.
         let words: Vec<&str> = slow.command.split('|').collect();
-        let more = format!("... ({} bytes in all, answered by {})", slow.bytes, slow.server);
+        let at = if slow.outcome == ANSWERED { "by" } else { "at" };
+        let more = format!("... ({} bytes in all, {} {at} {})", slow.bytes, slow.outcome, slow.server);
         reply.extend_from_slice(format!("*{}\r\n", words.len() + 2).as_bytes());
         words.iter().for_each(|word| bulk(&mut reply, word.as_bytes()));
         let mut argument = slow.argument.clone();

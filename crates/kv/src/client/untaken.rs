@@ -15,7 +15,7 @@ const UNWATCHED_MAX: usize = 4 << 10;
 /// What it takes in [`STALLED_MAX`] at least, in bytes.
 const TAKEN_MIN: u64 = 16 << 10;
 
-/// Who waits for a client.
+/// Who waits for a client; of one that has gone, what the slow log tells of it.
 #[derive(Default)]
 pub(super) struct Awaited {
     /// Connections that go on when it has taken what it was sent, and those that do when an earlier reply has come.
@@ -23,6 +23,15 @@ pub(super) struct Awaited {
     pub(super) ahead: Vec<Rc<LaneCell>>,
     /// The task that waits for it to take what it was sent.
     pub(super) room: Option<Task>,
+    /// It has gone before all that it asked was answered.
+    pub(super) left: Option<Left>,
+}
+
+/// What the slow log tells of a client that did not wait for all that it asked.
+pub(super) struct Left {
+    pub(super) address: String,
+    /// By the worker's microseconds.
+    pub(super) at: u32,
 }
 
 impl Client {

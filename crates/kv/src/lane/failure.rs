@@ -6,6 +6,7 @@ use std::rc::Rc;
 use base::Instant;
 use buf::Chunk;
 
+use super::slow::Slowness;
 use super::{Lane, LaneCell, Link, bytes_of};
 use crate::fault::Fault;
 use crate::metrics::Kv;
@@ -26,20 +27,30 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
     let asked =
         remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
     server.lane_failed(&worker, lane, fault, asked);
-    let mut first = true;
+    let (mut first, mut slow) = (true, Slowness::new());
     while let Some(pending) = remains.queue.pop_front() {
         let end = remains.queue.front().map_or(remains.ends, |next| next.start);
         let broken_off = std::mem::take(&mut first) && remains.passing;
+        let noted = slow.note(&worker, &server, &pending);
+        let (begin, len) = (pending.start, end.saturating_sub(pending.start));
+        let tell = |fault| {
+            if let Some(noted) = noted {
+                noted.tell(&worker, &server, remains.bytes(begin, end).as_deref(), len, Some(fault));
+            }
+        };
         if broken_off {
+            tell(fault);
             match pending.owner {
                 Owner::Client(client, _) => client.borrow_mut().cut(),
                 // What would be dropped whole is not missed.
-                owner => give_fault(&worker, owner, fault),
+                owner => _ = give_fault(&worker, owner, fault),
             }
             continue;
         }
         let unsent = pending.start >= remains.sent;
-        server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end));
+        if let Some(fault) = server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end)) {
+            tell(fault);
+        }
     }
     for client in waiting {
         if let Some(client) = client.upgrade() {
@@ -78,9 +89,9 @@ pub(crate) fn give_nothing(owner: Owner, nothing: Vec<u8>) {
     }
 }
 
-/// Gives an error in a reply's place.
-pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
-    let Some(client) = owner.client() else { return };
+/// Gives an error in a reply's place. Says which, if there was anybody to give it to.
+pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) -> Option<Fault> {
+    let client = owner.client()?;
     client.borrow().pool().cells().add(KvPool::failed(fault), 1);
     worker.cells().add(Kv::FORWARD_ERRORS, 1);
     match owner {
@@ -89,6 +100,7 @@ pub(crate) fn give_fault(worker: &Worker, owner: Owner, fault: Fault) {
         Owner::Quiet(client, seq) => client.borrow_mut().pass_over(seq),
         Owner::Handshake | Owner::Nobody => {}
     }
+    Some(fault)
 }
 
 /// What failing took out of a lane.

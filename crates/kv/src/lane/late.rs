@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base::Instant;
 
+use super::slow::Slowness;
 use super::{Lane, give_fault};
 use crate::fault::Fault;
 use crate::metrics::Kv;
@@ -29,8 +30,9 @@ impl Lane {
         self.soonest = Instant::FAR_FUTURE;
         // Else whoever was asked first is due first.
         let mixed = self.server.limits_differ();
-        let (mut late, mut all_before) = (0, true);
-        for (at, pending) in self.queue.iter_mut().enumerate().skip(self.expired) {
+        let (mut late, mut all_before, mut slow) = (0, true, Slowness::new());
+        for at in self.expired..self.queue.len() {
+            let Some(pending) = self.queue.get_mut(at) else { break };
             let is_handshake = matches!(pending.owner, Owner::Handshake);
             if !is_handshake && pending.deadline > now {
                 self.soonest = self.soonest.min(pending.deadline);
@@ -44,7 +46,9 @@ impl Lane {
             // comes here again.
             let again = mixed && matches!(pending.owner, Owner::Nobody);
             if !is_handshake && !again && (at > 0 || !self.passing) {
+                let noted = slow.note(&self.worker, &self.server, pending);
                 let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+                self.tell_slow(noted, at, Fault::TimedOut);
                 give_fault(&self.worker, owner, Fault::TimedOut);
                 late += 1;
             }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use buf::{Block, SizeClass};
 
+use super::slow::Slowness;
 use super::tally::Tally;
 use super::{Lane, Link};
 use crate::client::KEPT_MAX;
@@ -357,7 +358,9 @@ impl Lane {
         self.pieces_len = 0;
         self.passing = true;
         if let Some(pending) = self.queue.front_mut() {
+            let noted = Slowness::new().note(&self.worker, &self.server, pending);
             let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+            self.tell_slow(noted, 0, Fault::TooLarge);
             super::give_fault(&self.worker, owner, Fault::TooLarge);
         }
     }

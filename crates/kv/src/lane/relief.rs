@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::slow::Slowness;
 use super::{Lane, bytes_of};
 use crate::client::ClientCell;
 use crate::fault::Fault;
@@ -84,12 +85,13 @@ impl Lane {
     }
 
     /// Asks what the server has been asked from the one at `first` on at another connection, as far as it reads, and its
-    /// client, which is not `slow`, has nothing here that may write: neither is to be carried out before the other.
-    fn ask_elsewhere(&mut self, slow: &Rc<ClientCell>, first: usize) {
+    /// client, which is not that slow one, has nothing here that may write: neither is to be carried out before the other.
+    fn ask_elsewhere(&mut self, slow_client: &Rc<ClientCell>, first: usize) {
         let writes = self.queue.iter().filter(|pending| pending.again != Again::Always);
         let mut stay: HashSet<_> =
             writes.filter_map(|pending| pending.owner.client()).map(|client| Rc::as_ptr(&client)).collect();
-        stay.insert(Rc::as_ptr(slow));
+        stay.insert(Rc::as_ptr(slow_client));
+        let mut slow = Slowness::new();
         for at in first..self.handed.min(self.queue.len()) {
             let end = self.queue.get(at + 1).map_or(self.pushed, |next| next.start);
             let Some(pending) = self.queue.get_mut(at) else { return };
@@ -103,7 +105,11 @@ impl Lane {
             // It is counted where it is answered.
             let (command, asked) = (std::mem::replace(&mut pending.command, CommandIndex::NONE), pending.asked);
             let pending = Pending { owner, deadline, start, again: Again::Always, attempts: 0, command, asked };
-            self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
+            let noted = slow.note(&self.worker, &self.server, &pending);
+            let retried = self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
+            if let Some(fault) = retried {
+                self.tell_slow(noted, at, fault);
+            }
         }
     }
 }

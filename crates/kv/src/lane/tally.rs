@@ -1,18 +1,11 @@
 //! What replies add to the numbers. Neighbours of one command that were asked together take as long, so they are counted
 //! together: it is the number of runs that costs, not that of replies.
 
-use std::time::Duration;
-
+use super::slow::Slowness;
 use super::{Lane, bytes_of};
 use crate::numbers::{CommandIndex, KvCommand, KvPool, KvServer};
 use crate::pending::{Again, Owner, Pending};
-use crate::plan::Protocol;
-use crate::slow::{Asker, Slow};
-use crate::wire::resp::Request;
-use crate::wire::{Found, memcached};
-
-/// Requests of one receive's replies that are put in the slow log.
-const SLOW_MAX: u32 = 8;
+use crate::wire::Found;
 
 /// Replies in a row that count alike.
 pub(super) struct Tally {
@@ -21,13 +14,12 @@ pub(super) struct Tally {
     replies: u32,
     hits: u32,
     misses: u32,
-    /// Requests that were told to be slow.
-    slow: u32,
+    slow: Slowness,
 }
 
 impl Tally {
     pub(super) const fn new() -> Self {
-        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0, slow: 0 }
+        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0, slow: Slowness::new() }
     }
 
     /// Takes in a reply which begins with `bytes`. Of a long one the beginning is not here, and was no error.
@@ -36,8 +28,11 @@ impl Tally {
         if (self.command, self.asked) != (pending.command, pending.asked) {
             self.tell(lane);
             (self.command, self.asked) = (pending.command, pending.asked);
-            if lane.worker.micros().wrapping_sub(self.asked) >= lane.server.slow_micros() {
-                self.tell_slow(lane, pending);
+            if let Some(noted) = self.slow.note(&lane.worker, &lane.server, pending) {
+                let end = lane.queue.front().map_or(lane.pushed, |next| next.start);
+                let bytes = bytes_of(&lane.kept, pending.start, end);
+                let len = end.saturating_sub(pending.start);
+                noted.tell(&lane.worker, &lane.server, bytes.as_deref(), len, None);
             }
         }
         self.replies += 1;
@@ -75,33 +70,6 @@ impl Tally {
         }
     }
 
-    /// The first request of a run took long.
-    #[cold]
-    fn tell_slow(&mut self, lane: &Lane, pending: &Pending) {
-        if self.slow >= SLOW_MAX || pending.command == CommandIndex::NONE {
-            return;
-        }
-        self.slow += 1;
-        let (worker, protocol) = (&lane.worker, lane.server.protocol());
-        let end = lane.queue.front().map_or(lane.pushed, |next| next.start);
-        let command = pending.command.name(protocol);
-        // A subcommand is no argument.
-        let at = 1 + usize::from(command.contains('|'));
-        let bytes = bytes_of(&lane.kept, pending.start, end);
-        let (argument, argument_more) = bytes.map_or_else(Default::default, |bytes| argument(protocol, &bytes, at));
-        worker.shared().slow_log().put(Slow {
-            at: worker.thread().wall(),
-            pool: lane.server.pool_name().to_owned(),
-            server: lane.server.name().to_owned(),
-            command,
-            argument,
-            argument_more,
-            bytes: end.saturating_sub(pending.start),
-            took: Duration::from_micros(worker.micros().wrapping_sub(pending.asked).into()),
-            client: pending.owner.client().map_or_else(Asker::default, |client| client.borrow().asker()),
-        });
-    }
-
     /// Writes down what was taken in.
     pub(super) fn tell(&mut self, lane: &Lane) {
         let replies = u64::from(std::mem::take(&mut self.replies));
@@ -118,19 +86,4 @@ impl Tally {
         pool.add(KvPool::HITS, std::mem::take(&mut self.hits).into());
         pool.add(KvPool::MISSES, std::mem::take(&mut self.misses).into());
     }
-}
-
-/// What is told of the argument at this place of a request, which is whole.
-fn argument(protocol: Protocol, bytes: &[u8], at: usize) -> (Vec<u8>, u64) {
-    let mut request = Request::default();
-    match protocol {
-        Protocol::Redis => {
-            request.scan(bytes);
-        }
-        Protocol::Memcached => {
-            memcached::scan(bytes, request.words());
-        }
-    }
-    let place = request.arguments().get(at).map(|place| place.start as usize..place.end as usize);
-    Slow::argument(place.and_then(|place| bytes.get(place)).unwrap_or_default())
 }
