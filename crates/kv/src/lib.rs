@@ -39,5 +39,6 @@ mod worker;
 pub use client::{HandOver, Identity, Moving};
 pub use metrics::Kv;
 pub use plan::{Address, EjectPolicy, MultigetPolicy, Plan, PlanError, PoolSource, Protocol, ServerSource, Timeouts};
+pub use renewal::Unanswered;
 pub use slow::{Asker, SLOW_MAX, Slow};
 pub use worker::{ServerState, Shared, Worker, WorkerParts};

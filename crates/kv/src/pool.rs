@@ -31,6 +31,8 @@ pub(crate) struct Pool {
     plan: Arc<PoolPlan>,
     census: Arc<Census>,
     ring: RefCell<Continuum>,
+    /// Which servers are on it.
+    with_keys: RefCell<Vec<bool>>,
     chance: RefCell<Rng>,
     servers: Vec<Rc<Server>>,
     cells: Cells<KvPool>,
@@ -50,6 +52,7 @@ impl Pool {
             plan: Arc::clone(plan),
             census,
             ring: RefCell::new(ring),
+            with_keys: RefCell::new(vec![true; plan.servers.len()]),
             chance: RefCell::new(Rng::new(seed)),
             servers: (0..plan.servers.len()).map(|index| Server::new(me.clone(), plan, index, numbers)).collect(),
             cells: numbers.pool(&plan.source.name),
@@ -178,10 +181,13 @@ impl Pool {
     /// A server was ejected or restored.
     pub(crate) fn rebuild(&self, worker: &Worker) {
         let rehash = self.plan.source.eject_policy == EjectPolicy::Rehash;
-        if rehash
-            && let Ok(ring) = self.plan.ring(|index| self.servers.get(index).is_some_and(|server| server.is_live()))
+        let has_keys = |server: &Rc<Server>| if rehash { server.is_live() } else { !server.is_new() };
+        let with_keys: Vec<bool> = self.servers.iter().map(has_keys).collect();
+        if *self.with_keys.borrow() != with_keys
+            && let Ok(ring) = self.plan.ring(|index| with_keys.get(index).is_some_and(|has_keys| *has_keys))
         {
             *self.ring.borrow_mut() = ring;
+            *self.with_keys.borrow_mut() = with_keys;
             worker.lanes().iter().for_each(|lane| lane.borrow().hold_back_if_of(self));
         }
         let pools = worker.pools();

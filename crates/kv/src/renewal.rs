@@ -2,10 +2,11 @@
 //! between two requests.
 //!
 //! What is under way goes on where it is. Connections to servers that stay, stay; those to servers that go end when what
-//! is on them is answered. A server that does not answer in time begins outside of its ring, or failing, as one that
-//! stopped answering would be.
+//! is on them is answered. A server that does not answer in time takes no keys before it does, unless there is nobody else
+//! to take them.
 
 use std::cell::Cell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,40 @@ use crate::worker::Worker;
 
 /// How long a new server may take to answer before the others go on without it.
 const PROBED_WITHIN: Duration = Duration::from_millis(1_000);
+
+/// A server that a new plan brought and that did not answer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Unanswered {
+    /// Its pool.
+    pub pool: String,
+    /// The name that places its keys.
+    pub server: String,
+    /// Whether it takes no keys before it answers. Else requests for its keys fail: there was nobody else to take them.
+    pub waits: bool,
+}
+
+impl Unanswered {
+    /// What threads told, as one list.
+    #[must_use]
+    pub fn together(told: Vec<Vec<Self>>) -> Vec<Self> {
+        let mut all: Vec<Self> = told.into_iter().flatten().collect();
+        all.sort();
+        all.dedup_by(|next, one| (&next.pool, &next.server) == (&one.pool, &one.server));
+        all
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, server, waits } = self;
+        let keys = if *waits {
+            "it takes no keys before it answers a probe"
+        } else {
+            "requests for its keys fail until it answers a probe, since the pool has no other server to take them"
+        };
+        write!(f, "pool {pool}: the new server {server} does not answer: {keys}")
+    }
+}
 
 /// A pool that is to take another's place.
 struct Change {
@@ -38,9 +73,9 @@ fn run(finish: &Finish) {
 }
 
 impl Worker {
-    /// Takes over a new plan, whose pools are those there were. `done` is told how many of its new servers did not answer,
+    /// Takes over a new plan, whose pools are those there were. `done` is told which of its new servers did not answer,
     /// when the plan is in force; it is dropped when a newer plan came first.
-    pub fn renew(&self, plan: &Arc<Plan>, names: NamesOptions, done: impl FnOnce(usize) + 'static) {
+    pub fn renew(&self, plan: &Arc<Plan>, names: NamesOptions, done: impl FnOnce(Vec<Unanswered>) + 'static) {
         let renewal = self.begin_renewal();
         self.names().set_options(names);
         let thread = self.thread().clone();
@@ -85,17 +120,24 @@ impl Worker {
         }
     }
 
-    fn put_in_force(&self, changes: Vec<Change>) -> usize {
-        let mut silent = 0;
+    fn put_in_force(&self, changes: Vec<Change>) -> Vec<Unanswered> {
+        let mut unanswered = Vec::new();
         let mut pools: Vec<Rc<Pool>> = self.pools().to_vec();
         for Change { old, new, servers } in changes {
             for (server, state) in new.servers().iter().zip(&servers) {
                 match state {
                     Ok(same) => server.take_over(self, same),
-                    Err(probed) => {
-                        silent += usize::from(probed.get() == Probed::Silent);
-                        server.begin(self, probed.get());
-                    }
+                    Err(probed) => server.begin(self, probed.get()),
+                }
+            }
+            let waits = new.any().is_some();
+            if !waits {
+                new.servers().iter().for_each(|server| server.take_in());
+            }
+            for (server, state) in new.servers().iter().zip(&servers) {
+                if state.as_ref().is_err_and(|probed| probed.get() == Probed::Silent) {
+                    let (pool, server) = (new.plan().source.name.clone(), server.name().to_owned());
+                    unanswered.push(Unanswered { pool, server, waits });
                 }
             }
             for server in old.servers() {
@@ -114,6 +156,6 @@ impl Worker {
                 pool.preconnect(self);
             }
         }
-        silent
+        unanswered
     }
 }

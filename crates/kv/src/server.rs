@@ -3,6 +3,8 @@
 //! ```text
 //! well ──failure──> well, counting ──limit reached, auto eject──> ejected: out of the ring ──probe──> well
 //!   └──nobody listens──> down: in the ring, its requests fail at once ──probe──┘
+//!
+//! new, brought by a reload, and silent: out of the ring ──probe──> well
 //! ```
 //!
 //! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them.
@@ -41,12 +43,16 @@ const ATTEMPTS_MAX: u8 = 4;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Well,
+    /// Out of the ring, since it has never answered yet.
+    New,
     /// Out of the ring.
     Ejected,
     /// Out of the ring until somebody says otherwise.
     Held,
     /// Requests fail at once, with this.
     Down(Fault),
+    /// Another took its place.
+    Past,
 }
 
 /// See the module.
@@ -147,15 +153,27 @@ impl Server {
 
     /// Whether it is in the ring.
     pub(crate) fn is_live(&self) -> bool {
-        !matches!(self.state.get(), State::Ejected | State::Held)
+        matches!(self.state.get(), State::Well | State::Down(_))
+    }
+
+    /// Whether it is out of the ring because it is new, so that its keys are others' whatever the policy.
+    pub(crate) fn is_new(&self) -> bool {
+        self.state.get() == State::New
+    }
+
+    /// Whether a probe that is answered changes anything.
+    fn awaits_probe(&self) -> bool {
+        matches!(self.state.get(), State::New | State::Ejected | State::Down(_))
     }
 
     pub(crate) fn state_name(&self) -> &'static str {
         match self.state.get() {
             State::Well => "live",
+            State::New => "new",
             State::Ejected => "ejected",
             State::Held => "held",
             State::Down(_) => "down",
+            State::Past => "gone",
         }
     }
 
@@ -164,7 +182,7 @@ impl Server {
     pub(crate) fn admits(&self) -> Result<(), Fault> {
         match self.state.get() {
             State::Well => Ok(()),
-            State::Ejected | State::Held => Err(Fault::Refused),
+            State::New | State::Ejected | State::Held | State::Past => Err(Fault::Refused),
             State::Down(fault) => Err(fault),
         }
     }
@@ -299,12 +317,16 @@ impl Server {
     fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault) {
         let source = &self.plan.source;
         self.state.set(State::Ejected);
-        worker.cells().add(Kv::EJECTIONS, 1);
-        self.pool_cells.add(KvPool::EJECTS, 1);
-        worker.shared().ejected(&source.name, self.name(), worker.thread().wall());
+        self.count_ejection(worker);
         self.rebuild(worker);
         self.let_go(fault);
         probe::start(self, worker, source.server_retry_timeout);
+    }
+
+    fn count_ejection(&self, worker: &Worker) {
+        worker.cells().add(Kv::EJECTIONS, 1);
+        self.pool_cells.add(KvPool::EJECTS, 1);
+        worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
     }
 
     /// Neither what it was asked nor a probe was answered: nothing more is asked of it before a probe is.
@@ -323,7 +345,7 @@ impl Server {
     /// Takes it out of the ring until it is restored by hand, or takes it back.
     pub(crate) fn hold(&self, worker: &Worker, out: bool) {
         match (out, self.state.get()) {
-            (true, State::Held) => {}
+            (true, State::Held) | (_, State::Past) => {}
             (true, _) => {
                 self.state.set(State::Held);
                 self.pool_cells.add(KvPool::EJECTS, 1);
@@ -340,7 +362,7 @@ impl Server {
     fn restored(&self, worker: &Worker) {
         let was = self.state.replace(State::Well);
         self.failures.set(0);
-        if matches!(was, State::Ejected | State::Held) {
+        if matches!(was, State::New | State::Ejected | State::Held) {
             worker.cells().add(Kv::RESTORATIONS, 1);
             self.rebuild(worker);
         }

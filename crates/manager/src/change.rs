@@ -272,6 +272,12 @@ impl Supervisor {
                     self.follow(Arc::clone(&change.config));
                     Ok(Some(change.applied()))
                 }
+                Some(Reply::Verdict(told)) if told.outcome == Outcome::Applied => {
+                    self.follow(Arc::clone(&change.config));
+                    let mut verdict = change.applied();
+                    verdict.diagnostics.extend(told.diagnostics);
+                    Ok(Some(verdict))
+                }
                 Some(Reply::Refused(why)) => Err(why),
                 Some(other) => Err(format!("the server answers {other:?}")),
             },

@@ -16,7 +16,7 @@ use demo::store::serve::{Shop, Speaks};
 use event::log::{Level, LogSender};
 use event::{Handle, Listener, Shares, Tcp, Thread};
 use kv::numbers::Ledger;
-use kv::{Kv, Moving, Plan, Shared, Worker, WorkerParts};
+use kv::{Kv, Moving, Plan, Shared, Unanswered, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Segment;
 use supervise::control::{Moved, MovedKv, Reply};
@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(200);
 const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
 /// How long they are waited for to say how their servers are.
 const SAID_WITHIN: Duration = Duration::from_millis(200);
+/// New servers that do not answer that the log and a verdict name, at most.
+pub(crate) const TOLD_MAX: usize = 16;
 /// The longest name of a client that moves with it.
 const CLIENT_TEXT_MAX: usize = 96;
 
@@ -248,14 +250,14 @@ impl KvEngine {
     }
 
     /// Puts a configuration in force on every thread. Returns how many have not taken it within a short wait: they
-    /// are busy, or ask new servers whether they are well, and take it after that.
+    /// are busy, or ask new servers whether they are well, and take it after that; and which of those do not answer.
     pub(crate) fn commit(
         &self,
         prepared: KvPrepared,
         names: NamesOptions,
         threads: &[Handle],
         log: &LogSender,
-    ) -> usize {
+    ) -> (usize, Vec<Unanswered>) {
         let KvPrepared { plan, facts, interval } = prepared;
         for (name, socket) in self.sockets.borrow().iter() {
             let wanted = facts.iter().any(|pool| pool.name == *name && pool.keep_alive);
@@ -266,7 +268,7 @@ impl KvEngine {
         self.teller.follow(facts);
         self.stats.set_interval(interval);
         if self.sockets.borrow().is_empty() {
-            return 0;
+            return (0, Vec::new());
         }
         let (taken, all_taken) = mpsc::channel();
         for thread in threads {
@@ -274,8 +276,8 @@ impl KvEngine {
             // A thread that has ended serves nobody; who waits may have lost patience.
             let renew = move |_: &Thread| {
                 with_worker(|worker| {
-                    worker.renew(&plan, names, move |silent| {
-                        let _ = taken.send(silent);
+                    worker.renew(&plan, names, move |unanswered| {
+                        let _ = taken.send(unanswered);
                     });
                 });
             };
@@ -283,16 +285,21 @@ impl KvEngine {
         }
         drop(taken);
         let deadline = SystemClock.now() + TAKEN_WITHIN;
-        let (mut late, mut silent) = (threads.len(), 0);
-        while late > 0
+        let mut told = Vec::new();
+        while told.len() < threads.len()
             && let Ok(unanswered) = all_taken.recv_timeout(deadline.since(SystemClock.now()))
         {
-            (late, silent) = (late - 1, silent.max(unanswered));
+            told.push(unanswered);
         }
-        if silent > 0 {
-            log.report(Level::Warn, format_args!("{silent} new servers do not answer: they are probed until they do"));
+        let late = threads.len() - told.len();
+        let unanswered = Unanswered::together(told);
+        for server in unanswered.iter().take(TOLD_MAX) {
+            log.report(Level::Warn, server);
         }
-        late
+        if let Some(more) = unanswered.len().checked_sub(TOLD_MAX + 1) {
+            log.report(Level::Warn, format_args!("so with {} new servers more", more + 1));
+        }
+        (late, unanswered)
     }
 
     /// Answers a question about the pools.

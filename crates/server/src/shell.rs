@@ -21,7 +21,7 @@ use supervise::{debug, error, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
 use crate::control::{self, Errand, Identity};
-use crate::engine::{self, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
+use crate::engine::{self, Committed, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
 use crate::options::{self, Options};
 use crate::removal::Removal;
 
@@ -322,7 +322,11 @@ impl Shell {
                 }
                 Errand::Commit(question, digest) => {
                     let reply = match self.commit(&digest) {
-                        Ok(()) => Reply::Done,
+                        Ok(warnings) if warnings.is_empty() => Reply::Done,
+                        Ok(diagnostics) => {
+                            let outcome = Outcome::Applied;
+                            Reply::Verdict(Box::new(Verdict { outcome, diagnostics, ..Verdict::default() }))
+                        }
                         Err(why) => Reply::Refused(why),
                     };
                     self.endpoint.answer(&question, reply, &[]);
@@ -360,13 +364,13 @@ impl Shell {
         }
     }
 
-    /// Puts what was prepared in force, for requests that begin from now on.
-    fn commit(&mut self, digest: &str) -> Result<(), String> {
+    /// Puts what was prepared in force, for requests that begin from now on. Returns what an operator should know.
+    fn commit(&mut self, digest: &str) -> Result<Vec<String>, String> {
         let prepared = self.prepared.take().filter(|(prepared, ..)| prepared == digest);
         let Some((digest, config, prepared)) = prepared else {
             return Err("nothing was prepared under this digest".to_owned());
         };
-        let late = self.engine.commit(prepared);
+        let Committed { late, warnings } = self.engine.commit(prepared);
         if late > 0 {
             warn!("{late} event threads are busy: they take the new configuration when their turn ends");
         }
@@ -374,7 +378,7 @@ impl Shell {
         self.config = config;
         info!("configuration {digest} is in force");
         self.identity.configuration = digest;
-        Ok(())
+        Ok(warnings)
     }
 
     /// A server by itself reads its file anew.

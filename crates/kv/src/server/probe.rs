@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
 
-use super::{Server, State};
+use super::Server;
 use crate::plan::Protocol;
 use crate::wire::{Reply, Scanned};
 use crate::worker::Worker;
@@ -28,11 +28,11 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
             let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
             thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
             let Some(server) = weak.upgrade() else { return };
-            if matches!(server.state.get(), State::Well | State::Held) {
+            if !server.awaits_probe() {
                 return;
             }
             // It may have been taken out by hand meanwhile.
-            if is_well(&server, &worker).await && server.state.get() != State::Held {
+            if is_well(&server, &worker).await && server.awaits_probe() {
                 server.restored(&worker);
                 return;
             }

@@ -55,11 +55,16 @@ impl Server {
             }
         }
         self.failures.set(old.failures.get());
-        self.state.set(match old.state.replace(State::Ejected) {
-            State::Ejected if !self.plan.source.auto_eject_hosts => State::Down(Fault::Refused),
-            state => state,
-        });
-        if !matches!(self.state.get(), State::Well | State::Held) {
+        // What happens to a server that fails may be another thing from now on.
+        match (old.state.replace(State::Past), self.plan.source.auto_eject_hosts) {
+            (State::Ejected, false) => self.state.set(State::Down(Fault::Refused)),
+            (State::Down(_), true) => {
+                self.state.set(State::Ejected);
+                self.count_ejection(worker);
+            }
+            (state, _) => self.state.set(state),
+        }
+        if self.awaits_probe() {
             probe::start(self, worker, probe::FIRST);
         }
         old.move_to(self.pool());
@@ -76,16 +81,23 @@ impl Server {
                 }
             }
             Probed::Silent => {
-                let ejects = self.plan.source.auto_eject_hosts;
-                self.state.set(if ejects { State::Ejected } else { State::Down(Fault::Refused) });
+                self.state.set(State::New);
                 probe::start(self, worker, probe::FIRST);
             }
         }
     }
 
+    /// Nobody else could take its keys: one that is new has them all the same, as one that stopped answering would.
+    pub(crate) fn take_in(&self) {
+        if self.state.get() == State::New {
+            let ejects = self.plan.source.auto_eject_hosts;
+            self.state.set(if ejects { State::Ejected } else { State::Down(Fault::Refused) });
+        }
+    }
+
     /// It is no longer one of the pool: what is on its connections is answered, nothing new is asked.
     pub(crate) fn depart(&self, pool: &Rc<Pool>) {
-        self.state.set(State::Ejected);
+        self.state.set(State::Past);
         self.move_to(Some(Rc::clone(pool)));
         let lanes: Vec<_> = self.lanes.take().into_iter().flatten().collect();
         lanes.iter().for_each(leave);

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use event::{Listener, Processor, ProcessorOptions, Shares};
-use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
+use kv::{Address, Plan, PoolSource, ServerSource, Shared, Unanswered, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use socket2::{Domain, Socket, Type};
 
@@ -182,8 +182,8 @@ impl Proxy {
         Client::connect(self.address)
     }
 
-    /// Puts another plan for the pool in force on every thread. Says how many new servers did not answer.
-    pub fn renew(&self, pool: PoolSource) -> usize {
+    /// Puts another plan for the pool in force on every thread. Says which new servers did not answer.
+    pub fn renew(&self, pool: PoolSource) -> Vec<Unanswered> {
         let plan = Plan::prepare(vec![pool]).unwrap();
         let threads = self.processor.as_ref().unwrap().net().to_vec();
         let (done, all_done) = std::sync::mpsc::channel();
@@ -196,7 +196,7 @@ impl Proxy {
             thread.run(renew).unwrap();
         }
         drop(done);
-        all_done.iter().max().unwrap_or(0)
+        Unanswered::together(all_done.iter().collect())
     }
 }
 

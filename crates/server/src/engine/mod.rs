@@ -39,7 +39,7 @@ use supervise::status::ThreadBeat;
 use self::cache::EngineCache;
 use self::pages::Pages;
 use self::places::Places;
-pub use self::reload::{Prepared, Unprepared};
+pub use self::reload::{Committed, Prepared, Unprepared};
 pub use crate::kv_engine::KvListeners;
 use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
 

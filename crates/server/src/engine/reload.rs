@@ -14,7 +14,7 @@ use http::{LogRenewal, Plan, Renewal};
 use net::{NamesOptions, PoolOptions};
 
 use super::{Engine, with_worker};
-use crate::kv_engine::KvPrepared;
+use crate::kv_engine::{KvPrepared, TOLD_MAX};
 
 /// How long the event threads are waited for; who is busy for longer follows when its turn ends.
 const TAKEN_WITHIN: Duration = Duration::from_millis(250);
@@ -53,6 +53,16 @@ impl fmt::Display for Unprepared {
     }
 }
 
+/// How a configuration was put in force.
+#[derive(Debug)]
+pub struct Committed {
+    /// Event threads that have not taken it within a short wait: they are busy with one long turn, and take it when that
+    /// ends.
+    pub late: usize,
+    /// What an operator should know, a few lines at most. The log has it, too.
+    pub warnings: Vec<String>,
+}
+
 impl Engine {
     /// Judges `new` while `old` is in force. Changes nothing, but that a new log file comes into being.
     ///
@@ -78,9 +88,8 @@ impl Engine {
         })
     }
 
-    /// Puts it in force. Returns how many event threads have not taken it within a short wait: they are busy with one
-    /// long turn, and take it when that ends.
-    pub fn commit(&self, prepared: Prepared) -> usize {
+    /// Puts it in force.
+    pub fn commit(&self, prepared: Prepared) -> Committed {
         let Prepared { plan, kv, names, pool, level, ram, report_to, access_log } = prepared;
         self.log.set_level(level);
         self.cache.set_budget(ram);
@@ -110,7 +119,9 @@ impl Engine {
         while late > 0 && all_taken.recv_timeout(deadline.since(SystemClock.now())).is_ok() {
             late -= 1;
         }
-        late.max(self.kv.commit(kv, names, self.processor.net(), &self.log))
+        let (late_kv, unanswered) = self.kv.commit(kv, names, self.processor.net(), &self.log);
+        let warnings = unanswered.iter().take(TOLD_MAX).map(|server| format!("warning: {server}")).collect();
+        Committed { late: late.max(late_kv), warnings }
     }
 
     /// How much the log tells from now on.
