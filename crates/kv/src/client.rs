@@ -15,6 +15,7 @@ mod kind;
 mod leave;
 mod local;
 mod memcached;
+mod parts;
 mod requests;
 mod slots;
 mod slowlog;
@@ -36,6 +37,7 @@ use buf::{Block, Chunk};
 use event::{Cont, Continuation, Event, Tcp, Thread};
 
 use crate::fault::Fault;
+use crate::join::Joining;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
 use crate::outbox::{COPY_MAX, Outbox, Source};
@@ -348,6 +350,20 @@ impl Client {
         if self.run.is_empty() {
             self.drain_ready();
         }
+    }
+
+    /// The answer to a request that was split: written at once when it is its turn.
+    pub(crate) fn fill_joined(&mut self, seq: u64, joined: &Joining) {
+        if self.phase == Phase::Gone {
+            return;
+        }
+        if self.is_front(seq) && !self.slots.is_empty() && joined.write(&mut self.out) {
+            self.slots.pop_front();
+            self.base += 1;
+            self.drain_ready();
+            return;
+        }
+        self.fill_pieces(seq, joined.whole());
     }
 
     /// A request that wants no reply has been carried out, or will not be.

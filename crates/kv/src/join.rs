@@ -1,6 +1,6 @@
 //! The replies to a split request become one, in the client's order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,8 +13,14 @@ use crate::fault::Fault;
 use crate::memory::Kept;
 use crate::outbox::{COPY_MAX, Outbox};
 use crate::plan::Protocol;
+use crate::split::Split;
 use crate::wire::memcached::values;
-use crate::wire::resp::reply::{elements, integer};
+use crate::wire::resp::Line;
+use crate::wire::resp::reply::{array, element_end, integer};
+
+/// Lists that a thread keeps for the next, and the places that each may have room for.
+const SPARE_MAX: usize = 64;
+const PLACES_KEPT_MAX: usize = 1_024;
 
 /// How parts' replies become one.
 pub(crate) enum How {
@@ -45,26 +51,63 @@ pub(crate) struct Joining {
     kept: Kept,
 }
 
+/// The lists of a request that has been answered.
+type Spare = (Vec<u16>, Vec<Option<Chunk>>);
+
+thread_local! {
+    static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        let (mut places, mut parts) = (std::mem::take(&mut self.places), std::mem::take(&mut self.parts));
+        places.clear();
+        parts.clear();
+        if places.capacity() > PLACES_KEPT_MAX || parts.capacity() > PLACES_KEPT_MAX {
+            return;
+        }
+        // When the thread ends there is no next.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_MAX {
+                spare.push((places, parts));
+            }
+        });
+    }
+}
+
 impl Joining {
     pub(crate) fn new(
         client: Rc<ClientCell>,
         protocol: Protocol,
         seq: u64,
         how: How,
-        places: Vec<u16>,
-        parts: usize,
+        split: &Split,
         kept: Kept,
     ) -> Rc<RefCell<Self>> {
-        Rc::new(RefCell::new(Self {
-            client,
-            seq,
-            protocol,
-            how,
-            places,
-            parts: vec![None; parts],
-            missing: parts,
-            kept,
-        }))
+        let (mut places, mut parts) = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        places.extend_from_slice(split.places());
+        let missing = split.servers().len();
+        parts.resize(missing, None);
+        Rc::new(RefCell::new(Self { client, seq, protocol, how, places, parts, missing, kept }))
+    }
+
+    /// The answer, all parts having come: straight to those who can take it now.
+    ///
+    /// False when it is not of the kind that is put together piece by piece: then it is [`Joining::whole`].
+    pub(crate) fn write<const WIDE: bool>(&self, out: &mut Outbox<WIDE>) -> bool {
+        matches!(self.how, How::Joined(Join::Values)) && elements_of_all(&self.places, &self.parts, out)
+    }
+
+    /// The answer, all parts having come.
+    pub(crate) fn whole(&self) -> Vec<Chunk> {
+        match &self.how {
+            How::Joined(join) => whole(*join, &self.places, &self.parts),
+            How::Lines { request, keys, forgiving } => lines(request, keys, &self.places, &self.parts, *forgiving),
+            How::SameLine => same_line(&self.parts),
+            How::Nothing => Vec::new(),
+            How::Stats => stats(&self.parts),
+        }
     }
 
     /// Who asked.
@@ -91,41 +134,31 @@ pub(crate) fn fault(joining: &Rc<RefCell<Joining>>, part: usize, fault: Fault) {
     give(joining, part, Chunk::from_static(line));
 }
 
-/// One part's reply. With the last the client gets its answer. Not for the client's own
-/// handler: see [`arrive`].
+/// One part's reply. With the last the client gets its answer. Not for the client's own handler: see [`arrive`].
 pub(crate) fn give(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) {
-    if let Some(whole) = arrive(joining, part, reply) {
-        let (client, seq) = {
-            let joining = joining.borrow();
-            (Rc::clone(&joining.client), joining.seq)
-        };
-        client.borrow_mut().fill_pieces(seq, whole);
+    if arrive(joining, part, reply) {
+        let joining = joining.borrow();
+        joining.client.borrow_mut().fill_joined(joining.seq, &joining);
     }
 }
 
-/// One part's reply; with the last, the answer.
-pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) -> Option<Vec<Chunk>> {
+/// One part's reply. True when it was the last.
+pub(crate) fn arrive(joining: &Rc<RefCell<Joining>>, part: usize, reply: Chunk) -> bool {
     let mut joining = joining.borrow_mut();
     let Joining { parts, kept, protocol, .. } = &mut *joining;
     match parts.get_mut(part) {
         // A single piece for all its keys: what it is too large for is said in their places.
         Some(place @ None) if kept.add(reply.len()) || reply.len() <= COPY_MAX => *place = Some(reply),
         Some(place @ None) => *place = Some(Chunk::from_static(Fault::TooLarge.line(*protocol))),
-        _ => return None,
+        _ => return false,
     }
     joining.missing -= 1;
     if joining.missing > 0 {
-        return None;
+        return false;
     }
     // From here on it is the client's, who counts it.
     joining.kept.release();
-    Some(match &joining.how {
-        How::Joined(join) => whole(*join, &joining.places, &joining.parts),
-        How::Lines { request, keys, forgiving } => lines(request, keys, &joining.places, &joining.parts, *forgiving),
-        How::SameLine => same_line(&joining.parts),
-        How::Nothing => Vec::new(),
-        How::Stats => stats(&joining.parts),
-    })
+    true
 }
 
 /// Of the servers' `STAT` lines one of each name: numbers added up, of what cannot be added the first server's.
@@ -184,17 +217,28 @@ fn unlike() -> Vec<Chunk> {
 
 /// The answer made of all parts' replies. Pure.
 fn whole(join: Join, places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
-    let parts: Vec<&Chunk> = parts.iter().flatten().collect();
     match join {
-        Join::Values => elements_of_all(places, &parts),
+        Join::Values => {
+            let mut out = Outbox::<true>::new();
+            if !elements_of_all(places, parts, &mut out) {
+                return match parts.first() {
+                    Some(Some(error)) if all_failed(parts) => vec![error.clone()],
+                    _ => unlike(),
+                };
+            }
+            let mut chunks = Vec::new();
+            out.take(|chunk| chunks.push(chunk));
+            out.rest();
+            chunks
+        }
         Join::Sum | Join::Ok => {
-            if let Some(error) = parts.iter().find(|part| is_error(part)) {
-                return vec![(*error).clone()];
+            if let Some(error) = parts.iter().flatten().find(|part| is_error(part)) {
+                return vec![error.clone()];
             }
             if join == Join::Ok {
-                return parts.first().map_or_else(unlike, |part| vec![(*part).clone()]);
+                return parts.iter().flatten().next().map_or_else(unlike, |part| vec![part.clone()]);
             }
-            match parts.iter().map(|part| integer(part)).try_fold(0_i64, |sum, part| sum.checked_add(part?)) {
+            match parts.iter().flatten().map(|part| integer(part)).try_fold(0_i64, |sum, part| sum.checked_add(part?)) {
                 Some(sum) => {
                     let line: Arc<[u8]> = format!(":{sum}\r\n").into_bytes().into();
                     let len = line.len();
@@ -206,42 +250,97 @@ fn whole(join: Join, places: &[u16], parts: &[Option<Chunk>]) -> Vec<Chunk> {
     }
 }
 
-/// One array of all keys' elements. A part that failed gives its error in each of its keys' places, so that the
-/// others' values are not lost; when all failed the answer is the error.
-fn elements_of_all(places: &[u16], parts: &[&Chunk]) -> Vec<Chunk> {
-    if let Some(error) = parts.first()
-        && parts.iter().all(|part| is_error(part))
-    {
-        return vec![(*error).clone()];
+fn all_failed(parts: &[Option<Chunk>]) -> bool {
+    parts.iter().flatten().all(|part| is_error(part))
+}
+
+/// How far a part's elements have been taken.
+#[derive(Clone, Copy)]
+struct Cursor {
+    at: usize,
+    left: usize,
+    failed: bool,
+}
+
+thread_local! {
+    static CURSORS: Cell<Vec<Cursor>> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes one array of all keys' elements. A part that failed gives its error in each of its keys' places, so that the
+/// others' values are not lost. False, and nothing is written, when all failed or a reply is not what it is to be.
+fn elements_of_all<const WIDE: bool>(places: &[u16], parts: &[Option<Chunk>], out: &mut Outbox<WIDE>) -> bool {
+    let mut cursors = CURSORS.take();
+    cursors.clear();
+    let good = begin_all(places, parts, &mut cursors);
+    if good {
+        out.copy(Line::of(b'*', places.len()).bytes());
+        write_all(places, parts, &mut cursors, out);
     }
-    let mut found = Vec::with_capacity(parts.len());
+    if cursors.capacity() <= PLACES_KEPT_MAX {
+        CURSORS.set(cursors);
+    }
+    good
+}
+
+/// Finds where each part's elements begin. Whether there are as many as keys, and one part at least did not fail.
+fn begin_all(places: &[u16], parts: &[Option<Chunk>], cursors: &mut Vec<Cursor>) -> bool {
     for part in parts {
-        if is_error(part) {
-            found.push(None);
+        let Some(part) = part else { return false };
+        let failed = is_error(part);
+        let Some((left, at)) = (if failed { Some((0, 0)) } else { array(part) }) else { return false };
+        cursors.push(Cursor { at, left, failed });
+    }
+    for place in places {
+        let Some(cursor) = cursors.get_mut(usize::from(*place)) else { return false };
+        if !cursor.failed {
+            let Some(left) = cursor.left.checked_sub(1) else { return false };
+            cursor.left = left;
+        }
+    }
+    cursors.iter().all(|cursor| cursor.left == 0) && !cursors.iter().all(|cursor| cursor.failed)
+}
+
+/// Neighbouring small elements of one part go as one.
+fn write_all<const WIDE: bool>(
+    places: &[u16],
+    parts: &[Option<Chunk>],
+    cursors: &mut [Cursor],
+    out: &mut Outbox<WIDE>,
+) {
+    let mut run = (0, 0..0);
+    for place in places.iter().map(|place| usize::from(*place)) {
+        let (Some(Some(part)), Some(cursor)) = (parts.get(place), cursors.get_mut(place)) else { continue };
+        let element = if cursor.failed {
+            0..part.len()
+        } else {
+            // It was looked at when it came: each of its elements has an end.
+            let begin = cursor.at;
+            cursor.at = element_end(part, begin).unwrap_or(part.len());
+            begin..cursor.at
+        };
+        if run.0 == place && run.1.end == element.start && element.len() <= COPY_MAX {
+            run.1.end = element.end;
             continue;
         }
-        match elements(part) {
-            Some(elements) => found.push(Some(elements.into_iter())),
-            None => return unlike(),
+        give_run(parts, &mut run, out);
+        if element.len() > COPY_MAX {
+            out.chunk(part.part(element));
+        } else {
+            run = (place, element);
         }
     }
-    let mut out = Outbox::<true>::new();
-    out.copy(format!("*{}\r\n", places.len()).as_bytes());
-    for place in places {
-        let place = usize::from(*place);
-        let (Some(part), Some(elements)) = (parts.get(place), found.get_mut(place)) else { return unlike() };
-        match elements {
-            None => out.copy(part),
-            Some(elements) => match elements.next() {
-                Some(at) if at.len() <= COPY_MAX => out.copy(&part[at]),
-                Some(at) => out.chunk(part.part(at)),
-                None => return unlike(),
-            },
-        }
+    give_run(parts, &mut run, out);
+}
+
+fn give_run<const WIDE: bool>(
+    parts: &[Option<Chunk>],
+    (place, range): &mut (usize, Range<usize>),
+    out: &mut Outbox<WIDE>,
+) {
+    if let Some(Some(part)) = parts.get(*place) {
+        out.copy(&part[range.clone()]);
     }
-    let mut chunks = Vec::new();
-    out.take(|chunk| chunks.push(chunk));
-    chunks
+    *range = 0..0;
 }
 
 /// The values of all keys in the order of the request. An error of one part is the answer or, when that is `forgiving`,
@@ -367,5 +466,6 @@ mod tests {
         assert!(joined(Join::Sum, &[0, 1], &[b":2\r\n", b"+OK\r\n"]).starts_with("-ERR"));
         assert!(joined(Join::Values, &[0, 1, 1], &[b"*1\r\n:1\r\n", b"*1\r\n:1\r\n"]).starts_with("-ERR"));
         assert!(joined(Join::Values, &[0, 1], &[b":1\r\n", b"*1\r\n:1\r\n"]).starts_with("-ERR"));
+        assert!(joined(Join::Values, &[0, 1], &[b"*2\r\n:1\r\n:2\r\n", b"*1\r\n:1\r\n"]).starts_with("-ERR"));
     }
 }

@@ -327,6 +327,12 @@ impl Lane {
         self.out.push(source, range);
     }
 
+    /// As [`Lane::push`], of bytes that live nowhere else.
+    #[inline]
+    pub(crate) fn push_made(&mut self, bytes: &[u8]) {
+        self.out.copy(bytes);
+    }
+
     #[inline]
     fn mark(&mut self) {
         if !self.dirty {

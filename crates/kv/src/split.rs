@@ -1,81 +1,259 @@
 //! A request with many keys becomes one for each server. Pure.
 
+use std::cell::Cell;
+use std::ops::Range;
+
 use crate::commands::Keys;
+use crate::wire::resp::Line;
 
-/// The keys of a request that live on one server.
-pub(crate) struct Part {
-    /// The server; none when none is live.
-    pub(crate) server: Option<usize>,
-    /// The places of its keys among the arguments.
-    pub(crate) keys: Vec<usize>,
+/// Keys that what is kept for the next request may have room for.
+const KEYS_KEPT_MAX: usize = 1_024;
+
+/// Which keys of a request live on which server.
+#[derive(Default)]
+pub(crate) struct Split {
+    /// Of each part its server; none when none is live.
+    servers: Vec<Option<usize>>,
+    /// Of each part where its keys end in `keys`.
+    ends: Vec<usize>,
+    /// The keys' places among the arguments, part by part, in the order of the request.
+    keys: Vec<usize>,
+    /// For each key, in the order of the request, the number of its part.
+    places: Vec<u16>,
+    /// How many arguments a key is, with those that belong to it.
+    step: usize,
 }
 
-/// Groups keys by server. For each key, in order, also the number of its part.
-pub(crate) fn by_server(keys: &Keys, server_of: impl Fn(usize) -> Option<usize>) -> (Vec<Part>, Vec<u16>) {
-    let mut parts: Vec<Part> = Vec::new();
-    let mut places = Vec::with_capacity(keys.end.saturating_sub(keys.first) / keys.step.max(1));
-    for at in keys.iter() {
-        let server = server_of(at);
-        let part = parts.iter().position(|part| part.server == server).unwrap_or_else(|| {
-            parts.push(Part { server, keys: Vec::new() });
-            parts.len() - 1
-        });
-        parts[part].keys.push(at);
-        // A pool has at most 65,536 servers.
-        places.push(u16::try_from(part).unwrap_or(u16::MAX));
-    }
-    (parts, places)
+/// A piece of a part's request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Piece<'a> {
+    /// Made here.
+    Made(&'a [u8]),
+    /// As it stands in the whole request.
+    Asked(Range<usize>),
 }
 
-/// The request for one part: the command, and each of its keys with the `step - 1` arguments behind it.
-pub(crate) fn encode<'a>(name: &str, keys: &[usize], step: usize, argument: impl Fn(usize) -> &'a [u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(32 + keys.len() * 32 * step);
-    number(&mut bytes, b'*', 1 + keys.len() * step);
-    bulk(&mut bytes, name.as_bytes());
-    for key in keys {
-        for at in *key..*key + step {
-            bulk(&mut bytes, argument(at));
+impl Piece<'_> {
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Made(bytes) => bytes.len(),
+            Self::Asked(range) => range.len(),
         }
     }
-    bytes
 }
 
-fn bulk(bytes: &mut Vec<u8>, word: &[u8]) {
-    number(bytes, b'$', word.len());
-    bytes.extend_from_slice(word);
-    bytes.extend_from_slice(b"\r\n");
+thread_local! {
+    static KEPT: Cell<Option<Box<Split>>> = const { Cell::new(None) };
 }
 
-fn number(bytes: &mut Vec<u8>, kind: u8, mut value: usize) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
+impl Split {
+    /// An empty one, with the memory of an earlier one.
+    pub(crate) fn take() -> Box<Self> {
+        KEPT.take().unwrap_or_default()
+    }
+
+    /// Keeps its memory for the next.
+    pub(crate) fn keep(self: Box<Self>) {
+        if self.keys.capacity() <= KEYS_KEPT_MAX && self.servers.capacity() <= KEYS_KEPT_MAX {
+            KEPT.set(Some(self));
         }
     }
-    bytes.push(kind);
-    bytes.extend_from_slice(&digits[at..]);
-    bytes.extend_from_slice(b"\r\n");
+
+    /// Groups keys by server.
+    #[inline]
+    pub(crate) fn by_server(&mut self, keys: &Keys, server_of: impl Fn(usize) -> Option<usize>) {
+        self.clear();
+        self.step = keys.step.max(1);
+        for at in keys.iter() {
+            let server = server_of(at);
+            let part = self.servers.iter().position(|other| *other == server).unwrap_or_else(|| {
+                self.servers.push(server);
+                self.ends.push(0);
+                self.servers.len() - 1
+            });
+            self.ends[part] += 1;
+            // A pool has at most 65,536 servers.
+            self.places.push(u16::try_from(part).unwrap_or(u16::MAX));
+        }
+        // From how many each has to where each begins; filling the places then moves that to where it ends.
+        let mut begin = 0;
+        for end in &mut self.ends {
+            (*end, begin) = (begin, begin + *end);
+        }
+        self.keys.resize(self.places.len(), 0);
+        for (at, part) in keys.iter().zip(&self.places) {
+            let end = &mut self.ends[usize::from(*part)];
+            self.keys[*end] = at;
+            *end += 1;
+        }
+    }
+
+    /// One part for each of these servers, without keys.
+    pub(crate) fn to_all(&mut self, servers: impl IntoIterator<Item = usize>) {
+        self.clear();
+        self.servers.extend(servers.into_iter().map(Some));
+        self.ends.resize(self.servers.len(), 0);
+    }
+
+    fn clear(&mut self) {
+        self.servers.clear();
+        self.ends.clear();
+        self.keys.clear();
+        self.places.clear();
+    }
+
+    /// Of each part its server; none when none is live.
+    pub(crate) fn servers(&self) -> &[Option<usize>] {
+        &self.servers
+    }
+
+    /// For each key, in the order of the request, the number of its part.
+    pub(crate) fn places(&self) -> &[u16] {
+        &self.places
+    }
+
+    /// The places of a part's keys among the arguments.
+    #[inline]
+    pub(crate) fn keys(&self, part: usize) -> &[usize] {
+        let begin = part.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.keys[begin..self.ends[part]]
+    }
+
+    /// A part's request in RESP: the command, and each of its keys with the arguments that belong to it, as they stand in
+    /// the whole request, where `arguments` lie.
+    #[inline]
+    pub(crate) fn resp(&self, part: usize, name: &str, arguments: &[Range<u32>], each: &mut dyn FnMut(Piece<'_>)) {
+        let keys = self.keys(part);
+        each(Piece::Made(Line::of(b'*', 1 + keys.len() * self.step).bytes()));
+        each(Piece::Made(Line::of(b'$', name.len()).bytes()));
+        each(Piece::Made(name.as_bytes()));
+        // The end of the line above belongs to what follows: an argument stands between two of them.
+        let mut run = 0..0;
+        for key in keys {
+            let (Some(first), Some(last)) = (arguments.get(*key), arguments.get(*key + self.step - 1)) else {
+                continue;
+            };
+            let length = (first.end - first.start).checked_ilog10().unwrap_or(0) as usize + 1;
+            // `\r\n$` and the length, `\r\n` and the key.
+            let begin = first.start as usize - length - 5;
+            if run.end != begin {
+                if !run.is_empty() {
+                    each(Piece::Asked(run));
+                }
+                run = begin..begin;
+            }
+            run.end = last.end as usize;
+        }
+        each(Piece::Asked(run));
+        each(Piece::Made(b"\r\n"));
+    }
+
+    /// A part's request of memcached: the words before the keys, and its keys.
+    pub(crate) fn line(&self, part: usize, first: usize, words: &[Range<u32>], each: &mut dyn FnMut(Piece<'_>)) {
+        let mut run = 0..0;
+        for word in (0..first).chain(self.keys(part).iter().copied()) {
+            let Some(word) = words.get(word) else { continue };
+            let word = word.start as usize..word.end as usize;
+            if run.end + 1 == word.start && !run.is_empty() {
+                run.end = word.end;
+                continue;
+            }
+            if !run.is_empty() {
+                each(Piece::Asked(run));
+                each(Piece::Made(b" "));
+            }
+            run = word;
+        }
+        each(Piece::Asked(run));
+        each(Piece::Made(b"\r\n"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::memcached;
+    use crate::wire::resp::request::encode;
+    use crate::wire::resp::{Request, Scan};
+
+    fn text(whole: &[u8], pieces: impl FnOnce(&mut dyn FnMut(Piece<'_>))) -> (String, usize) {
+        let (mut bytes, mut count) = (Vec::new(), 0);
+        pieces(&mut |piece| {
+            count += 1;
+            let before = bytes.len();
+            match &piece {
+                Piece::Made(made) => bytes.extend_from_slice(made),
+                Piece::Asked(range) => bytes.extend_from_slice(&whole[range.clone()]),
+            }
+            assert_eq!(bytes.len() - before, piece.len());
+        });
+        (String::from_utf8(bytes).unwrap(), count)
+    }
 
     #[test]
     fn keys_are_grouped_by_server_in_their_order_and_duplicates_stay() {
+        let whole = encode(&["MSET", "a", "1", "b", "2", "a", "345678901234"]);
+        let mut request = Request::default();
+        assert_eq!(request.scan(&whole), Scan::Whole(whole.len()));
         let keys = Keys { first: 1, end: 7, step: 2, ..Keys::default() };
-        let (parts, places) = by_server(&keys, |at| Some(at / 2 % 2));
-        assert_eq!(places, [0, 1, 0]);
-        assert_eq!(parts.iter().map(|part| part.keys.clone()).collect::<Vec<_>>(), [vec![1, 5], vec![3]]);
-        let words: [&[u8]; 7] = [b"MSET", b"a", b"1", b"b", b"2", b"a", b"345678901234"];
-        assert_eq!(
-            encode("mset", &parts[0].keys, 2, |at| words[at]),
-            b"*5\r\n$4\r\nmset\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\na\r\n$12\r\n345678901234\r\n"
-        );
+        let mut split = Split::take();
+        // What an earlier request left does not show.
+        for _ in 0..2 {
+            split.by_server(&keys, |at| Some(at / 2 % 2));
+            assert_eq!(split.servers(), [Some(0), Some(1)]);
+            assert_eq!(split.places(), [0, 1, 0]);
+            assert_eq!((split.keys(0), split.keys(1)), ([1, 5].as_slice(), [3].as_slice()));
+        }
+        let part = |part| text(&whole, |each| split.resp(part, "mset", request.arguments(), each)).0;
+        assert_eq!(part(0), "*5\r\n$4\r\nmset\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\na\r\n$12\r\n345678901234\r\n");
+        assert_eq!(part(1), "*3\r\n$4\r\nmset\r\n$1\r\nb\r\n$1\r\n2\r\n");
+    }
+
+    #[test]
+    fn a_part_is_the_request_that_somebody_would_write_for_its_keys() {
+        let keys: Vec<String> = (0..40).map(|at| "k".repeat([0, 1, 9, 10, 99, 100, 1_000][at % 7])).collect();
+        let words: Vec<&str> = std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
+        let whole = encode(&words);
+        let mut request = Request::default();
+        assert_eq!(request.scan(&whole), Scan::Whole(whole.len()));
+        let mut split = Split::default();
+        for servers in 1..6 {
+            let server_of = |at: usize| at * at / 3 % servers;
+            split.by_server(&Keys { first: 1, end: 41, step: 1, ..Keys::default() }, |at| Some(server_of(at)));
+            assert_eq!(split.places().len(), 40);
+            for (part, server) in split.servers().iter().enumerate() {
+                let own = (1..41).filter(|at| Some(server_of(*at)) == *server).map(|at| words[at]);
+                let expected = encode(&std::iter::once("mget").chain(own).collect::<Vec<_>>());
+                let (made, _) = text(&whole, |each| split.resp(part, "mget", request.arguments(), each));
+                assert_eq!(made.as_bytes(), expected, "part {part} of {servers}");
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_of_one_server_go_as_one_piece() {
+        let whole = encode(&["DEL", "a", "b", "c", "d"]);
+        let mut request = Request::default();
+        assert_eq!(request.scan(&whole), Scan::Whole(whole.len()));
+        let mut split = Split::default();
+        split.by_server(&Keys { first: 1, end: 5, step: 1, ..Keys::default() }, |at| Some(at / 3));
+        for part in 0..2 {
+            let (_, pieces) = text(&whole, |each| split.resp(part, "del", request.arguments(), each));
+            assert_eq!(pieces, 5, "three of the command, one of its keys, the end");
+        }
+    }
+
+    #[test]
+    fn memcacheds_keys_keep_their_order_and_get_one_space_each() {
+        let whole = b"gat 10  a b  c d\r\n";
+        let mut words = Vec::new();
+        assert_eq!(memcached::scan(whole, &mut words), memcached::Scan::Whole(whole.len()));
+        let mut split = Split::default();
+        split.by_server(&Keys { first: 2, end: 6, step: 1, ..Keys::default() }, |at| Some(usize::from(at == 3)));
+        let part = |part| text(whole, |each| split.line(part, 2, &words, each)).0;
+        assert_eq!((part(0).as_str(), part(1).as_str()), ("gat 10 a c d\r\n", "gat 10 b\r\n"));
+        split.to_all([4, 7]);
+        assert_eq!((split.servers(), split.places().len()), ([Some(4), Some(7)].as_slice(), 0));
     }
 }

@@ -1,25 +1,21 @@
 //! Routes memcached's requests.
 
 use std::ops::Range;
-use std::rc::Rc;
-use std::sync::Arc;
 
-use buf::{Block, Chunk};
+use buf::Block;
 
 use super::kind::Kind;
 use super::requests::{Asked, Outcome, Run};
 use super::{Client, Phase};
 use crate::commands::{Access, Keys};
 use crate::fault::Fault;
-use crate::join::{How, Joining};
-use crate::memory::Kept;
+use crate::join::How;
 use crate::metrics::Kv;
-use crate::miss;
 use crate::numbers::KvPool;
 use crate::outbox::Source;
-use crate::pending::{Again, Owner};
-use crate::plan::{Class, MultigetPolicy};
-use crate::split;
+use crate::pending::Owner;
+use crate::plan::MultigetPolicy;
+use crate::split::{Piece, Split};
 use crate::wire::memcached::{self, BAD_DELETE, BAD_LINE, BAD_TIME, END, ERROR, NOREPLY, Scan, is_key};
 
 const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
@@ -171,28 +167,21 @@ impl Client {
             return self.send(self.pool.pick(asked.argument(first)), kind, asked, run);
         }
         let keys = Keys { first, end: asked.count(), step: 1, ..Keys::default() };
-        let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
-        if let [only] = parts.as_slice() {
-            return self.send(only.server, kind, asked, run);
-        }
-        run.end(asked.source);
-        let request: Arc<[u8]> = asked.source.bytes()[asked.range.clone()].into();
-        let keys = asked.arguments[first..].to_vec();
-        let forgiving = self.pool.plan().source.multiget_policy == MultigetPolicy::Miss;
-        self.send_parts(&parts, How::Lines { request, keys, forgiving }, places, kind, |part| {
-            let mut bytes = Vec::with_capacity(16 + part.keys.len() * 32);
-            for at in 0..first {
-                bytes.extend_from_slice(asked.argument(at));
-                bytes.push(b' ');
-            }
-            for at in &part.keys {
-                bytes.extend_from_slice(asked.argument(*at));
-                bytes.push(b' ');
-            }
-            bytes.pop();
-            bytes.extend_from_slice(b"\r\n");
-            bytes
-        })
+        let mut split = Split::take();
+        split.by_server(&keys, |at| self.pool.pick(asked.argument(at)));
+        let outcome = if let [only] = split.servers() {
+            self.send(*only, kind, asked, run)
+        } else {
+            run.end(asked.source);
+            let how = How::Lines {
+                request: asked.source.bytes()[asked.range.clone()].into(),
+                keys: asked.arguments[first..].to_vec(),
+                forgiving: self.pool.plan().source.multiget_policy == MultigetPolicy::Miss,
+            };
+            self.send_parts(&split, how, kind, asked, |part, each| split.line(part, first, asked.arguments, each))
+        };
+        split.keep();
+        outcome
     }
 
     /// It is the proxy's own business, and it has none.
@@ -211,14 +200,12 @@ impl Client {
     /// Of every live server, in one.
     fn stats(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         run.end(asked.source);
-        let part = |server| split::Part { server: Some(server), keys: Vec::new() };
-        let parts: Vec<_> = self.pool.live().into_iter().map(part).collect();
-        if parts.is_empty() {
-            self.fail_now(Fault::Refused);
-            return Outcome::Done;
-        }
         let kind = Kind::of_memcached(b"stats", Access::Read);
-        self.send_parts(&parts, How::Stats, Vec::new(), kind, |_| b"stats\r\n".to_vec())
+        if let Some(outcome) = self.send_to_all(How::Stats, kind, asked, b"stats\r\n") {
+            return outcome;
+        }
+        self.fail_now(Fault::Refused);
+        Outcome::Done
     }
 
     /// To every live server.
@@ -231,77 +218,24 @@ impl Client {
             line.extend_from_slice(asked.argument(1));
         }
         line.extend_from_slice(b"\r\n");
-        let parts: Vec<_> =
-            self.pool.live().into_iter().map(|server| split::Part { server: Some(server), keys: Vec::new() }).collect();
-        if parts.is_empty() {
-            if !quiet {
-                self.fail_now(Fault::Refused);
-            }
-            return Outcome::Done;
-        }
         let how = if quiet { How::Nothing } else { How::SameLine };
-        self.send_parts(&parts, how, Vec::new(), Kind::of_memcached(b"flush_all", Access::Write), |_| line.clone())
-    }
-
-    /// Sends each part to its server; their replies become one.
-    pub(super) fn send_parts(
-        &mut self,
-        parts: &[split::Part],
-        how: How,
-        places: Vec<u16>,
-        kind: Kind,
-        encode: impl Fn(&split::Part) -> Vec<u8>,
-    ) -> Outcome {
-        // All or none: a part that finds no room makes the whole wait.
-        let mut lanes = Vec::with_capacity(parts.len());
-        for part in parts {
-            let lane = self.pool.lane(&self.worker, part.server, self.id);
-            if let Ok(lane) = &lane
-                && !lane.borrow().has_room()
-            {
-                lane.borrow_mut().wait(self.me.clone());
-                return Outcome::Full;
-            }
-            lanes.push(lane);
+        let kind = Kind::of_memcached(b"flush_all", Access::Write);
+        if let Some(outcome) = self.send_to_all(how, kind, asked, &line) {
+            return outcome;
         }
-        let Some(me) = self.me.upgrade() else { return Outcome::Done };
-        let cells = *self.worker.cells();
-        cells.add(Kv::SPLITS, 1);
-        cells.add(Kv::FRAGMENTS, parts.len() as u64);
-        self.pool.cells().add(KvPool::FRAGMENTS, parts.len() as u64);
-        let protocol = self.pool.plan().protocol;
-        let seq = self.next_seq();
-        let kept = Kept::new(&self.worker, &self.pool);
-        let joining = Joining::new(me, protocol, seq, how, places, parts.len(), kept);
-        self.wait();
-        let deadline = self.deadline(Class::Split);
-        for (at, (part, lane)) in parts.iter().zip(lanes).enumerate() {
-            match lane {
-                Ok(lane) => {
-                    let bytes = encode(part);
-                    let len = bytes.len();
-                    let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Part(Rc::clone(&joining), at), len, deadline, kind.again, kind.command);
-                    lane.push(Source::Shared(&bytes.into()), 0..len);
-                }
-                Err(fault) => {
-                    let misses = kind.again == Again::Always && self.pool.misses(part.server);
-                    let nothing = if misses { miss::reply(protocol, &encode(part)) } else { None };
-                    let line = if let Some(nothing) = nothing {
-                        self.pool.cells().add(KvPool::MISSES, 1);
-                        let len = nothing.len();
-                        Chunk::from_shared(nothing.into(), 0..len)
-                    } else {
-                        cells.add(Kv::FORWARD_ERRORS, 1);
-                        self.pool.cells().add(KvPool::failed(fault), 1);
-                        Chunk::from_static(fault.line(protocol))
-                    };
-                    if let Some(whole) = crate::join::arrive(&joining, at, line) {
-                        self.fill_pieces(seq, whole);
-                    }
-                }
-            }
+        if !quiet {
+            self.fail_now(Fault::Refused);
         }
         Outcome::Done
+    }
+
+    /// The same line to every live server; none when no server is.
+    fn send_to_all(&mut self, how: How, kind: Kind, asked: &Asked<'_>, line: &[u8]) -> Option<Outcome> {
+        let mut split = Split::take();
+        split.to_all(self.pool.live());
+        let outcome = (!split.servers().is_empty())
+            .then(|| self.send_parts(&split, how, kind, asked, |_, each| each(Piece::Made(line))));
+        split.keep();
+        outcome
     }
 }

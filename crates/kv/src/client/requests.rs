@@ -12,9 +12,8 @@ use super::kind::Kind;
 use super::local;
 use super::stream::Begun;
 use super::{Client, PIPELINE_MAX, Phase};
-use crate::commands::{self, Command, Find, Join, Keys, Refusal, Treat};
+use crate::commands::{self, Command, Find, Keys, Refusal, Treat};
 use crate::fault::Fault;
-use crate::join::How;
 use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
 use crate::miss;
@@ -22,7 +21,6 @@ use crate::numbers::KvPool;
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
 use crate::plan::{Class, Protocol};
-use crate::split;
 use crate::wire::memcached;
 use crate::wire::resp::{Request, Scan, request};
 
@@ -355,7 +353,7 @@ impl Client {
         self.push_ready(Chunk::from_static(reply));
     }
 
-    fn refuse(&mut self, line: String) -> Outcome {
+    pub(super) fn refuse(&mut self, line: String) -> Outcome {
         self.worker.cells().add(Kv::REFUSED, 1);
         self.answer(line.into_bytes());
         Outcome::Done
@@ -499,26 +497,6 @@ impl Client {
         self.worker.cells().add(Kv::FORWARD_ERRORS, 1);
         self.pool.cells().add(KvPool::failed(fault), 1);
         self.answer_static(fault.line(self.pool.plan().protocol));
-    }
-
-    fn split(&mut self, command: &'static Command, join: Join, asked: &Asked<'_>, run: &mut Run) -> Outcome {
-        let Ok(keys) = commands::keys(command, asked.count(), |at| asked.argument(at)) else {
-            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
-        };
-        if keys.step == 2 && asked.count().is_multiple_of(2) {
-            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
-        }
-        if self.pool.is_single() {
-            return self.send(Some(0), Kind::of(command), asked, run);
-        }
-        let (parts, places) = split::by_server(&keys, |at| self.pool.pick(asked.argument(at)));
-        if let [only] = parts.as_slice() {
-            return self.send(only.server, Kind::of(command), asked, run);
-        }
-        run.end(asked.source);
-        self.send_parts(&parts, How::Joined(join), places, Kind::of(command), |part| {
-            split::encode(command.name, &part.keys, keys.step, |at| asked.argument(at))
-        })
     }
 }
 

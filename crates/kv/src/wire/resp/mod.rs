@@ -14,6 +14,41 @@ pub use tail::Tail;
 /// The longest line with a number in it: `$536870912\r\n` and room to spare.
 const NUMBER_LINE_MAX: usize = 32;
 
+/// A header line: its first byte, a number, and its end.
+pub(crate) struct Line {
+    bytes: [u8; Self::MAX],
+    begin: usize,
+}
+
+impl Line {
+    /// The first byte, the digits of the greatest number, the end.
+    const MAX: usize = 1 + 20 + 2;
+
+    #[inline]
+    pub(crate) fn of(kind: u8, mut value: usize) -> Self {
+        let mut bytes = [0; Self::MAX];
+        bytes[Self::MAX - 2..].copy_from_slice(b"\r\n");
+        let mut begin = Self::MAX - 2;
+        loop {
+            begin -= 1;
+            bytes[begin] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+            value /= 10;
+            if value == 0 {
+                break;
+            }
+        }
+        begin -= 1;
+        bytes[begin] = kind;
+        Self { bytes, begin }
+    }
+
+    /// As it goes over the wire.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.begin..]
+    }
+}
+
 /// What stands at the start of a header line `:123\r\n`, the first byte having been looked at already.
 enum Number {
     /// The number, and the length of the whole line.
@@ -28,16 +63,25 @@ enum Number {
 #[inline]
 fn number(bytes: &[u8]) -> Number {
     // Nearly all have one digit or two: this is what a request costs most with.
-    match bytes {
-        [_, one @ b'0'..=b'9', b'\r', b'\n', ..] => Number::Is(i64::from(one - b'0'), 4),
-        [_, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', b'\n', ..] => {
-            Number::Is(i64::from(ten - b'0') * 10 + i64::from(one - b'0'), 5)
+    if let Some([_, tens, ones, end @ ..]) = bytes.first_chunk::<5>() {
+        let (first, second) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
+        if first <= 9 {
+            if [*ones, end[0]] == *b"\r\n" {
+                return Number::Is(i64::from(first), 4);
+            }
+            if first > 0 && second <= 9 && end == b"\r\n" {
+                return Number::Is(i64::from(first) * 10 + i64::from(second), 5);
+            }
+        } else if [*tens, *ones, end[0], end[1]] == *b"-1\r\n" {
+            // What is not there.
+            return Number::Is(-1, 5);
         }
-        _ => any_number(bytes),
     }
+    any_number(bytes)
 }
 
 /// As [`number`], of any length.
+#[inline(never)]
 fn any_number(bytes: &[u8]) -> Number {
     let mut at = 1;
     let negative = bytes.get(1) == Some(&b'-');
@@ -76,6 +120,17 @@ fn any_number(bytes: &[u8]) -> Number {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_read_as_it_is_written() {
+        for value in [0, 7, 10, 99, 100, 12_345, 1 << 40, i64::MAX as usize / 10] {
+            let line = Line::of(b'$', value);
+            assert_eq!(line.bytes(), format!("${value}\r\n").as_bytes());
+            assert!(matches!(number(line.bytes()), Number::Is(read, len)
+                if usize::try_from(read) == Ok(value) && len == line.bytes().len()));
+        }
+        assert_eq!(Line::of(b'*', usize::MAX).bytes(), format!("*{}\r\n", usize::MAX).as_bytes());
+    }
 
     #[test]
     fn a_number_is_written_in_one_way_alone() {

@@ -115,19 +115,41 @@ impl Reply {
     }
 }
 
-/// Where the elements of a whole array reply are; `None` when it is no array.
+/// How many elements a whole array reply has, and where the first begins; `None` when it is no array.
+#[must_use]
+pub fn array(bytes: &[u8]) -> Option<(usize, usize)> {
+    match (bytes.first(), number(bytes)) {
+        (Some(b'*'), Number::Is(count, at)) => Some((usize::try_from(count).ok()?, at)),
+        _ => None,
+    }
+}
+
+/// The end of the element that begins at `at` of a whole array reply; `None` when none does.
+#[inline]
+#[must_use]
+pub fn element_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    if rest.first() == Some(&b'$')
+        && let Number::Is(size @ 0.., line) = number(rest)
+    {
+        let end = usize::try_from(size).ok()?.checked_add(at + line + 2)?;
+        return (end <= bytes.len()).then_some(end);
+    }
+    match Reply::default().scan(rest) {
+        Scanned::Whole(len) => Some(at + len),
+        _ => None,
+    }
+}
+
+/// Where all elements of a whole array reply are; `None` when it is no array.
 #[must_use]
 pub fn elements(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
-    if bytes.first() != Some(&b'*') {
-        return None;
-    }
-    let Number::Is(count, mut at) = number(bytes) else { return None };
-    let count = usize::try_from(count).ok()?;
+    let (count, mut at) = array(bytes)?;
     let mut found = Vec::with_capacity(count.min(bytes.len() / 4));
     for _ in 0..count {
-        let Scanned::Whole(len) = Reply::default().scan(bytes.get(at..)?) else { return None };
-        found.push(at..at + len);
-        at += len;
+        let end = element_end(bytes, at)?;
+        found.push(at..end);
+        at = end;
     }
     Some(found)
 }
@@ -183,7 +205,9 @@ mod tests {
             found.iter().map(|at| &bytes[at.clone()]).collect::<Vec<_>>(),
             [&b"$1\r\na\r\n"[..], b"$-1\r\n", b"*1\r\n:1\r\n"]
         );
-        assert_eq!(elements(b"-ERR\r\n"), None);
+        assert_eq!(element_end(bytes, bytes.len()), None);
+        assert_eq!(element_end(b"*1\r\n$5\r\nab", 4), None, "it has no end");
+        assert_eq!([array(b"-ERR\r\n"), array(b"*-1\r\n")], [None, None]);
         assert_eq!(integer(b":42\r\n"), Some(42));
         assert_eq!(integer(b"+OK\r\n"), None);
     }
