@@ -90,7 +90,7 @@ impl Split {
     }
 
     /// One part for each of these servers, without keys.
-    pub(crate) fn to_all(&mut self, servers: impl IntoIterator<Item = usize>) {
+    pub(crate) fn for_all(&mut self, servers: impl IntoIterator<Item = usize>) {
         self.clear();
         self.servers.extend(servers.into_iter().map(Some));
         self.ends.resize(self.servers.len(), 0);
@@ -253,7 +253,7 @@ mod tests {
         split.by_server(&Keys { first: 2, end: 6, step: 1, ..Keys::default() }, |at| Some(usize::from(at == 3)));
         let part = |part| text(whole, |each| split.line(part, 2, &words, each)).0;
         assert_eq!((part(0).as_str(), part(1).as_str()), ("gat 10 a c d\r\n", "gat 10 b\r\n"));
-        split.to_all([4, 7]);
+        split.for_all([4, 7]);
         assert_eq!((split.servers(), split.places().len()), ([Some(4), Some(7)].as_slice(), 0));
     }
 }

@@ -232,7 +232,7 @@ impl Client {
     /// The same line to every live server; none when no server is.
     fn send_to_all(&mut self, how: How, kind: Kind, asked: &Asked<'_>, line: &[u8]) -> Option<Outcome> {
         let mut split = Split::take();
-        split.to_all(self.pool.live());
+        split.for_all(self.pool.live());
         let outcome = (!split.servers().is_empty())
             .then(|| self.send_parts(&split, how, kind, asked, |_, each| each(Piece::Made(line))));
         split.keep();
