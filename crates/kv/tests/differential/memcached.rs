@@ -13,7 +13,7 @@ use super::seed;
 use super::world::{Client, Proxy, Server, pool};
 
 /// Ordinary commands, of which there are more than those asked for in all.
-const COMMANDS: usize = 40_000;
+const COMMANDS: usize = 100_000;
 /// At most so many are on their way at once.
 const DEPTH: u64 = 100;
 /// One in so many is odd.
@@ -48,6 +48,12 @@ const ODD_LINES: &[&str] = &[
     "set K 0 0 6\r\nv\r\nabcd",
     "set K 0 0 1 extra more\r\nv",
     "set L 0 0 1\r\nv",
+    "set K 4294967296 4294967295 1\r\nv",
+    "set K 0 2208988800 +1\r\nv",
+    "set K 0 9223372036854775808 1\r\nv",
+    "set K 0 0 4294967297\r\nv",
+    "set K L 0 0 1\r\nv",
+    "cas K 0 0 1 -1\r\nv",
     "add K",
     "append K 0 0",
     "cas K 0 0 1\r\nv",
@@ -322,7 +328,9 @@ impl Run {
         bytes.extend(data.map_or_else(Vec::new, |data| [data, "\r\n"].concat().into_bytes()));
         let expected = self.one.alone(&bytes, number);
         let got = self.four.alone(&bytes, number);
-        assert_eq!(got, expected, "seed {}: {:?}", seed(), show(&bytes));
+        // Data whose line memcached refuses are a request to it, and to a pool never.
+        let dropped = data.is_some() && expected.strip_suffix("ERROR\r\n") == Some(&got);
+        assert!(got == expected || dropped, "seed {}: {} {got:?} {expected:?}", seed(), show(&bytes));
     }
 }
 
