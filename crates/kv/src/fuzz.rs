@@ -51,8 +51,12 @@ pub fn reply(bytes: &[u8]) {
 pub fn memcached_request(bytes: &[u8]) {
     let mut words = Vec::new();
     match memcached::scan(bytes, &mut words) {
-        memcached::Scan::Whole(len) | memcached::Scan::Refused(len, _) => {
+        memcached::Scan::Whole(len) | memcached::Scan::Odd(len) => {
             assert!(len > 0 && len <= bytes.len());
+            assert!(words.iter().all(|word| word.start < word.end && word.end as usize <= len));
+        }
+        memcached::Scan::Refused(len, _) => {
+            assert!(len > 0);
             assert!(words.iter().all(|word| word.start < word.end && word.end as usize <= len));
         }
         memcached::Scan::More(size) => assert!(size == 0 || size > bytes.len()),

@@ -20,6 +20,8 @@ stats::metrics! {
     counter LOCAL = "beltway_kv_local_answers_total";
     /// Requests refused: unknown, of the wrong form, or not for a proxy.
     counter REFUSED = "beltway_kv_refused_commands_total";
+    /// Client connections that were ended because HTTP was spoken on them.
+    counter FOREIGN = "beltway_kv_http_clients_total";
     /// Requests that were split among servers.
     counter SPLITS = "beltway_kv_split_commands_total";
     /// Parts that split requests became.

@@ -1,5 +1,7 @@
 //! A request that is too large for a block: put together in memory of its own, up to a bound.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use base::Instant;
@@ -27,25 +29,47 @@ pub(super) struct Gathered {
     /// Of the bytes those that are counted.
     kept: Kept,
     bytes: Vec<u8>,
+    /// How many of them have been looked at.
+    looked: usize,
     request: Request,
-    whole: Option<usize>,
+    /// All of it, and what came behind it.
+    whole: Option<(Arc<[u8]>, Block)>,
 }
 
 impl Gathered {
+    /// What it takes: its bytes, and the list of its arguments.
+    fn size(&self) -> usize {
+        self.bytes.len() + self.request.arguments_room() * size_of::<Range<u32>>()
+    }
+
     /// Counts what has come. False: it is too much.
     fn tell(&mut self) -> bool {
-        self.kept.add(self.bytes.len().saturating_sub(self.kept.len()))
+        self.kept.add(self.size().saturating_sub(self.kept.len()))
     }
 
     fn scan(&mut self, protocol: Protocol) -> Scan {
+        self.looked = self.bytes.len();
         match protocol {
             Protocol::Redis => self.request.scan(&self.bytes),
-            Protocol::Memcached => match memcached::scan(&self.bytes, self.request.words()) {
-                memcached::Scan::Whole(len) | memcached::Scan::Refused(len, _) => Scan::Whole(len),
+            Protocol::Memcached => match self.scan_line() {
+                memcached::Scan::Whole(len) | memcached::Scan::Odd(len) => Scan::Whole(len),
+                // What has not come yet is dropped later.
+                memcached::Scan::Refused(len, _) => Scan::Whole(len.min(self.bytes.len())),
                 memcached::Scan::More(size) => Scan::More(size),
                 memcached::Scan::Hopeless(_) | memcached::Scan::Binary => Scan::Malformed(Malformed::TooLong),
             },
         }
+    }
+
+    /// Forgets what was seen.
+    fn look_again(&mut self) {
+        self.looked = 0;
+        self.request.clear();
+    }
+
+    fn scan_line(&mut self) -> memcached::Scan {
+        let (words, searched) = self.request.line();
+        memcached::scan_on(&self.bytes, searched, words)
     }
 }
 
@@ -70,6 +94,7 @@ impl Client {
             watch: self.watch_gathered(),
             kept: Kept::new(&self.worker, &self.pool),
             bytes: block[self.parsed..].to_vec(),
+            looked: 0,
             request: Request::default(),
             whole: None,
         };
@@ -105,6 +130,17 @@ impl Client {
         let Some(mut gathered) = self.gathered.take() else { return };
         let mut taken = 0;
         while gathered.whole.is_none() {
+            if gathered.looked < gathered.bytes.len() {
+                match self.look_into(&mut gathered) {
+                    Look::On => {}
+                    Look::Later => {
+                        self.gathered = Some(gathered);
+                        return;
+                    }
+                    Look::Ended => return,
+                }
+                continue;
+            }
             if taken >= TURN_MAX || !self.may_read() {
                 self.gathered = Some(gathered);
                 if taken >= TURN_MAX {
@@ -139,41 +175,6 @@ impl Client {
             }
             gathered.progress = self.worker.now();
             gathered.bytes.extend_from_slice(&block);
-            if !gathered.tell() {
-                if gathered.bytes.len() > self.pool.plan().source.memory / 4 {
-                    self.refuse_all(self.too_long());
-                } else {
-                    // It is the others who keep so much.
-                    self.gathered = Some(gathered);
-                    self.wait_for_memory();
-                }
-                return;
-            }
-            match gathered.scan(self.pool.plan().protocol) {
-                Scan::Whole(len) => gathered.whole = Some(len),
-                Scan::More(size) if size.max(gathered.bytes.len()) > GATHERED_MAX => {
-                    self.refuse_all(self.too_long());
-                    return;
-                }
-                Scan::More(size) => {
-                    let more = size.saturating_sub(gathered.bytes.len());
-                    // Once, and exactly: what it says of itself has been bounded.
-                    gathered.bytes.reserve_exact(more.min(gathered.bytes.len() * 4));
-                }
-                Scan::Malformed(Malformed::TooLong) => {
-                    self.refuse_all(self.too_long());
-                    return;
-                }
-                Scan::Malformed(why) => {
-                    self.refuse_all(why.line().into_bytes());
-                    return;
-                }
-                // It began as an array.
-                Scan::Blank(_) | Scan::Inline(_) => {
-                    self.refuse_all(Malformed::MultibulkLength.line().into_bytes());
-                    return;
-                }
-            }
         }
         self.follow_with_request();
         if self.base < self.barrier {
@@ -182,23 +183,76 @@ impl Client {
             self.gathered = Some(gathered);
             return;
         }
-        let len = gathered.whole.unwrap_or(0);
-        let rest = gathered.bytes.split_off(len);
-        match self.take_bytes(&gathered.bytes) {
+        let Some((bytes, rest)) = gathered.whole.take() else { return };
+        match self.take_shared(&bytes, &mut gathered.request) {
             Outcome::Done => {
-                let mut block = Block::new(SizeClass::Large);
-                // At most what the last block held: less than one holds.
-                block.append(&rest);
                 self.parsed = 0;
                 if !rest.is_empty() {
-                    self.input = Some(block);
+                    self.input = Some(rest);
                 }
                 self.again();
             }
             Outcome::Full => {
-                gathered.bytes.extend_from_slice(&rest);
+                gathered.whole = Some((bytes, rest));
                 self.gathered = Some(gathered);
             }
         }
     }
+
+    /// Looks at what has come.
+    fn look_into(&mut self, gathered: &mut Gathered) -> Look {
+        if !gathered.tell() {
+            return self.too_much(gathered);
+        }
+        let scan = gathered.scan(self.pool.plan().protocol);
+        if !gathered.tell() {
+            gathered.look_again();
+            return self.too_much(gathered);
+        }
+        match scan {
+            Scan::Whole(len) => {
+                let rest = gathered.bytes.split_off(len);
+                // At most what the last block held: less than one holds.
+                let mut block = Block::new(SizeClass::Large);
+                block.append(&rest);
+                gathered.whole = Some((std::mem::take(&mut gathered.bytes).into(), block));
+                Look::On
+            }
+            Scan::More(size) if size.max(gathered.bytes.len()) <= GATHERED_MAX => {
+                let more = size.saturating_sub(gathered.bytes.len());
+                // Once, and exactly: what it says of itself has been bounded.
+                gathered.bytes.reserve_exact(more.min(gathered.bytes.len() * 4));
+                Look::On
+            }
+            Scan::More(_) | Scan::Malformed(Malformed::TooLong) => self.end_with(self.too_long()),
+            Scan::Malformed(why) => self.end_with(why.line().into_bytes()),
+            // It began as an array.
+            Scan::Blank(_) | Scan::Inline(_) => self.end_with(Malformed::MultibulkLength.line().into_bytes()),
+        }
+    }
+
+    /// More has come than may be kept.
+    fn too_much(&mut self, gathered: &Gathered) -> Look {
+        if gathered.size() > self.pool.plan().source.memory / 4 {
+            return self.end_with(self.too_long());
+        }
+        // It is the others who keep so much.
+        self.wait_for_memory();
+        Look::Later
+    }
+
+    fn end_with(&mut self, line: Vec<u8>) -> Look {
+        self.refuse_all(line);
+        Look::Ended
+    }
+}
+
+/// What a look at a request that is put together came to.
+enum Look {
+    /// It goes on, or is whole.
+    On,
+    /// It goes on when there is memory for it.
+    Later,
+    /// Nothing follows.
+    Ended,
 }

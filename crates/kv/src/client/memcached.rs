@@ -1,6 +1,7 @@
 //! Routes memcached's requests.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use buf::Block;
 
@@ -17,14 +18,16 @@ use crate::pending::Owner;
 use crate::plan::MultigetPolicy;
 use crate::split::{Piece, Split};
 use crate::wire::memcached::{self, BAD_DELETE, BAD_LINE, BAD_TIME, END, ERROR, NOREPLY, Scan, is_key};
+use crate::wire::resp::Request;
 
 const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
 const REFUSED_STATS: &[u8] = b"SERVER_ERROR these stats are those of one server, ask it directly\r\n";
 
 impl Client {
     /// Takes the requests in `block`. True when some are left for later.
-    pub(super) fn memcached_requests(&mut self, block: &Block, words: &mut Vec<Range<u32>>, run: &mut Run) -> bool {
+    pub(super) fn memcached_requests(&mut self, block: &Block, request: &mut Request, run: &mut Run) -> bool {
         let source = Source::Block(block);
+        let (words, searched) = request.line();
         loop {
             if self.parsed >= block.len() {
                 return false;
@@ -33,21 +36,33 @@ impl Client {
                 return true;
             }
             let rest = &block[self.parsed..];
-            match memcached::scan(rest, words) {
+            let scan = memcached::scan_on(rest, searched, words);
+            if !matches!(scan, Scan::More(_)) {
+                *searched = 0;
+            }
+            match scan {
                 Scan::Whole(len) => {
                     let asked = Asked { source, range: self.parsed..self.parsed + len, arguments: words };
                     match self.memcached_request(&asked, run) {
-                        Outcome::Done => {
-                            self.parsed += len;
-                            self.worker.cells().add(Kv::COMMANDS, 1);
-                            self.pool.cells().add(KvPool::REQUESTS, 1);
-                        }
+                        Outcome::Done => self.parsed += len,
+                        Outcome::Full => return true,
+                    }
+                }
+                Scan::Odd(len) => {
+                    run.end(source);
+                    match self.take_bytes(&memcached::rewritten(&rest[..len], words)) {
+                        Outcome::Done => self.parsed += len,
                         Outcome::Full => return true,
                     }
                 }
                 Scan::Refused(len, line) => {
-                    self.parsed += len;
+                    let here = len.min(rest.len());
+                    self.parsed += here;
                     self.refuse_static(line);
+                    if len > here {
+                        self.drop_next(len - here);
+                        return true;
+                    }
                 }
                 Scan::More(_) => return false,
                 Scan::Hopeless(line) => {
@@ -66,8 +81,36 @@ impl Client {
         }
     }
 
+    /// One request, in memory of its own.
+    pub(super) fn take_line(&mut self, bytes: &Arc<[u8]>, words: &mut Vec<Range<u32>>, run: &mut Run) -> Outcome {
+        match memcached::scan(bytes, words) {
+            Scan::Whole(len) => {
+                let asked = Asked { source: Source::Shared(bytes), range: 0..len, arguments: words };
+                self.memcached_request(&asked, run)
+            }
+            Scan::Odd(len) => self.take_bytes(&memcached::rewritten(&bytes[..len], words)),
+            Scan::Refused(len, line) => {
+                self.refuse_static(line);
+                if len > bytes.len() {
+                    self.drop_next(len - bytes.len());
+                }
+                Outcome::Done
+            }
+            Scan::More(_) | Scan::Hopeless(_) | Scan::Binary => Outcome::Done,
+        }
+    }
+
     /// One request, whole.
-    pub(super) fn memcached_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+    fn memcached_request(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let outcome = self.memcached_route(asked, run);
+        if matches!(outcome, Outcome::Done) {
+            self.worker.cells().add(Kv::COMMANDS, 1);
+            self.pool.cells().add(KvPool::REQUESTS, 1);
+        }
+        outcome
+    }
+
+    fn memcached_route(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let count = asked.count();
         // The words of the whole line say whether it is one; the last says whether anything is said of it.
         let quiet = count > 1 && asked.argument(count - 1) == NOREPLY;
@@ -106,6 +149,11 @@ impl Client {
             b"stats" if count == 1 => return self.stats(asked, run),
             b"stats" if count == 2 && asked.argument(1) == b"proxy" => return self.stats_of_proxy(),
             b"stats" => return self.refuse_static(REFUSED_STATS),
+            // As memcached, which leaves the answer out.
+            _ if asked.argument(count - 1).starts_with(b"HTTP/") => {
+                self.hang_up();
+                return Outcome::Done;
+            }
             _ => return self.refuse_static(ERROR),
         }
         self.store(asked, quiet, run)

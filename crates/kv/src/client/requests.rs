@@ -21,7 +21,6 @@ use crate::numbers::KvPool;
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
 use crate::plan::{Class, Protocol};
-use crate::wire::memcached;
 use crate::wire::resp::{Request, Scan, request};
 
 /// How often a client is received from in a turn, and how much; what else has come waits for the next.
@@ -230,7 +229,7 @@ impl Client {
         let mut run = Run::default();
         let left = match self.pool.plan().protocol {
             Protocol::Redis => self.requests_of(block, &mut request, &mut run),
-            Protocol::Memcached => self.memcached_requests(block, request.words(), &mut run),
+            Protocol::Memcached => self.memcached_requests(block, &mut request, &mut run),
         };
         run.end(Source::Block(block));
         if request.is_begun() {
@@ -298,25 +297,22 @@ impl Client {
 
     /// A request in memory of its own.
     pub(super) fn take_bytes(&mut self, bytes: &[u8]) -> Outcome {
-        let bytes: Arc<[u8]> = bytes.into();
-        let source = Source::Shared(&bytes);
-        let mut request = Request::default();
+        self.take_shared(&bytes.into(), &mut Request::default())
+    }
+
+    /// The same, with a list of its arguments.
+    pub(super) fn take_shared(&mut self, bytes: &Arc<[u8]>, request: &mut Request) -> Outcome {
+        let source = Source::Shared(bytes);
         let mut run = Run::default();
+        request.clear();
         let outcome = match self.pool.plan().protocol {
-            Protocol::Redis => match request.scan(&bytes) {
+            Protocol::Redis => match request.scan(bytes) {
                 Scan::Whole(len) => {
                     self.take_request(&Asked { source, range: 0..len, arguments: request.arguments() }, &mut run)
                 }
                 _ => Outcome::Done,
             },
-            Protocol::Memcached => match memcached::scan(&bytes, request.words()) {
-                memcached::Scan::Whole(len) => {
-                    let asked = Asked { source, range: 0..len, arguments: request.arguments() };
-                    self.memcached_request(&asked, &mut run)
-                }
-                memcached::Scan::Refused(_, line) => self.refuse_static(line),
-                _ => Outcome::Done,
-            },
+            Protocol::Memcached => self.take_line(bytes, request.words(), &mut run),
         };
         run.end(source);
         outcome
@@ -353,6 +349,25 @@ impl Client {
         self.push_ready(Chunk::from_static(reply));
     }
 
+    #[cold]
+    fn unknown(&mut self, asked: &Asked<'_>) -> Outcome {
+        let name = asked.argument(0);
+        if name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:") {
+            self.hang_up();
+            return Outcome::Done;
+        }
+        self.refuse(unknown(asked))
+    }
+
+    /// It speaks HTTP: somebody's browser or server may have been made to say it, with requests of ours in it. As the
+    /// servers do, nothing more is read and nothing said.
+    #[cold]
+    pub(super) fn hang_up(&mut self) {
+        self.worker.cells().add(Kv::FOREIGN, 1);
+        self.phase = Phase::Ending;
+        self.mark();
+    }
+
     pub(super) fn refuse(&mut self, line: String) -> Outcome {
         self.worker.cells().add(Kv::REFUSED, 1);
         self.answer(line.into_bytes());
@@ -373,7 +388,7 @@ impl Client {
 
     #[inline]
     fn route(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
-        let Some(mut command) = commands::look_up(asked.argument(0)) else { return self.refuse(unknown(asked)) };
+        let Some(mut command) = commands::look_up(asked.argument(0)) else { return self.unknown(asked) };
         if !self.authenticated && !local::is_open_to_all(command) {
             return self.refuse("-NOAUTH Authentication required.\r\n".into());
         }

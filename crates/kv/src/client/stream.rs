@@ -122,7 +122,7 @@ impl Client {
             let words = if asked.argument(0) == b"cas" { 6 } else { 5 };
             let right = memcached::has_data(asked.argument(0))
                 && asked.count() == words
-                && memcached::is_key(asked.argument(1));
+                && memcached::is_plain(bytes, asked.arguments);
             let command = CommandIndex::of_memcached(asked.argument(0));
             return right.then(|| (self.pool.pick(asked.argument(1)), command, Rest::Bytes(len - bytes.len())));
         }
@@ -144,6 +144,15 @@ impl Client {
         let rest = bytes.get(request.position()..)?;
         matches!(tail.scan(rest), Scanned::Part(_)).then_some(())?;
         Some((server, CommandIndex::of(command), Rest::Arguments(tail)))
+    }
+
+    /// Drops so many bytes that are still to come.
+    pub(super) fn drop_next(&mut self, len: usize) {
+        let rest = Rest::Bytes(len);
+        let mut streamed = Streamed { lane: None, rest, block: None, progress: self.worker.now(), watch: None };
+        streamed.watch = self.watch_stream();
+        self.streamed = Some(Box::new(streamed));
+        self.again();
     }
 
     fn watch_stream(&self) -> Option<Action> {

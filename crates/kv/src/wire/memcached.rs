@@ -6,9 +6,11 @@ use std::ops::Range;
 
 use super::{Found, Scanned};
 
-/// The longest line of a request: many keys of a multiget.
-pub const LINE_MAX: usize = 48 << 10;
-/// The longest line of a request that is no `get` or `gets`: beyond it memcached closes the connection.
+/// The longest line of a retrieval, with all its keys.
+pub const RETRIEVAL_MAX: usize = 2 << 20;
+/// The longest line of another request before its end is waited for in vain.
+const LINE_MAX: usize = 48 << 10;
+/// The longest line of a request that is no retrieval: beyond it memcached may close the connection.
 const OTHER_LINE_MAX: usize = 2_000;
 /// The longest key.
 pub const KEY_MAX: usize = 250;
@@ -26,7 +28,11 @@ const BINARY_REQUEST: u8 = 0x80;
 pub enum Scan {
     /// A whole request of so many bytes.
     Whole(usize),
-    /// So many bytes are no request, and are answered with this, which may be nothing; what follows may be one.
+    /// A whole storage request of so many bytes, whose numbers servers read otherwise than they are written: it is to be
+    /// asked as [`rewritten`].
+    Odd(usize),
+    /// So many bytes, of which not all may have come, are no request, and are answered with this, which may be nothing;
+    /// what follows may be one.
     Refused(usize, &'static [u8]),
     /// More bytes are needed: so many in all, as far as is known.
     More(usize),
@@ -57,6 +63,10 @@ pub const BAD_DELETE: &[u8] = b"CLIENT_ERROR bad command line format.  Usage: de
 
 /// Where in a storage command's line its data's length stands.
 const LENGTH_AT: usize = 4;
+/// The greatest length that memcached takes for one.
+const LENGTH_MAX: i32 = i32::MAX - 2;
+/// What stands behind the data.
+const DATA_END: &[u8] = b"\r\n";
 
 /// Whether a command has data behind its line.
 #[must_use]
@@ -64,16 +74,35 @@ pub fn has_data(name: &[u8]) -> bool {
     matches!(name, b"set" | b"add" | b"replace" | b"append" | b"prepend" | b"cas")
 }
 
+/// Whether a command asks for the values of keys.
+#[must_use]
+pub fn retrieves(name: &[u8]) -> bool {
+    matches!(name, b"get" | b"gets" | b"gat" | b"gats")
+}
+
 /// Looks at `bytes`, which begin with a request. The words of its line are left in `words`.
 pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
+    scan_on(bytes, &mut 0, words)
+}
+
+/// As [`scan`], of a request that comes in pieces: up to `searched` there is no line's end, and that goes on.
+pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) -> Scan {
     words.clear();
     if bytes.first() == Some(&BINARY_REQUEST) {
         return Scan::Binary;
     }
-    let Some(end) = memchr::memchr(b'\n', &bytes[..bytes.len().min(LINE_MAX)]) else {
-        return if bytes.len() >= LINE_MAX { Scan::Hopeless(TOO_LONG) } else { Scan::More(0) };
+    let limit = bytes.len().min(RETRIEVAL_MAX);
+    let begin = (*searched).min(limit);
+    let Some(end) = memchr::memchr(b'\n', &bytes[begin..limit]).map(|at| begin + at) else {
+        *searched = bytes.len();
+        let over = bytes.len() >= LINE_MAX && (bytes.len() >= RETRIEVAL_MAX || !retrieves(first_word(bytes)));
+        return if over { Scan::Hopeless(TOO_LONG) } else { Scan::More(0) };
     };
+    *searched = end;
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
+    if end >= LINE_MAX && !retrieves(first_word(line)) {
+        return Scan::Hopeless(TOO_LONG);
+    }
     let mut at = 0;
     while at < line.len() {
         if line[at] == b' ' {
@@ -81,50 +110,177 @@ pub fn scan(bytes: &[u8], words: &mut Vec<Range<u32>>) -> Scan {
             continue;
         }
         let stop = memchr::memchr(b' ', &line[at..]).map_or(line.len(), |len| at + len);
-        // A line is shorter than LINE_MAX.
+        // A line is shorter than RETRIEVAL_MAX.
         let (Ok(from), Ok(to)) = (u32::try_from(at), u32::try_from(stop)) else { return Scan::Hopeless(TOO_LONG) };
         words.push(from..to);
         at = stop;
     }
-    let word = |at: usize| words.get(at).and_then(|word| line.get(word.start as usize..word.end as usize));
     let len = end + 1;
-    let Some(name) = word(0) else { return Scan::Refused(len, ERROR) };
-    // For memcached a zero byte ends the line, so that it would read another one: and a last word of its own.
-    if memchr::memchr(0, line).is_some() {
-        return Scan::Refused(len, BAD_LINE);
-    }
-    if line.len() > OTHER_LINE_MAX && !line.starts_with(b"get ") && !line.starts_with(b"gets ") {
-        return Scan::Refused(len, TOO_LONG);
-    }
-    if !has_data(name) {
-        return Scan::Whole(len);
-    }
-    // What memcached refuses by its line alone has no data there: what follows is the next request, and it would answer
-    // that as well. So nothing may come to a server that it could refuse in this way.
-    let plain = if name == b"cas" { LENGTH_AT + 2 } else { LENGTH_AT + 1 };
-    if words.len() != plain && words.len() != plain + 1 {
+    let Some(name) = words.first().and_then(|word| line.get(word.start as usize..word.end as usize)) else {
         return Scan::Refused(len, ERROR);
-    }
-    let quiet = word(words.len() - 1) == Some(NOREPLY);
-    let refused = |len, line| Scan::Refused(len, if quiet { b"" } else { line });
-    let number = |at| word(at).and_then(|word| std::str::from_utf8(word).ok());
-    let right = word(1).is_some_and(is_key)
-        && number(LENGTH_AT - 2).is_some_and(|flags| flags.parse::<u32>().is_ok())
-        && number(LENGTH_AT - 1).is_some_and(|time| time.parse::<i32>().is_ok())
-        && (name != b"cas" || number(LENGTH_AT + 1).is_some_and(|unique| unique.parse::<u64>().is_ok()));
-    let length = number(LENGTH_AT).and_then(|length| length.parse::<i32>().ok());
-    let Some(length) = length.filter(|_| right).and_then(|length| usize::try_from(length).ok()) else {
-        return refused(len, BAD_LINE);
     };
-    if length > DATA_MAX {
-        return Scan::Hopeless(TOO_LARGE);
+    let stores = has_data(name);
+    let why = if memchr::memchr(0, line).is_some() {
+        // For memcached a zero byte ends the line, so that it would read another one: and a last word of its own.
+        BAD_LINE
+    } else if line.len() > OTHER_LINE_MAX && !retrieves(name) {
+        TOO_LONG
+    } else if stores {
+        return storage(bytes, len, words);
+    } else {
+        return Scan::Whole(len);
+    };
+    let quiet = stores && word(line, words, words.len() - 1) == NOREPLY;
+    Scan::Refused(len + if stores { claimed(line, words) } else { 0 }, if quiet { b"" } else { why })
+}
+
+fn first_word(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == b' ').find(|word| !word.is_empty()).unwrap_or_default()
+}
+
+fn word<'a>(line: &'a [u8], words: &[Range<u32>], at: usize) -> &'a [u8] {
+    words.get(at).and_then(|word| line.get(word.start as usize..word.end as usize)).unwrap_or_default()
+}
+
+/// Looks at a storage command, whose line has `len` bytes.
+fn storage(bytes: &[u8], len: usize, words: &[Range<u32>]) -> Scan {
+    let word = |at| word(bytes, words, at);
+    let quiet = words.len() > 1 && word(words.len() - 1) == NOREPLY;
+    let said = |line: &'static [u8]| if quiet { b"" } else { line };
+    // What is refused here for its line has its data all the same: never are they to be read as requests.
+    let refused = |line| Scan::Refused(len + claimed(bytes, words), line);
+    let plain = if word(0) == b"cas" { LENGTH_AT + 2 } else { LENGTH_AT + 1 };
+    if words.len() != plain && words.len() != plain + 1 {
+        return refused(ERROR);
     }
-    let whole = len + length + 2;
-    match bytes.get(len + length..whole) {
-        Some(b"\r\n") => Scan::Whole(whole),
-        Some(_) => refused(whole, BAD_DATA),
+    let Some(numbers) = Numbers::of(bytes, words).filter(|_| is_key(word(1))) else {
+        return refused(said(BAD_LINE));
+    };
+    let Some(data) = usize::try_from(numbers.length).ok().filter(|_| numbers.length <= LENGTH_MAX) else {
+        // For memcached there are none.
+        return Scan::Refused(len, said(BAD_LINE));
+    };
+    let whole = len + data + DATA_END.len();
+    if data > DATA_MAX {
+        return Scan::Refused(whole, said(TOO_LARGE));
+    }
+    match bytes.get(len + data..whole) {
+        Some(DATA_END) if numbers.plain => Scan::Whole(whole),
+        Some(DATA_END) => Scan::Odd(whole),
+        Some(_) => Scan::Refused(whole, said(BAD_DATA)),
         None => Scan::More(whole),
     }
+}
+
+/// The numbers in a storage command's line.
+struct Numbers {
+    length: i32,
+    /// All are written as they are read.
+    plain: bool,
+}
+
+impl Numbers {
+    #[inline]
+    fn of(bytes: &[u8], words: &[Range<u32>]) -> Option<Self> {
+        let word = |at| word(bytes, words, at);
+        let (flags, flags_plain) = unsigned(word(LENGTH_AT - 2))?;
+        let (time, time_plain) = signed(word(LENGTH_AT - 1))?;
+        let (long, length_plain) = signed(word(LENGTH_AT))?;
+        let (_, unique_plain) = if word(0) == b"cas" { unsigned(word(LENGTH_AT + 1))? } else { (0, true) };
+        let length = low_half(long);
+        let fit = u32::try_from(flags).is_ok() && i32::try_from(time).is_ok() && i64::from(length) == long;
+        Some(Self { length, plain: fit && flags_plain && time_plain && length_plain && unique_plain })
+    }
+}
+
+/// Whether servers read the numbers in a storage command's line as they are written.
+#[must_use]
+pub fn is_plain(bytes: &[u8], words: &[Range<u32>]) -> bool {
+    Numbers::of(bytes, words).is_some_and(|numbers| numbers.plain)
+}
+
+/// How many bytes are to be dropped behind a storage command's line that is refused: its data, as far as it can be told
+/// where their length stands. Where there are too many words, one may be the key's, and it stands at the end.
+fn claimed(line: &[u8], words: &[Range<u32>]) -> usize {
+    let mut last = words.len().saturating_sub(1);
+    if word(line, words, last) == NOREPLY {
+        last -= 1;
+    }
+    if word(line, words, 0) == b"cas" {
+        last = last.saturating_sub(1);
+    }
+    let length = |at| {
+        let (length, _) = signed(word(line, words, at))?;
+        let cut = low_half(length);
+        usize::try_from(cut).ok().filter(|_| cut <= LENGTH_MAX)
+    };
+    let found = if last > LENGTH_AT { length(last) } else { None };
+    found.or_else(|| length(LENGTH_AT)).map_or(0, |data| data + DATA_END.len())
+}
+
+/// The storage request `bytes`, with the numbers as servers read them: the lower half of times, flags and lengths.
+#[must_use]
+pub fn rewritten(bytes: &[u8], words: &[Range<u32>]) -> Vec<u8> {
+    let word = |at| word(bytes, words, at);
+    let low = |at| signed(word(at)).map_or(0, |(number, _)| low_half(number));
+    let flags = unsigned(word(LENGTH_AT - 2)).map_or(0, |(flags, _)| flags & u64::from(u32::MAX));
+    let mut line = [word(0), b" ", word(1)].concat();
+    line.extend_from_slice(format!(" {flags} {} {}", low(LENGTH_AT - 1), low(LENGTH_AT)).as_bytes());
+    if word(0) == b"cas" {
+        let (unique, _) = unsigned(word(LENGTH_AT + 1)).unwrap_or_default();
+        line.extend_from_slice(format!(" {unique}").as_bytes());
+    }
+    if words.len() > 1 && word(words.len() - 1) == NOREPLY {
+        line.push(b' ');
+        line.extend_from_slice(NOREPLY);
+    }
+    line.extend_from_slice(b"\r\n");
+    let data = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+    line.extend_from_slice(&bytes[data..]);
+    line
+}
+
+/// A number's lower 32 bits, as memcached keeps them.
+fn low_half(number: i64) -> i32 {
+    #[expect(clippy::cast_possible_truncation, reason = "memcached cuts it")]
+    let low = number as i32;
+    low
+}
+
+/// A number of 64 bits as memcached reads it, with C's functions, and whether it is written as one writes it.
+fn signed(word: &[u8]) -> Option<(i64, bool)> {
+    let (negative, size, plain) = number(word)?;
+    let number = if negative { 0_i64.checked_sub_unsigned(size)? } else { i64::try_from(size).ok()? };
+    Some((number, plain))
+}
+
+/// The same without a sign: C's function takes one, and counts from the other end.
+fn unsigned(word: &[u8]) -> Option<(u64, bool)> {
+    let (negative, size, plain) = number(word)?;
+    let number = if negative { size.wrapping_neg() } else { size };
+    let taken = !negative || number <= i64::MAX.unsigned_abs();
+    taken.then_some((number, plain && !negative))
+}
+
+/// Whether there is a minus, the digits, and whether there is nothing else. Blanks may stand before it, and anything
+/// behind a blank that follows it.
+fn number(word: &[u8]) -> Option<(bool, u64, bool)> {
+    let is_blank = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
+    let mut at = word.iter().take_while(|byte| is_blank(byte)).count();
+    let mut plain = at == 0;
+    let negative = word.get(at) == Some(&b'-');
+    if negative || word.get(at) == Some(&b'+') {
+        plain &= negative;
+        at += 1;
+    }
+    let digits = word.get(at..)?;
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut size = 0_u64;
+    for digit in &digits[..count] {
+        size = size.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    let ends = digits.get(count).is_none_or(|byte| is_blank(byte) || *byte == 0);
+    (count > 0 && ends).then_some((negative, size, plain && count == digits.len()))
 }
 
 /// Whether this is a key that servers take.
@@ -264,25 +420,93 @@ mod tests {
         assert_eq!(look(b"set a 0 0\r\n").0, Scan::Refused(11, ERROR));
         assert_eq!(look(b"set a 0 0 x\r\n").0, Scan::Refused(13, BAD_LINE));
         assert_eq!(look(b"set a 0 0 -1\r\n").0, Scan::Refused(14, BAD_LINE));
-        assert_eq!(look(b"set a 0 0 1 x y\r\nabc").0, Scan::Refused(17, ERROR));
         assert_eq!(look(b"set a 0 0 1 x\r\na\r\n").0, Scan::Whole(18));
-        for bad in ["4294967296 0 1", "-1 0 1", "0 2147483648 1", "0 x 1", "0 0 noreply"] {
-            let quiet = bad.ends_with("noreply");
-            let line = format!("set a {bad}\r\na\r\n");
-            assert_eq!(look(line.as_bytes()).0, Scan::Refused(line.len() - 3, if quiet { b"" } else { BAD_LINE }));
-        }
-        assert_eq!(look(b"cas a 0 0 1\r\na\r\n").0, Scan::Refused(13, ERROR));
-        assert_eq!(look(b"cas a 0 0 1 x\r\na\r\n").0, Scan::Refused(15, BAD_LINE));
-        assert_eq!(look(b"set a\0 0 0 1\r\na\r\n").0, Scan::Refused(14, BAD_LINE));
         assert_eq!(look(b"incr a 1 noreply\0\r\n").0, Scan::Refused(19, BAD_LINE));
         assert_eq!(look(b"set a 0 0 1 noreply\r\nabcd").0, Scan::Refused(24, b""));
         let long = format!("{} a b\r\n", "x".repeat(OTHER_LINE_MAX));
         assert_eq!(look(long.as_bytes()).0, Scan::Refused(long.len(), TOO_LONG));
-        assert_eq!(look(format!("get {long}").as_bytes()).0, Scan::Whole(long.len() + 4));
+        for name in ["get", "gets", "gat", "gats"] {
+            assert_eq!(look(format!("{name} {long}").as_bytes()).0, Scan::Whole(long.len() + name.len() + 1));
+        }
         assert_eq!(look(b"set a 0 0 1\r\nabcd").0, Scan::Refused(16, BAD_DATA));
         assert_eq!(look(&[b'a'; LINE_MAX]).0, Scan::Hopeless(TOO_LONG));
         assert_eq!(look(&[b'a'; LINE_MAX - 1]).0, Scan::More(0));
         assert_eq!(look(b"\x80\x00").0, Scan::Binary);
+    }
+
+    #[test]
+    fn data_of_a_line_that_is_refused_are_no_request() {
+        let long = "k".repeat(251);
+        let wide = " ".repeat(OTHER_LINE_MAX);
+        let lines = [
+            ("set a -1 0 9", BAD_LINE),
+            ("set a 0 x 9", BAD_LINE),
+            ("set a 0 9223372036854775808 9", BAD_LINE),
+            ("set a 18446744073709551616 0 9", BAD_LINE),
+            ("set a b 0 0 9", BAD_LINE),
+            ("set a b c 0 0 9", ERROR),
+            ("set a b c 0 0 9 noreply", ERROR),
+            ("set a b 0 0 9 noreply", ERROR),
+            ("set a x 0 9 noreply", b""),
+            ("set a 0 0 9 x y", ERROR),
+            ("cas a 0 0 9", ERROR),
+            ("cas a 0 0 9 x", BAD_LINE),
+            ("cas a b c 0 0 9 1", ERROR),
+            ("set a\0 0 0 9", BAD_LINE),
+            ("set a 0 0 9\0", BAD_LINE),
+            (&format!("set {long} 0 0 9"), BAD_LINE),
+            (&format!("set a 0 0{wide}9"), TOO_LONG),
+        ];
+        for (line, said) in lines {
+            let bytes = format!("{line}\r\nflush_all\r\n");
+            assert_eq!(look(bytes.as_bytes()).0, Scan::Refused(bytes.len(), said), "{line}");
+            let begun = &bytes.as_bytes()[..line.len() + 2];
+            assert_eq!(look(begun).0, Scan::Refused(bytes.len(), said), "{line}");
+        }
+        assert_eq!(look(b"set a 0 0 1073741825\r\n").0, Scan::Refused(22 + 1_073_741_827, TOO_LARGE));
+        // For memcached there are none either.
+        for line in ["set a 0 0 -1\r\n", "set a 0 0 2147483646\r\n", "set a 0 0 x\r\n"] {
+            assert_eq!(look(line.as_bytes()).0, Scan::Refused(line.len(), BAD_LINE));
+        }
+    }
+
+    #[test]
+    fn numbers_that_memcached_cuts_are_sent_as_it_cuts_them() {
+        let lines = [
+            ("set a 0 2208988800 9", "set a 0 -2085978496 9"),
+            ("set a 0 4294967295 9", "set a 0 -1 9"),
+            ("set a 4294967296 -2147483649 9 noreply", "set a 0 2147483647 9 noreply"),
+            ("set a -18446744073709551615 +5 9", "set a 1 5 9"),
+            ("set a 1\tx \t7 4294967305 x", "set a 1 7 9"),
+            ("cas a -0 0 9 +18446744073709551615", "cas a 0 0 9 18446744073709551615"),
+        ];
+        for (line, plain) in lines {
+            let [bytes, expected] = [line, plain].map(|line| format!("{line}\r\nflush_all\r\n").into_bytes());
+            let mut words = Vec::new();
+            assert_eq!(scan(&bytes, &mut words), Scan::Odd(bytes.len()), "{line}");
+            let got = rewritten(&bytes, &words);
+            assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(&expected));
+            assert_eq!(look(&expected).0, Scan::Whole(expected.len()));
+        }
+        assert_eq!(look(b"set a 0007 -5 9 x\r\nflush_all\r\n").0, Scan::Whole(30));
+    }
+
+    #[test]
+    fn a_line_in_pieces_is_searched_once() {
+        let line = format!("get{}\r\n", " key".repeat(LINE_MAX));
+        let (mut searched, mut words) = (0, Vec::new());
+        for end in (0..line.len()).step_by(1_000) {
+            assert_eq!(scan_on(&line.as_bytes()[..end], &mut searched, &mut words), Scan::More(0));
+            assert_eq!(searched, end);
+        }
+        assert_eq!(scan_on(line.as_bytes(), &mut searched, &mut words), Scan::Whole(line.len()));
+        assert_eq!(words.len(), LINE_MAX + 1);
+        let mut longest = b"get ".to_vec();
+        longest.resize(RETRIEVAL_MAX - 1, b'k');
+        assert_eq!(look(&longest).0, Scan::More(0));
+        assert_eq!(look(&[&longest[..], b"\n"].concat()).0, Scan::Whole(RETRIEVAL_MAX));
+        assert_eq!(look(&[&longest[..], b"k"].concat()).0, Scan::Hopeless(TOO_LONG));
+        assert_eq!(look(&[&longest[..], b"k\n"].concat()).0, Scan::Hopeless(TOO_LONG));
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Request {
         &mut self.arguments
     }
 
+    /// The same, and up to where that protocol's line was looked at for good.
+    pub fn line(&mut self) -> (&mut Vec<Range<u32>>, &mut usize) {
+        (&mut self.arguments, &mut self.at)
+    }
+
     /// Forgets all, before the next request.
     #[inline]
     pub fn clear(&mut self) {
@@ -106,7 +111,7 @@ impl Request {
     #[inline]
     #[must_use]
     pub fn is_begun(&self) -> bool {
-        self.left.is_some()
+        self.left.is_some() || self.at > 0
     }
 
     /// How many arguments the header promises, once it was read.

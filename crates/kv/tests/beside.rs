@@ -1,0 +1,186 @@
+//! The same bytes to a server and through a pool of several: what is said, and what becomes of the connection, is the same
+//! where nothing else is written down.
+
+#![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
+
+mod world;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use world::{Proxy, Server, pool};
+
+/// Two or three servers behind a pool, and one beside it.
+struct Sides {
+    proxy: Proxy,
+    alone: Server,
+    _servers: Vec<Server>,
+}
+
+impl Sides {
+    fn memcached() -> Self {
+        Self::of(Server::memcached, false)
+    }
+
+    fn redis() -> Self {
+        Self::of(|| Server::redis(&[]), true)
+    }
+
+    fn of(start: impl Fn() -> Server, redis: bool) -> Self {
+        let servers: Vec<_> = (0..2).map(|_| start()).collect();
+        Self { proxy: Proxy::start(pool(&servers, redis), 1), alone: start(), _servers: servers }
+    }
+
+    /// What each says to these bytes until its end, which `quit` brings.
+    fn say(&self, bytes: &[u8]) -> [String; 2] {
+        [self.alone.client(), self.proxy.client()].map(|mut client| {
+            // Who closes early may reset what is still being sent.
+            let _ = client.stream.write_all(&[bytes, b"quit\r\n"].concat());
+            client.rest()
+        })
+    }
+
+    fn agree(&self, bytes: &str) -> String {
+        let [alone, pool] = self.say(bytes.as_bytes());
+        assert_eq!(pool, alone, "after {bytes:?}");
+        pool
+    }
+}
+
+#[test]
+fn a_value_is_stored_whatever_the_numbers_before_it_that_memcached_takes() {
+    let sides = Sides::memcached();
+    let data = "delete vict\r\nget k vict\r\n";
+    for line in [
+        "set k 0 2208988800 11",
+        "set k 0 4294967295 11",
+        "set k 0 4294967297 11 noreply",
+        "set k 0 -2147483649 11",
+        "set k 0 9223372036854775807 11",
+        "set k 4294967295 0 11",
+        "set k 4294967296 0 11",
+        "set k 18446744073709551615 0 11",
+        "set k -18446744073709551615 0 11",
+        "set k +5 0 11",
+        "set k 007 -0 0011",
+        "set k 1\t \t1 11\tx",
+        "set k 0 0 4294967307",
+        "set k 0 0 -4294967285",
+        "cas k 0 0 11 18446744073709551615",
+        "cas k 0 0 11 +1",
+        "add other 4294967297 4294967295 11",
+        "set k 0 0 11 whatever",
+    ] {
+        let said = sides.agree(&format!("set vict 0 0 1\r\n1\r\n{line}\r\n{data}"));
+        assert!(said.contains("VALUE vict"), "after {line}: {said}");
+    }
+    // As pymemcache says it.
+    sides.agree("set e 0 2179000000 1\r\nv\r\nget e\r\n");
+}
+
+#[test]
+fn a_value_is_no_request_where_its_line_is_refused() {
+    let sides = Sides::memcached();
+    let long = "l".repeat(251);
+    let wide = " ".repeat(3_000);
+    for line in [
+        "set k x 0 11",
+        "set k -1 0 11",
+        "set k 0 9223372036854775808 11",
+        "set k 0 x 11 noreply",
+        "set k b 0 0 11",
+        "set k b c 0 0 11",
+        "cas k 0 0 11",
+        "cas k 0 0 11 x",
+        &format!("set {long} 0 0 11"),
+        &format!("set k 0 0{wide}11"),
+        "set k\0 0 0 11",
+    ] {
+        let mut client = sides.proxy.client();
+        client.expect("set vict 0 0 1\r\n1\r\n", "STORED\r\n");
+        let before = format!("{line}\r\n");
+        client.send(before.as_bytes());
+        if !line.ends_with("noreply") {
+            let said = String::from_utf8(client.memcached_reply()).unwrap();
+            assert!(said.starts_with("CLIENT_ERROR ") || said == "ERROR\r\n", "{said}");
+        }
+        // It is answered before its data have come, and they are dropped in pieces as well.
+        for byte in b"delete vict\r" {
+            client.send(&[*byte]);
+        }
+        client.expect("\nget vict\r\n", "VALUE vict 0 1\r\n1\r\nEND\r\n");
+    }
+    // More than anybody holds is dropped while it comes.
+    let large = 70 << 20;
+    let mut client = sides.proxy.client();
+    client.expect(&format!("set k x 0 {large}\r\n"), "CLIENT_ERROR bad command line format\r\n");
+    let piece = b"delete vict\r\n".repeat(10_000);
+    for at in (0..large).step_by(piece.len()) {
+        client.send(&piece[..piece.len().min(large - at)]);
+    }
+    client.expect("\r\nget vict\r\n", "VALUE vict 0 1\r\n1\r\nEND\r\n");
+}
+
+#[test]
+fn a_retrieval_may_be_as_long_as_the_keys_of_a_page() {
+    let sides = Sides::memcached();
+    let keys = |count: usize, len: usize| {
+        (0..count).fold(String::new(), |mut line, at| {
+            write!(line, " k{at:0>len$}").unwrap();
+            line
+        })
+    };
+    let (some, many) = (keys(5_000, 20), keys(30_000, 40));
+    for name in ["get", "gets"] {
+        assert_eq!(sides.agree(&format!("{name}{some}\r\n{name}{many}\r\n")), "END\r\nEND\r\n");
+    }
+    // A server closes the connection for a longer one of these.
+    assert_eq!(sides.agree(&format!("gat 100{}\r\n", keys(230, 20))), "END\r\n");
+    let mut client = sides.proxy.client();
+    for at in [0, 7, 4_999] {
+        client.expect(&format!("set k{at:0>20} 5 0 1\r\nx\r\n"), "STORED\r\n");
+    }
+    let found: String = [0, 7, 4_999].map(|at| format!("VALUE k{at:0>20} 5 1\r\nx\r\n")).concat();
+    client.expect(&format!("get{some}\r\n"), &format!("{found}END\r\n"));
+    // In small pieces, which are not looked at again and again.
+    for piece in format!("get{some}\r\n").as_bytes().chunks(7) {
+        client.send(piece);
+    }
+    client.expect("", &format!("{found}END\r\n"));
+    client.expect(&format!("get{many}{some}\r\nversion\r\n"), &format!("{found}END\r\nVERSION "));
+}
+
+#[test]
+fn http_is_ended_as_the_servers_end_it() {
+    let after = "set e 0 0 1\r\nx\r\n";
+    let sides = Sides::memcached();
+    for line in ["GET / HTTP/1.1", "POST / HTTP/1.1", "PUT /x HTTP/1.0", "foo HTTP/", "HTTP/2", "foo a HTTP/1.1  "] {
+        assert_eq!(sides.agree(&format!("{line}\r\n{after}")), "", "after {line}");
+    }
+    for line in ["GET /", "POST", "Host: x", "HTTP/1.1 200 OK", "get HTTP/1.1", "foo http/1.1", "set HTTP/1.1"] {
+        assert_ne!(sides.agree(&format!("{line}\r\n{after}")), "", "after {line}");
+    }
+    // What was asked before is answered here.
+    let mut client = sides.proxy.client();
+    client.send(format!("get none\r\nGET / HTTP/1.1\r\n{after}").as_bytes());
+    assert_eq!(client.rest(), "END\r\n");
+
+    let sides = Sides::redis();
+    let after = "SET evil 1\r\n";
+    for line in [
+        "POST / HTTP/1.1",
+        "post",
+        "Host: x",
+        "HOST:",
+        "'Post' /",
+        "*2\r\n$4\r\nPOST\r\n$1\r\n/",
+        "*1\r\n$5\r\nhost:",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n",
+    ] {
+        assert_eq!(sides.agree(&format!("{line}\r\n{after}")), "", "after {line}");
+    }
+    for line in ["POST: x", "hostx", "GET / HTTP/1.1", "HEAD /"] {
+        assert_ne!(sides.agree(&format!("{line}\r\n{after}")), "", "after {line}");
+    }
+    assert_eq!(sides.proxy.client().say("PING"), "+PONG\r\n");
+}
