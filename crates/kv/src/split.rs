@@ -89,6 +89,39 @@ impl Split {
         }
     }
 
+    /// Cuts parts whose lines of memcached, with `first` words before the keys, would be longer than `most`.
+    pub(crate) fn divide(&mut self, first: usize, words: &[Range<u32>], most: usize) {
+        let len = |at: &usize| words.get(*at).map_or(0, |word| (word.end - word.start) as usize + 1);
+        let head: usize = (0..first).map(|at| len(&at)).sum();
+        let (mut servers, mut ends, mut part_of) = (Vec::new(), Vec::new(), Vec::with_capacity(self.keys.len()));
+        let mut begins = Vec::with_capacity(self.servers.len());
+        let mut begin = 0;
+        for (server, end) in self.servers.iter().zip(&self.ends) {
+            begins.push(begin);
+            // A part of its own even where nothing is left to cut.
+            let mut size = usize::MAX;
+            for key in &self.keys[begin..*end] {
+                if size.saturating_add(len(key)) > most {
+                    servers.push(*server);
+                    ends.push(part_of.len());
+                    size = head + 1;
+                }
+                size += len(key);
+                part_of.push(u16::try_from(servers.len() - 1).unwrap_or(u16::MAX));
+                if let Some(last) = ends.last_mut() {
+                    *last = part_of.len();
+                }
+            }
+            begin = *end;
+        }
+        for place in &mut self.places {
+            let at = &mut begins[usize::from(*place)];
+            *place = part_of[*at];
+            *at += 1;
+        }
+        (self.servers, self.ends) = (servers, ends);
+    }
+
     /// One part for each of these servers, without keys.
     pub(crate) fn for_all(&mut self, servers: impl IntoIterator<Item = usize>) {
         self.clear();
@@ -176,6 +209,32 @@ mod tests {
     use crate::wire::memcached;
     use crate::wire::resp::request::encode;
     use crate::wire::resp::{Request, Scan};
+
+    #[test]
+    fn lines_that_are_too_long_for_a_server_are_cut_in_the_order_of_their_keys() {
+        let whole: String = (0..100).fold("gat 7".into(), |line, at| format!("{line} key{at}"));
+        let mut words = Vec::new();
+        memcached::scan(format!("{whole}\r\n").as_bytes(), &mut words);
+        let keys = Keys { first: 2, end: words.len(), step: 1, ..Keys::default() };
+        for most in [14, 64, 1_000, 10_000] {
+            let mut split = Split::default();
+            split.by_server(&keys, |at| Some(at % 3));
+            split.divide(2, &words, most);
+            let mut cursors = vec![0; split.servers().len()];
+            for (at, part) in (2..).zip(split.places()) {
+                let part = usize::from(*part);
+                assert_eq!(split.servers()[part], Some(at % 3));
+                assert_eq!(split.keys(part)[cursors[part]], at, "at most {most}");
+                cursors[part] += 1;
+            }
+            for (part, asked) in cursors.iter().enumerate() {
+                assert_eq!(split.keys(part).len(), *asked);
+                let (line, _) = text(whole.as_bytes(), |each| split.line(part, 2, &words, each));
+                assert!(line.len() <= most && line.starts_with("gat 7 key"), "{line:?} at most {most}");
+            }
+            assert_eq!(cursors.len() == 3, most >= 1_000);
+        }
+    }
 
     fn text(whole: &[u8], pieces: impl FnOnce(&mut dyn FnMut(Piece<'_>))) -> (String, usize) {
         let (mut bytes, mut count) = (Vec::new(), 0);

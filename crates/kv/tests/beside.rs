@@ -10,11 +10,11 @@ use std::io::Write as _;
 
 use world::{Proxy, Server, pool};
 
-/// Two or three servers behind a pool, and one beside it.
+/// Two servers behind a pool, and one beside it.
 struct Sides {
     proxy: Proxy,
     alone: Server,
-    _servers: Vec<Server>,
+    servers: Vec<Server>,
 }
 
 impl Sides {
@@ -28,7 +28,7 @@ impl Sides {
 
     fn of(start: impl Fn() -> Server, redis: bool) -> Self {
         let servers: Vec<_> = (0..2).map(|_| start()).collect();
-        Self { proxy: Proxy::start(pool(&servers, redis), 1), alone: start(), _servers: servers }
+        Self { proxy: Proxy::start(pool(&servers, redis), 1), alone: start(), servers }
     }
 
     /// What each says to these bytes until its end, which `quit` brings.
@@ -136,6 +136,17 @@ fn a_retrieval_may_be_as_long_as_the_keys_of_a_page() {
     }
     // A server closes the connection for a longer one of these.
     assert_eq!(sides.agree(&format!("gat 100{}\r\n", keys(230, 20))), "END\r\n");
+    // Of these it gets several short ones.
+    for pool in [pool(&sides.servers, false), pool(&sides.servers[..1], false)] {
+        let proxy = Proxy::start(pool, 1);
+        let mut client = proxy.client();
+        let time = " ".repeat(2_100);
+        client.expect("set k00000000000000000007 5 0 1\r\nx\r\n", "STORED\r\n");
+        let found = "VALUE k00000000000000000007 5 1\r\nx\r\nEND\r\n";
+        client.expect(&format!("gat 100{some}\r\ngat{time}100 k00000000000000000007\r\n"), &found.repeat(2));
+        client.expect(&format!("gat x{some}\r\n"), "CLIENT_ERROR invalid exptime argument\r\n");
+        client.expect(&format!("gat 100{many}\r\nversion\r\n"), "END\r\nVERSION ");
+    }
     let mut client = sides.proxy.client();
     for at in [0, 7, 4_999] {
         client.expect(&format!("set k{at:0>20} 5 0 1\r\nx\r\n"), "STORED\r\n");

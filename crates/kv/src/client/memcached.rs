@@ -211,13 +211,20 @@ impl Client {
         // gat changes when a value expires.
         let access = if first == 1 { Access::Read } else { Access::Write };
         let kind = Kind::of_memcached(asked.argument(0), access);
-        if self.pool.is_single() || asked.count() == first + 1 {
+        // A server closes the connection for a longer line than this, but of `get` and `gets`.
+        let is_long = first > 1 && asked.range.len() > memcached::OTHER_LINE_MAX;
+        if !is_long && (self.pool.is_single() || asked.count() == first + 1) {
             return self.send(self.pool.pick(asked.argument(first)), kind, asked, run);
         }
         let keys = Keys { first, end: asked.count(), step: 1, ..Keys::default() };
         let mut split = Split::take();
         split.by_server(&keys, |at| self.pool.pick(asked.argument(at)));
-        let outcome = if let [only] = split.servers() {
+        if is_long {
+            split.divide(first, asked.arguments, memcached::OTHER_LINE_MAX);
+        }
+        let outcome = if let [only] = split.servers()
+            && !is_long
+        {
             self.send(*only, kind, asked, run)
         } else {
             run.end(asked.source);

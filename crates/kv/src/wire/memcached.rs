@@ -11,7 +11,7 @@ pub const RETRIEVAL_MAX: usize = 2 << 20;
 /// The longest line of another request before its end is waited for in vain.
 const LINE_MAX: usize = 48 << 10;
 /// The longest line of a request that is no retrieval: beyond it memcached may close the connection.
-const OTHER_LINE_MAX: usize = 2_000;
+pub const OTHER_LINE_MAX: usize = 2_000;
 /// The longest key.
 pub const KEY_MAX: usize = 250;
 /// The most data behind one line: what servers can be set to take.
