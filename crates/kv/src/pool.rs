@@ -86,6 +86,7 @@ impl Pool {
         for server in &self.servers {
             server.tell();
             server.mind_silence(worker);
+            server.follow(worker);
         }
     }
 

@@ -7,8 +7,10 @@
 //! new, brought by a reload, and silent: out of the ring ──probe──> well
 //! ```
 //!
-//! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them.
+//! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them; `follow`
+//! goes where a server's name leads.
 
+mod follow;
 mod probe;
 mod renew;
 
@@ -65,6 +67,7 @@ pub(crate) struct Server {
     lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
     /// When it was last asked because a connection without a deadline was silent.
     asked_at: Cell<Instant>,
+    following: follow::Following,
     cells: Cells<KvServer>,
     pool_cells: Cells<KvPool>,
     commands: Commands,
@@ -81,6 +84,7 @@ impl Server {
             failures: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
             asked_at: Cell::new(Instant::ORIGIN),
+            following: follow::Following::default(),
             cells: numbers.server(&plan.source.name, &plan.servers[index].name),
             pool_cells: numbers.pool(&plan.source.name),
             commands: numbers.commands(&plan.source.name, plan.protocol),
@@ -212,7 +216,7 @@ impl Server {
                 let found = event::timeout(thread, limit, worker.names().resolve(thread, name)).await;
                 let unknown = || std::io::Error::from(std::io::ErrorKind::HostUnreachable);
                 let found = found.map_err(|_| unknown())?.map_err(|_| unknown())?;
-                (*found.first().ok_or_else(unknown)?, *port).into()
+                (self.choose(&found).ok_or_else(unknown)?, *port).into()
             }
             Address::Unix(path) => {
                 use socket2::{Domain, SockAddr, Socket, Type};

@@ -126,7 +126,8 @@ impl Network {
         if hits(&mut self.rng, self.faults.lookup_failed) {
             return (delay, Some(Err("simulated failure".into())));
         }
-        (delay, Some(self.names.get(name).cloned().ok_or_else(|| "no such name in this world".into())))
+        let known = self.names.get(name).filter(|addresses| !addresses.is_empty());
+        (delay, Some(known.cloned().ok_or_else(|| "no such name in this world".into())))
     }
 
     pub(super) fn ends_held(&self) -> usize {

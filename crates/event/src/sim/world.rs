@@ -140,7 +140,7 @@ impl World {
         Listener::of(socket, shares, peers, on_accept)
     }
 
-    /// Makes `name` resolve to `addresses`.
+    /// Makes `name` resolve to `addresses`; without any it is unknown.
     pub fn name(&self, name: &str, addresses: &[IpAddr]) {
         self.network.lock().set_name(name, addresses.to_vec());
     }

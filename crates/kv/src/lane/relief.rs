@@ -6,11 +6,12 @@
 //! here with it.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::slow::Slowness;
-use super::{Lane, bytes_of};
+use super::{Lane, Link, bytes_of};
 use crate::client::ClientCell;
 use crate::fault::Fault;
 use crate::numbers::CommandIndex;
@@ -48,6 +49,17 @@ impl Lane {
             self.mark();
         }
         self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
+    }
+
+    /// Nobody who has a request here asks anything more before it is answered, and who waits for room here goes elsewhere.
+    pub(crate) fn hold_all_back(&mut self) {
+        self.hold_back();
+        self.wake_all_waiting();
+    }
+
+    /// Whether it is connected to none of these addresses.
+    pub(crate) fn is_elsewhere(&self, addresses: &[IpAddr]) -> bool {
+        matches!(&self.link, Link::Up(tcp) if tcp.peer().is_some_and(|peer| !addresses.contains(&peer.ip())))
     }
 
     /// Asks again elsewhere for those who wait behind the one that does not take its reply.

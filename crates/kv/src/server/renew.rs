@@ -55,6 +55,7 @@ impl Server {
             }
         }
         self.failures.set(old.failures.get());
+        self.following.take_over(&old.following);
         // What happens to a server that fails may be another thing from now on.
         match (old.state.replace(State::Past), self.plan.source.auto_eject_hosts) {
             (State::Ejected, false) => self.state.set(State::Down(Fault::Refused)),
@@ -168,7 +169,7 @@ impl Server {
 }
 
 /// The connection ends when what is on it is answered.
-fn leave(lane: &Rc<LaneCell>) {
+pub(super) fn leave(lane: &Rc<LaneCell>) {
     if lane.borrow_mut().finish() {
         lane::fail(lane, Fault::Closed);
     }

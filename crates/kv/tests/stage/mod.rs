@@ -39,6 +39,8 @@ pub const NAMES: NamesOptions =
 
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+    /// What servers have done, in its order: their numbers and the second words.
+    static ASKED: RefCell<Vec<(u8, String)>> = const { RefCell::new(Vec::new()) };
     static STORES: RefCell<Vec<Rc<Store>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -63,8 +65,6 @@ pub struct Store {
     pub pace: Cell<Duration>,
     /// How long its values are.
     pub value_len: Cell<usize>,
-    /// What it was asked, by the second words.
-    pub asked: RefCell<Vec<String>>,
     /// Connections that were made, and those of them that ended.
     pub connections: Cell<usize>,
     pub ended: Cell<usize>,
@@ -98,7 +98,7 @@ impl Store {
                 if self.dies.get() {
                     return self.ended.set(self.ended.get() + 1);
                 }
-                self.asked.borrow_mut().push(key);
+                ASKED.with(|all| all.borrow_mut().push((self.number, key)));
                 tcp.send(chunk(match command.as_str() {
                     "TYPE" => format!("+{}\r\n", self.number).into_bytes(),
                     "GET" => {
@@ -151,6 +151,27 @@ impl Stage {
     /// The name has these servers' addresses from now on.
     pub fn name(&self, name: &str, numbers: &[u8]) {
         self.world.name(name, &numbers.iter().copied().map(address).collect::<Vec<_>>());
+    }
+
+    /// Nobody knows where it leads, from now on.
+    pub fn unname(&self, name: &str) {
+        self.world.name(name, &[]);
+    }
+
+    /// What the servers have done, in its order: their numbers and the second words.
+    pub fn asked(&self) -> Vec<(u8, String)> {
+        ASKED.with(|all| all.borrow().clone())
+    }
+
+    /// Does this beside the test; says whether it is over.
+    pub fn spawn(&self, work: impl Future<Output = ()> + 'static) -> Rc<Cell<bool>> {
+        let over = Rc::new(Cell::new(false));
+        let told = Rc::clone(&over);
+        self.thread.spawn("beside", async move {
+            work.await;
+            told.set(true);
+        });
+        over
     }
 
     pub fn now(&self) -> Instant {
