@@ -24,10 +24,11 @@ pub(crate) mod tests;
 
 pub(crate) use failure::{end, fail, give_fault, give_nothing, give_up};
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use base::Instant;
 use buf::{Block, Chunk};
@@ -53,6 +54,10 @@ const REQUEST_BYTES_MAX: u64 = 4 << 20;
 const QUEUE_KEPT_MAX: usize = 256;
 /// Held bytes that are sent whatever is on its way.
 const HELD_BYTES_MAX: usize = 32 << 10;
+/// A connection that nobody asked anything for so long may be closed for that.
+const UNASKED_MAX: Duration = Duration::from_secs(5);
+/// What servers say to connections beyond those that they take, before they close them.
+const TURNED_AWAY: [&[u8]; 2] = [b"-ERR max number of clients", b"ERROR Too many open connections"];
 /// Requests longer than this are not kept for being sent again.
 const KEPT_MAX: u64 = 1 << 20;
 
@@ -129,6 +134,13 @@ pub(crate) struct Lane {
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
     heard: Instant,
+    opened: Instant,
+    /// It has answered something that a client asked.
+    served: bool,
+    /// Replies to what was said first, in the receive at hand.
+    shaken: usize,
+    /// The server has said that it has no place for it.
+    turned_away: Cell<bool>,
 }
 
 /// Those bytes of the stream that are in `kept`, by their ends.
@@ -190,6 +202,10 @@ impl Lane {
                 room: None,
                 plenty: false,
                 heard: worker.now(),
+                opened: worker.now(),
+                served: false,
+                shaken: 0,
+                turned_away: Cell::new(false),
             })
         });
         worker.lane_opened(&lane);
@@ -285,6 +301,23 @@ impl Lane {
             self.queue.shrink_to(QUEUE_KEPT_MAX);
             self.kept.shrink_to(QUEUE_KEPT_MAX);
             self.waiting.shrink_to(QUEUE_KEPT_MAX);
+        }
+    }
+
+    /// Whether it ended, `asked` or not, as one that could not be opened: before it answered anything. Of one that nobody
+    /// asked for long this says nothing.
+    pub(crate) fn was_in_vain(&self, now: Instant, asked: bool) -> bool {
+        let served = self.served && !self.turned_away.get();
+        !served && (asked || now - self.opened < UNASKED_MAX)
+    }
+
+    /// A reply is an error: it may say something of the server itself.
+    #[cold]
+    fn heed(&self, error: &[u8]) {
+        if error.starts_with(b"-LOADING") {
+            self.server.is_loading(&self.worker);
+        } else if TURNED_AWAY.iter().any(|words| error.starts_with(words)) {
+            self.turned_away.set(true);
         }
     }
 

@@ -135,7 +135,7 @@ impl Worker {
                 new.servers().iter().for_each(|server| server.take_in());
             }
             for (server, state) in new.servers().iter().zip(&servers) {
-                if state.as_ref().is_err_and(|probed| probed.get() == Probed::Silent) {
+                if state.as_ref().is_err_and(|probed| probed.get() != Probed::Well) {
                     let (pool, server) = (new.plan().source.name.clone(), server.name().to_owned());
                     unanswered.push(Unanswered { pool, server, waits });
                 }

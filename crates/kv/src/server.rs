@@ -7,10 +7,15 @@
 //! new, brought by a reload, and silent: out of the ring ──probe──> well
 //! ```
 //!
-//! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them; `follow`
-//! goes where a server's name leads.
+//! As nobody who listens counts one that closes what is opened before it has answered anything. Where it would be ejected
+//! a server is asked whether it is well as soon as one of its connections is lost, and one that says that it loads its data
+//! is ejected at once.
+//!
+//! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them, `inspect`
+//! those of a server that is in use; `follow` goes where a server's name leads.
 
 mod follow;
+mod inspect;
 mod probe;
 mod renew;
 
@@ -39,6 +44,9 @@ use crate::worker::Worker;
 
 /// How long connecting may take when the pool says nothing, and at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// So many connections in a row that the server closed before it answered anything are as one that it refused: the first is
+/// tried again, since the server may just have begun anew.
+const VAIN_MAX: u32 = 2;
 /// How often a request that has not left is given to another connection.
 const ATTEMPTS_MAX: u8 = 4;
 
@@ -65,6 +73,10 @@ pub(crate) struct Server {
     state: Cell<State>,
     failures: Cell<u32>,
     lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
+    /// It is being asked whether it is well, since a connection was lost.
+    inspected: Cell<bool>,
+    /// It said that it loads its data.
+    loads: Cell<bool>,
     /// When it was last asked because a connection without a deadline was silent.
     asked_at: Cell<Instant>,
     following: follow::Following,
@@ -83,6 +95,8 @@ impl Server {
             state: Cell::new(State::Well),
             failures: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
+            inspected: Cell::new(false),
+            loads: Cell::new(false),
             asked_at: Cell::new(Instant::ORIGIN),
             following: follow::Following::default(),
             cells: numbers.server(&plan.source.name, &plan.servers[index].name),
@@ -295,13 +309,19 @@ impl Server {
         worker.cells().add(Kv::SERVER_FAILURES, 1);
         self.cells.add(if fault == Fault::Closed { KvServer::EOF } else { KvServer::ERR }, 1);
         // Our own failure says nothing of the server.
-        if fault != Fault::Internal && (asked || !matches!(fault, Fault::Closed | Fault::Reset)) {
-            self.failed(worker, fault);
+        if fault == Fault::Internal {
+            return;
         }
+        let is_end = matches!(fault, Fault::Closed | Fault::Reset);
+        let in_vain = (is_end || fault == Fault::Nonsense) && lane.borrow().was_in_vain(worker.now(), asked);
+        if asked || in_vain || !is_end {
+            self.failed(worker, fault, in_vain);
+        }
+        self.inspect(worker);
     }
 
-    /// Something that says that the server is not well.
-    pub(crate) fn failed(self: &Rc<Self>, worker: &Worker, fault: Fault) {
+    /// Something that says that the server is not well. `in_vain`: it closed a connection before it answered anything.
+    fn failed(self: &Rc<Self>, worker: &Worker, fault: Fault, in_vain: bool) {
         if self.state.get() != State::Well {
             return;
         }
@@ -311,7 +331,9 @@ impl Server {
             if self.failures.get() >= source.server_failure_limit {
                 self.eject(worker, Fault::Closed);
             }
-        } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake) {
+        } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake)
+            || (in_vain && self.failures.get() >= VAIN_MAX)
+        {
             self.state.set(State::Down(fault));
             probe::start(self, worker, probe::FIRST);
         }
@@ -319,12 +341,15 @@ impl Server {
 
     /// Takes it out of the ring until a probe is answered. What is on its connections goes elsewhere, or fails by `fault`.
     fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault) {
-        let source = &self.plan.source;
+        self.put_out(worker);
+        self.let_go(fault);
+    }
+
+    fn put_out(self: &Rc<Self>, worker: &Worker) {
         self.state.set(State::Ejected);
         self.count_ejection(worker);
         self.rebuild(worker);
-        self.let_go(fault);
-        probe::start(self, worker, source.server_retry_timeout);
+        probe::start(self, worker, self.plan.source.server_retry_timeout);
     }
 
     fn count_ejection(&self, worker: &Worker) {

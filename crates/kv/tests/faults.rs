@@ -136,7 +136,7 @@ fn no_reply_reaches_the_wrong_client_while_servers_die_and_return() {
 }
 
 #[test]
-fn a_server_that_restarts_into_loading_gets_no_requests_before_it_has_loaded() {
+fn a_server_that_was_found_dead_and_restarts_into_loading_gets_no_requests_before_it_has_loaded() {
     let directory = world::directory("loading");
     let place = directory.display().to_string();
     // For longer than this test is patient, unless it is told to hurry; and answering meanwhile.

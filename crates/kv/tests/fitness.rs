@@ -4,9 +4,13 @@
 
 mod world;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kv::{EjectPolicy, PoolSource, ServerSource};
+use kv::{Address, EjectPolicy, PoolSource, ServerSource};
 use world::{Client, Proxy, Server, eventually, pool};
 
 fn servers(count: usize) -> Vec<Server> {
@@ -134,4 +138,193 @@ fn a_server_that_is_down_is_ejected_and_back_down_as_the_configuration_says() {
     }
     all[1].run();
     eventually("it is back", || client.ask(&["GET", &there]) == "$-1\r\n" && state(&mut client, 1) == "live");
+}
+
+/// What becomes of a connection to a [`Host`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// It is closed at once.
+    Closes,
+    /// What is asked is answered `+OK` once, and then it is closed.
+    AnswersOnce,
+}
+
+/// Something that listens as a server does, and counts the connections.
+struct Host {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Host {
+    fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (connections, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&connections), Arc::clone(&ended));
+        let accept = move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                if end.load(Ordering::Relaxed) {
+                    return;
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                if manner == Manner::AnswersOnce && stream.read(&mut [0; 4_096]).is_ok_and(|got| got > 0) {
+                    let _ = stream.write_all(b"+OK\r\n");
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(accept).unwrap();
+        Self { port, connections, ended }
+    }
+
+    fn source(&self) -> ServerSource {
+        ServerSource { address: Address::Ip([127, 0, 0, 1].into(), self.port), weight: 1, name: None }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        // It looks when somebody comes.
+        let _ = std::net::TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// Probes at growing intervals, in as long as a test may take: far fewer than requests.
+const PROBES_MAX: usize = 20;
+
+#[test]
+fn a_server_that_closes_what_is_opened_is_not_connected_to_in_a_tight_loop() {
+    for preconnect in [false, true] {
+        let host = Host::start(Manner::Closes);
+        let proxy = Proxy::start(PoolSource { servers: vec![host.source()], preconnect, ..pool(&[], true) }, 1);
+        let mut client = proxy.client();
+        for _ in 0..1_000 {
+            let reply = client.ask(&["GET", "a"]);
+            assert!(reply.starts_with("-ERR "), "{reply}");
+        }
+        assert_eq!(state(&mut client, 0), "down");
+        let connections = host.connections();
+        assert!((2..PROBES_MAX).contains(&connections), "{connections}");
+    }
+}
+
+#[test]
+fn a_server_that_is_full_is_not_connected_to_in_a_tight_loop_and_comes_back_when_it_has_room() {
+    let all = [Server::redis(&["--maxclients", "1"])];
+    // The one place.
+    let mut direct = all[0].client();
+    eventually("the place is ours", || {
+        direct = all[0].client();
+        direct.say("PING") == "+PONG\r\n"
+    });
+    let proxy = Proxy::start(pool(&all, true), 1);
+    let mut client = proxy.client();
+    for _ in 0..1_000 {
+        let reply = client.ask(&["SET", "a", "1"]);
+        assert!(reply.starts_with("-ERR "), "{reply}");
+    }
+    assert_eq!(state(&mut client, 0), "down");
+    let stats = direct.say("INFO stats");
+    let rejected = stats.lines().find_map(|line| line.strip_prefix("rejected_connections:")).unwrap();
+    let rejected: usize = rejected.parse().unwrap();
+    assert!((1..PROBES_MAX * 2).contains(&rejected), "{rejected}");
+    drop(direct);
+    eventually("it has room", || client.ask(&["SET", "a", "1"]) == "+OK\r\n");
+}
+
+#[test]
+fn a_server_that_serves_and_closes_is_connected_to_again() {
+    let host = Host::start(Manner::AnswersOnce);
+    let proxy = Proxy::start(PoolSource { servers: vec![host.source()], ..pool(&[], true) }, 1);
+    let mut client = proxy.client();
+    for _ in 0..100 {
+        // A read, so that one which meets the closing is asked again.
+        assert_eq!(client.ask(&["TYPE", "a"]), "+OK\r\n");
+        assert_eq!(state(&mut client, 0), "live");
+    }
+    assert!(host.connections() >= 100);
+}
+
+#[test]
+fn a_server_that_is_lost_while_nobody_asks_is_ejected_before_anybody_does() {
+    let mut all = servers(2);
+    let server_retry_timeout = Duration::from_millis(100);
+    let source = PoolSource { auto_eject_hosts: true, server_retry_timeout, preconnect: true, ..pool(&all, true) };
+    let proxy = Proxy::start(source, 1);
+    let mut client = proxy.client();
+    for key in keys(100) {
+        assert_eq!(client.ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    all[1].kill();
+    eventually("it is out", || state(&mut client, 1) == "ejected");
+    for key in keys(100) {
+        assert_eq!(client.ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    all[1].run();
+    eventually("it is back", || state(&mut client, 1) == "live");
+}
+
+#[test]
+fn the_first_answer_that_a_server_loads_its_data_is_passed_on_and_ejects_it() {
+    let directory = world::directory("fitness");
+    let place = directory.display().to_string();
+    let mut slow = vec!["--dir", &place, "--enable-debug-command", "yes", "--key-load-delay", "400"];
+    slow.extend(["--loading-process-events-interval-bytes", "1024"]);
+    let mut all = vec![Server::redis(&[]), Server::redis(&slow)];
+    assert_eq!(all[1].client().say("DEBUG POPULATE 100000"), "+OK\r\n");
+    assert_eq!(all[1].client().say("SAVE"), "+OK\r\n");
+    all[1].kill();
+    all[1].run();
+    let server_retry_timeout = Duration::from_millis(50);
+    let source =
+        PoolSource { auto_eject_hosts: true, server_failure_limit: 3, server_retry_timeout, ..pool(&all, true) };
+    // It was loading before anybody could know.
+    let proxy = Proxy::start(source, 1);
+    let mut client = proxy.client();
+    let mut loading = 0;
+    for key in keys(100) {
+        let reply = client.ask(&["SET", &key, "x"]);
+        loading += usize::from(reply.starts_with("-LOADING"));
+        assert!(reply.starts_with("-LOADING") || reply == "+OK\r\n", "{reply}");
+    }
+    assert_eq!((loading, state(&mut client, 1).as_str()), (1, "ejected"));
+    assert_eq!(all[1].client().say("CONFIG SET key-load-delay 0"), "+OK\r\n");
+    eventually("it has loaded", || state(&mut client, 1) == "live");
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_server_that_restarts_into_loading_while_nobody_asks_has_no_keys_before_it_has_loaded() {
+    let directory = world::directory("fitness-quiet");
+    let place = directory.display().to_string();
+    let mut slow = vec!["--dir", &place, "--enable-debug-command", "yes", "--key-load-delay", "400"];
+    slow.extend(["--loading-process-events-interval-bytes", "1024"]);
+    let mut all = vec![Server::redis(&[]), Server::redis(&slow)];
+    let server_retry_timeout = Duration::from_millis(50);
+    let source =
+        PoolSource { auto_eject_hosts: true, server_failure_limit: 1_000, server_retry_timeout, ..pool(&all, true) };
+    let proxy = Proxy::start(source, 1);
+    let mut client = proxy.client();
+    for key in keys(100) {
+        assert_eq!(client.ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    assert_eq!(all[1].client().say("DEBUG POPULATE 100000"), "+OK\r\n");
+    assert_eq!(all[1].client().say("SAVE"), "+OK\r\n");
+    all[1].kill();
+    all[1].run();
+    // Nobody asks for a key; it is not ejected for having been away, but for what it says.
+    eventually("it is out", || state(&mut client, 1) == "ejected");
+    for key in keys(100) {
+        assert_eq!(client.ask(&["SET", &key, "y"]), "+OK\r\n");
+    }
+    assert!(all[1].client().say("PING").starts_with("-LOADING"), "it is still loading");
+    assert_eq!(all[1].client().say("CONFIG SET key-load-delay 0"), "+OK\r\n");
+    eventually("it has loaded", || state(&mut client, 1) == "live");
+    std::fs::remove_dir_all(directory).unwrap();
 }

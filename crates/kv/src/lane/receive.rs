@@ -90,7 +90,7 @@ impl Lane {
             self.server.cells().add(KvServer::RESPONSE_BYTES, got as u64);
             let block = looked_at.insert(block);
             let outcome = self.replies(block);
-            if outcome.is_none() {
+            if outcome.is_none() && !self.turned_away.get() {
                 self.server.succeeded();
             }
             self.plenty = got == room || got >= SizeClass::Medium.capacity();
@@ -208,7 +208,9 @@ impl Lane {
         if self.paused && outcome.is_none() {
             self.retire();
         }
-        self.server.cells().add(KvServer::RESPONSES, before.saturating_sub(self.handed) as u64);
+        let replied = before.saturating_sub(self.handed);
+        self.served |= replied > std::mem::take(&mut self.shaken);
+        self.server.cells().add(KvServer::RESPONSES, replied as u64);
         if outcome.is_none() && self.passing && self.at < self.scanned {
             // The rest of this block goes at once: the client waits for just this.
             let range = self.at..self.scanned;
@@ -248,7 +250,10 @@ impl Lane {
                 client.borrow_mut().pass_over(*seq);
                 None
             }
-            Owner::Handshake => (block.get(range.start) == Some(&b'-')).then_some(Fault::Handshake),
+            Owner::Handshake => {
+                self.shaken += 1;
+                (block.get(range.start) == Some(&b'-')).then_some(Fault::Handshake)
+            }
             Owner::Nobody => {
                 self.worker.cells().add(Kv::LATE, 1);
                 None

@@ -65,6 +65,7 @@ impl Tally {
     #[cold]
     fn add_error(&self, lane: &Lane, bytes: &[u8]) {
         lane.server.cells().add(KvServer::error(bytes), 1);
+        lane.heed(bytes);
         if let Some(cells) = lane.server.commands().of(self.command) {
             cells.add(KvCommand::ERRORS, 1);
         }

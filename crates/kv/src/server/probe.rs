@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
+use event::Thread;
 
-use super::Server;
+use super::{Probed, Server};
 use crate::plan::Protocol;
 use crate::wire::{Reply, Scanned};
 use crate::worker::Worker;
@@ -13,7 +14,7 @@ use crate::worker::Worker;
 /// The first probe of a server that is not ejected comes after this.
 pub(super) const FIRST: Duration = Duration::from_millis(50);
 /// Intervals grow up to this, or to the configured time when that is longer.
-const INTERVAL_MAX: Duration = Duration::from_secs(10);
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Probes until the server answers as one that is well does.
 pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
@@ -23,16 +24,13 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
         let most = first.max(INTERVAL_MAX);
         let mut interval = first;
         loop {
-            // Up to an eighth earlier or later: threads do not ask in chorus.
-            let eighth = interval / 8;
-            let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
-            thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
+            pause(&thread, interval).await;
             let Some(server) = weak.upgrade() else { return };
             if !server.awaits_probe() {
                 return;
             }
             // It may have been taken out by hand meanwhile.
-            if is_well(&server, &worker).await && server.awaits_probe() {
+            if ask(&server, &worker).await == Probed::Well && server.awaits_probe() {
                 server.restored(&worker);
                 return;
             }
@@ -41,9 +39,16 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
     });
 }
 
+/// For so long, or up to an eighth less or more: threads do not ask in chorus.
+pub(super) async fn pause(thread: &Thread, interval: Duration) {
+    let eighth = interval / 8;
+    let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
+    thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
+}
+
 /// Connects and asks.
-pub(super) async fn is_well(server: &Server, worker: &Worker) -> bool {
-    let Ok(tcp) = server.connect(worker).await else { return false };
+pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
+    let Ok(tcp) = server.connect(worker).await else { return Probed::Silent };
     tcp.set_read_deadline(server.probe_deadline(worker.thread().now()));
     let (mut bytes, mut replies) = server.handshake();
     let question: &[u8] = match server.protocol() {
@@ -59,21 +64,23 @@ pub(super) async fn is_well(server: &Server, worker: &Worker) -> bool {
     while replies > 0 {
         match tcp.recv(&mut block).await {
             Ok(got) if got > 0 => {}
-            _ => return false,
+            _ => return Probed::Silent,
         }
         while replies > 0
             && let Scanned::Whole(end) = Reply::new(server.protocol()).scan(&block[at..])
         {
-            // `-LOADING` is an answer, but not of one that is well.
+            if block[at..].starts_with(b"-LOADING") {
+                return Probed::Loading;
+            }
             if block.get(at) == Some(&b'-') || block[at..].starts_with(b"ERROR") {
-                return false;
+                return Probed::Silent;
             }
             at += end;
             replies -= 1;
         }
         if replies > 0 && block.room() == 0 {
-            return false;
+            return Probed::Silent;
         }
     }
-    true
+    Probed::Well
 }

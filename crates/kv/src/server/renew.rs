@@ -23,7 +23,9 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) enum Probed {
     /// It answered.
     Well,
-    /// It did not.
+    /// It answered that it loads its data.
+    Loading,
+    /// It did not, or not as one that is well does.
     Silent,
 }
 
@@ -68,6 +70,9 @@ impl Server {
         if self.awaits_probe() {
             probe::start(self, worker, probe::FIRST);
         }
+        if old.inspected.get() {
+            self.inspect(worker);
+        }
         old.move_to(self.pool());
         surplus.iter().for_each(leave);
     }
@@ -81,7 +86,7 @@ impl Server {
                     let _ = self.lane(worker, lane as u64);
                 }
             }
-            Probed::Silent => {
+            Probed::Loading | Probed::Silent => {
                 self.state.set(State::New);
                 probe::start(self, worker, probe::FIRST);
             }
@@ -146,7 +151,7 @@ impl Server {
         self.asked_at.set(now);
         let (server, worker) = (Rc::clone(self), worker.clone());
         worker.thread().clone().spawn("kv probe", async move {
-            if server.probe(&worker, ANSWERS_WITHIN).await == Probed::Silent {
+            if server.probe(&worker, ANSWERS_WITHIN).await != Probed::Well {
                 let lanes = silent(&server, worker.now());
                 if !lanes.is_empty() {
                     // What is asked again must not wait for the same once more.
@@ -161,10 +166,7 @@ impl Server {
 
     /// Asks it whether it is well, for so long at most.
     pub(crate) async fn probe(self: &Rc<Self>, worker: &Worker, within: Duration) -> Probed {
-        match event::timeout(worker.thread(), within, probe::is_well(self, worker)).await {
-            Ok(true) => Probed::Well,
-            Ok(false) | Err(_) => Probed::Silent,
-        }
+        event::timeout(worker.thread(), within, probe::ask(self, worker)).await.unwrap_or(Probed::Silent)
     }
 }
 
