@@ -4,9 +4,10 @@
 
 use std::net::SocketAddr;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use walks::kv::{KvClient, KvTree, Store};
-use walks::{eventually, free_address};
+use walks::{eventually, free_address, process};
 
 fn pool(name: &str, listen: SocketAddr, keys: &str, servers: &[String]) -> String {
     let servers: String = servers.iter().map(|server| format!("    - \"{server}\"\n")).collect();
@@ -24,6 +25,12 @@ fn server(tree: &KvTree, pool: &str, name: &str) -> Value {
     found.unwrap_or_else(|| panic!("no {name} in {servers}"))
 }
 
+/// A key that lives on the server of that name.
+fn key_on(tree: &KvTree, pool: &str, name: &str) -> String {
+    let lives = |key: &String| tree.done(&["ctl", "kv", "where", pool, key]).contains(&format!("called {name}"));
+    (0..).map(|at| format!("key:{at}")).take(200).find(lives).unwrap()
+}
+
 #[test]
 fn a_dead_server_that_a_reload_brings_is_called_so_wherever_it_is_told_of() {
     let one = Store::redis(&[]);
@@ -38,12 +45,8 @@ fn a_dead_server_that_a_reload_brings_is_called_so_wherever_it_is_told_of() {
     for key in 0..20 {
         assert!(client.ask(&format!("SET key:{key} x")).is_some());
     }
-    let told = eventually("it is told of as dead", || {
-        let told = server(&tree, "alpha", "dead");
-        let state = told["state"].as_str().unwrap();
-        assert!(!state.starts_with("live on 2") && state != "live", "{told}");
-        (state == "ejected").then_some(told)
-    });
+    let told = server(&tree, "alpha", "dead");
+    assert_eq!(told["state"], "new", "{told}");
     assert_eq!((&told["requests"], &told["time"]), (&Value::Null, &Value::Null), "{told}");
     assert!(tree.done(&["ctl", "kv", "pools"]).lines().nth(1).unwrap().contains(" 1/2 "));
     for key in 0..20 {
@@ -57,4 +60,68 @@ fn a_dead_server_that_a_reload_brings_is_called_so_wherever_it_is_told_of() {
     tree.done(&["restart"]);
     let told = server(&tree, "alpha", "dead");
     assert!(told["requests"].is_u64() && told["note"] == "", "{told}");
+}
+
+#[test]
+fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_restored() {
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let listen = free_address();
+    let both = [at(one.address(), "one"), at(two.address(), "two")];
+    let tree = KvTree::run(&pool("alpha", listen, "", &both));
+    let key = key_on(&tree, "alpha", "two");
+    let mut client = KvClient::connect(listen);
+    assert_eq!(client.ask(&format!("SET {key} x")).unwrap(), "+OK\r\n");
+    tree.done(&["ctl", "kv", "eject", "two"]);
+    let state = || server(&tree, "alpha", "two")["state"].as_str().unwrap().to_owned();
+    let is_held = |when: &str| eventually(&format!("it is held {when}"), || (state() == "held").then_some(()));
+    // Asked by new clients, of whichever process serves: never the one that has the key.
+    let is_out = || {
+        for _ in 0..8 {
+            let reply =
+                eventually("the pool answers", || KvClient::try_connect(listen).ok()?.ask(&format!("GET {key}")));
+            assert_eq!(reply, "$-1\r\n");
+        }
+    };
+    is_held("from now on");
+    is_out();
+    tree.done(&["restart"]);
+    is_out();
+    is_held("after a restart");
+    let before = tree.server();
+    assert!(process::send(before, Signal::KILL));
+    is_out();
+    assert_ne!(tree.server(), before);
+    is_held("after the death of the server");
+    let manager = tree.json(&["status"])["manager"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
+    assert!(process::send(manager, Signal::KILL));
+    eventually("there is another manager", || {
+        let status: Value = serde_json::from_slice(&tree.say(&["status", "--json"]).stdout).ok()?;
+        let pid = status["manager"]["pid"].as_u64()?;
+        (pid != u64::from(manager)).then_some(())
+    });
+    assert!(process::send(tree.server(), Signal::KILL));
+    is_out();
+    is_held("after the death of both");
+    assert!(tree.done(&["ctl", "kv", "pools"]).contains(" 1/2 "));
+
+    // A reload keeps it, one without the server forgets it and says so.
+    tree.write(&pool("alpha", listen, "  slowlog: 7ms\n", &both));
+    tree.done(&["reload"]);
+    is_held("after a reload");
+    is_out();
+    tree.write(&pool("alpha", listen, "", &both[..1]));
+    let told = tree.done(&["reload"]);
+    assert!(told.contains("two is there no more, and is no longer held by hand"), "{told}");
+    tree.write(&pool("alpha", listen, "", &both));
+    tree.done(&["reload"]);
+    eventually("it is a server like any other", || (state() == "live").then_some(()));
+
+    tree.done(&["ctl", "kv", "eject", "two"]);
+    is_held("again");
+    tree.done(&["ctl", "kv", "restore", "two"]);
+    eventually("it is back", || (state() == "live").then_some(()));
+    tree.done(&["restart"]);
+    assert_eq!(state(), "live", "a restore is remembered, too");
+    let reply = KvClient::connect(listen).ask(&format!("GET {key}")).unwrap();
+    assert_eq!(reply, "$1\r\nx\r\n");
 }

@@ -4,7 +4,7 @@ use base::{Clock, SystemClock};
 use ctl::CtlError;
 use serde_json::to_value;
 use supervise::directory::RuntimeDir;
-use supervise::kv::{KvQuestion, KvReport};
+use supervise::kv::KvReport;
 
 use crate::ask::{committed, done, printed, with};
 use crate::cli::{Asked, CtlKvCommand, HeldServer};
@@ -36,7 +36,7 @@ pub(crate) fn dispatch(command: CtlKvCommand) -> u8 {
 }
 
 fn report(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
-    Ok(ctl::kv(directory, KvQuestion::Report)?.unwrap_or_default())
+    ctl::kv(directory)
 }
 
 fn shown(
@@ -52,7 +52,5 @@ fn shown(
 
 fn hold(held: HeldServer, out: bool) -> u8 {
     let HeldServer { server, pool, asked } = held;
-    done(&asked, if out { "ejected" } else { "restored" }, |directory| {
-        ctl::kv(directory, KvQuestion::Hold { pool, server, out }).map(|_| ())
-    })
+    done(&asked, if out { "ejected" } else { "restored" }, |directory| ctl::hold(directory, pool, server, out))
 }

@@ -199,11 +199,29 @@ pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheRep
 ///
 /// # Errors
 /// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
-pub fn kv(directory: &RuntimeDir, question: KvQuestion) -> Result<Option<KvReport>, CtlError> {
-    match ask_server(directory, Request::Kv(question))? {
-        Reply::Kv(report) => Ok(Some(*report)),
+pub fn kv(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
+    match ask_server(directory, Request::Kv(KvQuestion::Report))? {
+        Reply::Kv(report) => Ok(*report),
         Reply::Refused(why) => Err(CtlError::Unfinished(why)),
-        _ => Ok(None),
+        _ => Err(CtlError::Unfinished("the server does not know that question".to_owned())),
+    }
+}
+
+/// Takes a server of a pool out of its ring until it is restored, or takes it back. `pool` is wanted where several have
+/// such a server. Manager remembers it; a server that has none does so itself.
+///
+/// # Errors
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when there is no such server, or it is not in force yet.
+pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: bool) -> Result<(), CtlError> {
+    let request = Request::Kv(KvQuestion::Hold { pool, server, out });
+    let reply = match ask_running(directory, &request, ANSWER_WITHIN) {
+        Err(CtlError::NotRunning(_) | CtlError::Manager(_)) => ask_server(directory, request)?,
+        other => other?,
+    };
+    match reply {
+        Reply::Done => Ok(()),
+        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
+        other => Err(ControlError::Malformed(format!("{other:?}")).into()),
     }
 }
 

@@ -10,7 +10,8 @@ mod draw_cache;
 mod draw_kv;
 
 pub use ask::{
-    Census, CtlError, Known, cache, change, drain, kv, memory, numbers, reopen_logs, serve, set_log_level, status, stop,
+    Census, CtlError, Known, cache, change, drain, hold, kv, memory, numbers, reopen_logs, serve, set_log_level,
+    status, stop,
 };
 pub use draw::{census, memory_table, obituaries, settings, tree, verdict};
 pub use draw_cache::{known_text, totals_text};

@@ -206,6 +206,13 @@ impl Pool {
         }
     }
 
+    /// Takes the servers out that are out by hand, before anybody asks. `true`: the ring is to be built anew.
+    pub(crate) fn keep_held(&self, worker: &Worker) -> bool {
+        let held = worker.shared().held_of(&self.plan.source.name);
+        let held = self.servers.iter().filter(|server| held.iter().any(|name| name == server.name()));
+        held.inspect(|server| server.keep_out()).count() > 0
+    }
+
     /// Each server's name and state.
     pub(crate) fn states(&self) -> Vec<(String, &'static str)> {
         self.servers.iter().map(|server| (server.name().to_owned(), server.state_name())).collect()

@@ -151,6 +151,7 @@ impl Worker {
         }
         self.replace_pools(pools);
         for pool in self.pools().iter() {
+            pool.keep_held(self);
             pool.rebuild(self);
             if pool.plan().source.preconnect {
                 pool.preconnect(self);

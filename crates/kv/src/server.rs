@@ -371,6 +371,13 @@ impl Server {
         }
     }
 
+    /// It begins, or goes on, out of the ring by hand; the ring is somebody else's to build.
+    pub(crate) fn keep_out(&self) {
+        if self.state.replace(State::Held) != State::Held {
+            self.let_go(Fault::Closed);
+        }
+    }
+
     /// Takes it out of the ring until it is restored by hand, or takes it back.
     pub(crate) fn hold(&self, worker: &Worker, out: bool) {
         match (out, self.state.get()) {

@@ -1,7 +1,7 @@
 //! What one event thread has for all its key-value clients: the pools, names, numbers, and what this turn has touched.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,6 +50,8 @@ pub struct Shared {
     /// When servers were last ejected, by pool and name.
     ejected_at: Mutex<HashMap<(String, String), WallTime>>,
     slow: SlowLog,
+    /// The servers that are out of their rings by hand, by pool and name.
+    held: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Shared {
@@ -57,7 +59,7 @@ impl Shared {
     #[must_use]
     pub fn new(plan: &Plan) -> Arc<Self> {
         let censuses = plan.pools.iter().map(|_| Arc::default()).collect();
-        Arc::new(Self { censuses, ejected_at: Mutex::default(), slow: SlowLog::default() })
+        Arc::new(Self { censuses, ejected_at: Mutex::default(), slow: SlowLog::default(), held: Mutex::default() })
     }
 
     /// When that server was last ejected, on any thread.
@@ -71,6 +73,24 @@ impl Shared {
     #[must_use]
     pub fn slow(&self) -> Vec<Slow> {
         self.slow.read()
+    }
+
+    /// The servers that are out of their rings by hand, by pool and name. Workers that are made from now on, and
+    /// configurations that they take, keep them out; running workers are told of a change by [`Worker::hold`].
+    #[must_use]
+    pub fn held(&self) -> BTreeSet<(String, String)> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets them.
+    pub fn set_held(&self, held: BTreeSet<(String, String)>) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    /// Which servers of that pool are.
+    pub(crate) fn held_of(&self, pool: &str) -> Vec<String> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().filter(|(of, _)| of == pool).map(|(_, server)| server.clone()).collect()
     }
 
     pub(crate) fn slow_log(&self) -> &SlowLog {
@@ -204,6 +224,9 @@ impl Worker {
             successor: RefCell::default(),
         }));
         for pool in worker.pools().iter() {
+            if pool.keep_held(&worker) {
+                pool.rebuild(&worker);
+            }
             if pool.plan().source.preconnect {
                 pool.preconnect(&worker);
             }

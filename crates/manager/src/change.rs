@@ -270,13 +270,13 @@ impl Supervisor {
                 None => change.patience(now, "put the configuration in force"),
                 Some(Reply::Done) => {
                     self.follow(Arc::clone(&change.config));
-                    Ok(Some(change.applied()))
+                    Ok(Some(change.applied(self.forget_held())))
                 }
                 Some(Reply::Verdict(told)) if told.outcome == Outcome::Applied => {
                     self.follow(Arc::clone(&change.config));
-                    let mut verdict = change.applied();
-                    verdict.diagnostics.extend(told.diagnostics);
-                    Ok(Some(verdict))
+                    let mut more = self.forget_held();
+                    more.extend(told.diagnostics);
+                    Ok(Some(change.applied(more)))
                 }
                 Some(Reply::Refused(why)) => Err(why),
                 Some(other) => Err(format!("the server answers {other:?}")),
@@ -289,7 +289,7 @@ impl Supervisor {
                     Some(ServerState::Starting | ServerState::Standby) => change.patience(now, "get ready"),
                     Some(ServerState::Ready | ServerState::Draining) => {
                         self.replace_servers(change, generation, now)?;
-                        Ok(Some(change.applied()))
+                        Ok(Some(change.applied(self.forget_held())))
                     }
                 }
             }
@@ -369,7 +369,9 @@ impl Supervisor {
         match verdict.outcome {
             Outcome::Applied => {
                 info!("{what}: in force after {} ms; changed: {keys}", verdict.took_ms);
-                verdict.diagnostics.iter().for_each(|warning| warn!("{warning}"));
+                for text in &verdict.diagnostics {
+                    warn!("{}", text.strip_prefix("warning: ").unwrap_or(text));
+                }
             }
             Outcome::Possible => info!("{what}: would be possible; would change: {keys}"),
             Outcome::Unchanged => info!("{what}: the configuration says what is in force already"),
@@ -389,9 +391,10 @@ impl Supervisor {
 const NOBODY: Phase = Phase::Starting { generation: 0, listeners: Vec::new() };
 
 impl Change {
-    /// The verdict when it is in force, with what is allowed and hardly meant.
-    fn applied(&self) -> Verdict {
-        let diagnostics = told(self.config.warnings());
+    /// The verdict when it is in force, with what is allowed and hardly meant, and what else there is to say.
+    fn applied(&self, more: Vec<String>) -> Verdict {
+        let mut diagnostics = told(self.config.warnings());
+        diagnostics.extend(more);
         Verdict { outcome: Outcome::Applied, diagnostics, ..Verdict::default() }
     }
 

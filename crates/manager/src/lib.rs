@@ -8,6 +8,7 @@
 //! upgrade      another program in place of this one: manager and cop become it, then a server of it
 //! standby      the server that stands by for the one that dies
 //! staged       one key of the file, set by an operator and written when it is in force
+//! held         servers of pools that an operator took out of their rings, remembered
 //! readiness    readiness that fails by an operator's wish
 //! vigil        the side of the server that serves: who hangs is ended
 //! pulse        from the beats of event threads to who hangs
@@ -19,6 +20,7 @@
 
 pub mod admin;
 mod change;
+mod held;
 mod listeners;
 mod pulse;
 mod readiness;

@@ -13,6 +13,7 @@ use supervise::change::{Proposal, Step};
 use supervise::configuration;
 use supervise::control::Endpoint;
 use supervise::failure::{DONE, Failure};
+use supervise::held::Held;
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
@@ -83,6 +84,8 @@ pub(crate) struct Supervisor {
     pub(crate) stopping: bool,
     /// Readiness fails by an operator's wish.
     pub(crate) leaving: bool,
+    /// Servers of pools that are out of their rings by an operator's wish.
+    pub(crate) held: Held,
     /// An operator wants no server to run.
     pub(crate) down: bool,
     housekeeping_at: Instant,
@@ -166,12 +169,14 @@ impl Supervisor {
             standby_not_before: Instant::ORIGIN,
             cop,
             stopping: false,
+            held: Held::default(),
             down: legacy.as_ref().is_some_and(|legacy| legacy.down),
             housekeeping_at: started_at,
             room: None,
             started_at,
             admin: None,
         };
+        supervisor.recall_held();
         for listener in &supervisor.listeners {
             info!("{} listens on {}", listener.name.kind.as_str(), listener.address());
         }
@@ -221,6 +226,7 @@ impl Supervisor {
             self.housekeeping_at = now + self.config.supervise.heartbeat_interval;
             self.look_after_files();
             self.spread_leaving();
+            self.spread_held();
             self.reconcile(now);
         }
         Ok(())

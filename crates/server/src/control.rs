@@ -128,5 +128,6 @@ fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Durat
         open_connections: engine.open_connections(),
         threads: engine.beats(),
         pages_full: engine.pages_are_full(),
+        held: Some(engine.held()),
     }
 }

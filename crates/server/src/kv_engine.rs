@@ -4,6 +4,7 @@
 //! behind them changes by [`KvEngine::commit`]. A server without pools has no worker.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
@@ -20,6 +21,8 @@ use kv::{Kv, Moving, Plan, Shared, Unanswered, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Segment;
 use supervise::control::{Moved, MovedKv, Reply};
+use supervise::directory::RuntimeDir;
+use supervise::held::{self, Held, HeldServer};
 use supervise::kv::KvQuestion;
 
 use crate::engine::Released;
@@ -114,6 +117,10 @@ fn states(threads: &[Handle]) -> States {
     States::new(threads.len(), all)
 }
 
+fn pairs(held: &Held) -> BTreeSet<(String, String)> {
+    held.iter().map(|held| (held.pool.clone(), held.server.clone())).collect()
+}
+
 /// Judges the key-value part of a configuration.
 ///
 /// # Errors
@@ -169,6 +176,9 @@ pub(crate) struct KvEngine {
     door: RefCell<Option<Arc<Listener>>>,
     /// The pools' listening sockets, by the pools' names, until this server drains.
     sockets: RefCell<Vec<(String, OwnedFd)>>,
+    shared: Arc<Shared>,
+    /// Where servers that are held are remembered.
+    home: RefCell<Option<RuntimeDir>>,
     teller: Arc<Teller>,
     stats: Arc<StatsPort>,
 }
@@ -237,8 +247,60 @@ impl KvEngine {
                 port.tell(thread.now(), tcp);
             })?);
         }
+        let of_engine = Arc::clone(&shared);
         let setup = KvSetup { plan, shared, names, segment, ledger, door: KvDoor { pools: accepting, alone } };
-        Ok((Self { shares, stores, door, sockets: RefCell::new(sockets), teller, stats }, setup))
+        let sockets = RefCell::new(sockets);
+        let home = RefCell::default();
+        Ok((Self { shares, stores, door, sockets, shared: of_engine, home, teller, stats }, setup))
+    }
+
+    /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
+    pub(crate) fn remember(&self, config: &Config, home: RuntimeDir, log: &LogSender) {
+        match Held::read(&home) {
+            Ok(mut held) => {
+                held.forget_unknown(&config.kv);
+                for HeldServer { pool, server } in held.iter() {
+                    log.report(Level::Info, format_args!("pool {pool}: {server} is held out of its ring by hand"));
+                }
+                self.shared.set_held(pairs(&held));
+            }
+            Err(error) => {
+                let file = home.held_servers();
+                let file = file.display();
+                log.report(Level::Error, format_args!("{file}: which servers are held by hand is not known: {error}"));
+            }
+        }
+        *self.home.borrow_mut() = Some(home);
+    }
+
+    /// The digest of the servers that are held.
+    pub(crate) fn held(&self) -> String {
+        self.held_now().digest()
+    }
+
+    fn held_now(&self) -> Held {
+        self.shared.held().into_iter().map(|(pool, server)| HeldServer { pool, server }).collect()
+    }
+
+    /// Holds just these servers from now on, and takes back one more, on every thread.
+    fn hold(&self, held: &Held, restored: Option<&HeldServer>, threads: &[Handle]) {
+        let (before, now) = (self.shared.held(), pairs(held));
+        let restored = restored.map(|one| (one.pool.clone(), one.server.clone())).filter(|one| !now.contains(one));
+        let back = before.difference(&now).chain(restored.iter().filter(|one| !before.contains(one)));
+        let changed: Vec<_> =
+            back.map(|one| (one, false)).chain(now.difference(&before).map(|one| (one, true))).collect();
+        for ((pool, server), out) in changed {
+            for thread in threads {
+                let (pool, server) = (pool.clone(), server.clone());
+                // A thread that has ended serves nobody.
+                let _ = thread.run(move |_| {
+                    with_worker(|worker| {
+                        worker.hold(&pool, &server, out);
+                    });
+                });
+            }
+        }
+        self.shared.set_held(now);
     }
 
     /// Accepts nothing more. The threads' workers are told by [`drain`] or [`hand_over`].
@@ -259,6 +321,9 @@ impl KvEngine {
         log: &LogSender,
     ) -> (usize, Vec<Unanswered>) {
         let KvPrepared { plan, facts, interval } = prepared;
+        let mut held = self.shared.held();
+        held.retain(|(pool, server)| facts.iter().any(|facts| facts.name == *pool && facts.servers.contains(server)));
+        self.shared.set_held(held);
         for (name, socket) in self.sockets.borrow().iter() {
             let wanted = facts.iter().any(|pool| pool.name == *name && pool.keep_alive);
             if let Err(error) = sys::socket::set_keepalive(socket, wanted) {
@@ -306,37 +371,30 @@ impl KvEngine {
     pub(crate) fn answer(&self, asked: &KvQuestion, threads: &[Handle]) -> Reply {
         match asked {
             KvQuestion::Report => Reply::Kv(Box::new(self.teller.report(&states(threads)))),
-            KvQuestion::Hold { pool, server, out } => match self.pool_of(pool.as_deref(), server) {
-                Ok(pool) => {
-                    for thread in threads {
-                        let (pool, server, out) = (pool.clone(), server.clone(), *out);
-                        // A thread that has ended serves nobody.
-                        let _ = thread.run(move |_| {
-                            with_worker(|worker| {
-                                worker.hold(&pool, &server, out);
-                            })
-                        });
-                    }
-                    Reply::Done
-                }
+            KvQuestion::Hold { pool, server, out } => match self.hold_one(pool.as_deref(), server, *out, threads) {
+                Ok(()) => Reply::Done,
                 Err(why) => Reply::Refused(why),
             },
+            KvQuestion::Held { servers, restored } => {
+                self.hold(servers, restored.as_ref(), threads);
+                Reply::Done
+            }
         }
     }
 
-    /// The pool that is meant: the one that was named, or the only one with such a server.
-    fn pool_of(&self, named: Option<&str>, server: &str) -> Result<String, String> {
+    /// What manager does for a server that has one.
+    fn hold_one(&self, named: Option<&str>, server: &str, out: bool, threads: &[Handle]) -> Result<(), String> {
         let pools = self.teller.pools();
-        let has = |pool: &&PoolFacts| {
-            named.is_none_or(|named| named == pool.name) && pool.servers.iter().any(|other| other == server)
-        };
-        let found: Vec<&str> = pools.iter().filter(has).map(|pool| pool.name.as_str()).collect();
-        match (found.as_slice(), named) {
-            ([only], _) => Ok((*only).to_owned()),
-            ([], Some(pool)) => Err(format!("there is no pool \"{pool}\" with a server \"{server}\"")),
-            ([], None) => Err(format!("no pool has a server \"{server}\"")),
-            (several, _) => Err(format!("several pools have a server \"{server}\": {}", several.join(", "))),
+        let has = |pool: &PoolFacts| pool.servers.iter().any(|other| other == server);
+        let pool = held::pool_of(pools.iter().map(|pool| (pool.name.as_str(), has(pool))), named, server)?;
+        let one = HeldServer { pool, server: server.to_owned() };
+        let mut held = self.held_now();
+        held.set(one.clone(), out)?;
+        if let Some(home) = &*self.home.borrow() {
+            held.keep(home).map_err(|error| format!("{}: {error}", home.held_servers().display()))?;
         }
+        self.hold(&held, Some(&one), threads);
+        Ok(())
     }
 
     /// Clients' connections open now.

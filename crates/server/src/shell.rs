@@ -113,7 +113,7 @@ impl Shell {
             Arc::clone(&config),
             duplicates(&listeners).map_err(|error| Failure::could_not("no descriptors left", error))?,
             engine::Identity { pid: std::process::id(), generation },
-            Some(directory.server_numbers(generation)),
+            Some(directory.clone()),
         )
         .map_err(|error| Failure::could_not("the engine", error))?;
         // It may have been set by hand.

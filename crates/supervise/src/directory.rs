@@ -134,6 +134,12 @@ impl RuntimeDir {
         self.path.join("log_level")
     }
 
+    /// The servers of pools that are out of their rings by an operator's wish. It outlives the run.
+    #[must_use]
+    pub fn held_servers(&self) -> PathBuf {
+        self.path.join("held")
+    }
+
     /// There while readiness is to fail by an operator's wish.
     #[must_use]
     pub fn leaving(&self) -> PathBuf {
@@ -193,7 +199,7 @@ impl RuntimeDir {
     }
 
     /// Removes what belongs to one run of a tree and not to the next: the committed configuration and the numbers.
-    /// The history of configurations and the obituaries stay.
+    /// The history of configurations, the obituaries and the servers that are held stay.
     ///
     /// # Errors
     /// What cannot be removed; the rest is.

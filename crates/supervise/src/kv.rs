@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::held::{Held, HeldServer};
+
 /// What may be asked of the key-value engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvQuestion {
     /// How it is, and what was counted. Answered by a [`KvReport`].
     Report,
-    /// Take a server out of its ring until it is restored by hand, or take it back, on every event thread.
+    /// Asked of manager, or of a server that has none: take a server out of its ring until it is restored by hand, or take
+    /// it back, and remember that.
     Hold {
         /// The pool; none: the one pool that has such a server.
         pool: Option<String>,
@@ -18,6 +21,13 @@ pub enum KvQuestion {
         server: String,
         /// Out, or back.
         out: bool,
+    },
+    /// Asked by manager: these are out by hand, and no others; that one is taken back, whatever took it out.
+    Held {
+        /// All of them.
+        servers: Held,
+        /// One that is not.
+        restored: Option<HeldServer>,
     },
 }
 

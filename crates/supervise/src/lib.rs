@@ -9,6 +9,7 @@
 //!               cop.sock      manager.sock            server.N.sock     how it is asked -> control, heartbeat
 //!               generation    committed.yaml          server.N.numbers  what outlives it
 //!               cop.witness   manager.witness         server.N.witness  where threads say what they do -> witness
+//!               held                                                    servers taken out by hand -> held
 //!               reserve                                                 given up on a full disk -> room
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod control;
 pub mod directory;
 pub mod failure;
 pub mod heartbeat;
+pub mod held;
 pub mod kv;
 pub mod lease;
 pub mod listener;

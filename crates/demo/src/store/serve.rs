@@ -141,7 +141,7 @@ impl Shop {
         while at < heard.len() {
             let bytes = &heard[at..];
             match lines::scan(bytes, &mut places) {
-                lines::Scan::Whole(len) => {
+                lines::Scan::Whole(len) | lines::Scan::Odd(len) => {
                     at += len;
                     let words: Vec<&[u8]> =
                         places.iter().map(|word| &bytes[word.start as usize..word.end as usize]).collect();

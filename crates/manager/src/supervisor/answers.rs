@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::Instant;
 use supervise::control::{Connection, Pong, Reply, Request};
+use supervise::kv::KvQuestion;
 use supervise::role::Role;
 use supervise::{info, warn};
 
@@ -57,12 +58,16 @@ impl Supervisor {
                     let reply = self.leave(wanted).map_or_else(Reply::Refused, |()| Reply::Done);
                     self.endpoint.answer(&question, reply, &[]);
                 }
+                Request::Kv(KvQuestion::Hold { pool, server, out }) => {
+                    let reply = self.hold(pool.as_deref(), server, *out);
+                    self.endpoint.answer(&question, reply, &[]);
+                }
                 Request::Promote
                 | Request::Prepare(_)
                 | Request::Commit(_)
                 | Request::Retire(_)
                 | Request::TakeOver(_)
-                | Request::Kv(_)
+                | Request::Kv(KvQuestion::Report | KvQuestion::Held { .. })
                 | Request::Cache(_)
                 | Request::Become => {
                     let why = "that is not manager's business".to_owned();

@@ -18,7 +18,7 @@ mod reload;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -34,6 +34,7 @@ use http::{Http, Plan, Worker, WorkerParts};
 use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
 use supervise::control::Moved;
+use supervise::directory::RuntimeDir;
 use supervise::status::ThreadBeat;
 
 use self::cache::EngineCache;
@@ -173,7 +174,8 @@ struct Setup {
 }
 
 impl Engine {
-    /// Starts the event threads; they accept when this returns.
+    /// Starts the event threads; they accept when this returns. `home` has the file of the numbers, and what is remembered
+    /// of servers before; a server that runs without it has its numbers for itself.
     ///
     /// # Errors
     /// When something the configuration asks for cannot be had.
@@ -181,9 +183,9 @@ impl Engine {
         config: Arc<Config>,
         listeners: EngineListeners,
         identity: Identity,
-        segment_path: Option<PathBuf>,
+        home: Option<RuntimeDir>,
     ) -> Result<Self, StartError> {
-        Self::start_threads(config, listeners, identity, segment_path, true)
+        Self::start_threads(config, listeners, identity, home, true)
     }
 
     /// As [`Engine::start`], but accepts nothing and keeps hardly any memory until [`Engine::promote`].
@@ -194,9 +196,9 @@ impl Engine {
         config: Arc<Config>,
         listeners: EngineListeners,
         identity: Identity,
-        segment_path: Option<PathBuf>,
+        home: Option<RuntimeDir>,
     ) -> Result<Self, StartError> {
-        let engine = Self::start_threads(config, listeners, identity, segment_path, false)?;
+        let engine = Self::start_threads(config, listeners, identity, home, false)?;
         engine.cache.set_budget(STANDBY_CACHE);
         Ok(engine)
     }
@@ -231,7 +233,7 @@ impl Engine {
         config: Arc<Config>,
         listeners: EngineListeners,
         identity: Identity,
-        segment_path: Option<PathBuf>,
+        home: Option<RuntimeDir>,
         accepts: bool,
     ) -> Result<Self, StartError> {
         let plan = Plan::prepare(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
@@ -254,8 +256,9 @@ impl Engine {
                 Some(log.open(path).map_err(|error| StartError::Log(path.display().to_string(), error))?)
             }
         };
+        let numbers_file = home.as_ref().map(|home| home.server_numbers(identity.generation));
         let (segment, ledger) =
-            numbers::create(threads, identity, segment_path, &kv_plan).map_err(StartError::Numbers)?;
+            numbers::create(threads, identity, numbers_file, &kv_plan).map_err(StartError::Numbers)?;
         let cache = EngineCache::new(&config, threads);
         if let Some(complaint) = cache.complaint() {
             log.report(event::log::Level::Warn, format_args!("{complaint}"));
@@ -286,6 +289,9 @@ impl Engine {
         let of_kv = (reload::names_options(&config), segment.clone(), ledger);
         let (kv, kv_setup) =
             KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
+        if let Some(home) = home {
+            kv.remember(&config, home, &log);
+        }
         if let Some(fd) = listeners.server_page {
             let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients), Arc::clone(&leaving)));
             accepting.push(listen(fd, &own_pages, Some(service))?);
@@ -425,6 +431,12 @@ impl Engine {
     /// Answers a question about the pools.
     pub fn kv(&self, asked: &supervise::kv::KvQuestion) -> supervise::control::Reply {
         self.kv.answer(asked, self.processor.net())
+    }
+
+    /// The digest of the servers of pools that are held out of their rings by hand.
+    #[must_use]
+    pub fn held(&self) -> String {
+        self.kv.held()
     }
 
     /// Signs of life of the event threads.

@@ -59,7 +59,7 @@ pub enum Request {
     Retire(u64),
     /// Server: serve these connections, whose descriptors come with this. Answered by [`Reply::Done`].
     TakeOver(Vec<Moved>),
-    /// Server: of its pools. Answered by [`Reply::Kv`], or [`Reply::Done`].
+    /// Server: of its pools; manager: what is to be remembered of them. Answered by [`Reply::Kv`], or [`Reply::Done`].
     Kv(KvQuestion),
     /// Server: of its cache. Answered by [`Reply::Cache`].
     Cache(CacheQuestion),
@@ -168,6 +168,9 @@ pub struct Pong {
     pub state: ServerState,
     /// Server: its readiness fails, by an operator's wish.
     pub leaving: bool,
+    /// Server: the digest of the servers of pools that it holds out of their rings by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
     /// Server: client connections open.
     pub open_connections: u64,
     /// Server: its event threads.
