@@ -29,6 +29,7 @@ mod pending;
 pub mod plan;
 mod pool;
 mod renewal;
+mod say;
 mod server;
 mod slow;
 mod split;

@@ -15,6 +15,7 @@
 //! those of a server that is in use; `follow` goes where a server's name leads.
 
 mod follow;
+mod handshake;
 mod inspect;
 mod probe;
 mod renew;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use base::Instant;
 use event::Tcp;
+use net::NamesError;
 use stats::Cells;
 
 use crate::fault::Fault;
@@ -229,7 +231,8 @@ impl Server {
             Address::Name(name, port) => {
                 let found = event::timeout(thread, limit, worker.names().resolve(thread, name)).await;
                 let unknown = || std::io::Error::from(std::io::ErrorKind::HostUnreachable);
-                let found = found.map_err(|_| unknown())?.map_err(|_| unknown())?;
+                let found = found.unwrap_or(Err(NamesError::TimedOut(limit)));
+                let found = found.inspect_err(|why| self.say_unresolved(worker, why)).map_err(|_| unknown())?;
                 (self.choose(&found).ok_or_else(unknown)?, *port).into()
             }
             Address::Unix(path) => {
@@ -326,6 +329,7 @@ impl Server {
             return;
         }
         self.failures.set(self.failures.get() + 1);
+        self.say_failed(worker, fault);
         let source = &self.plan.source;
         if source.auto_eject_hosts {
             if self.failures.get() >= source.server_failure_limit {
@@ -335,6 +339,7 @@ impl Server {
             || (in_vain && self.failures.get() >= VAIN_MAX)
         {
             self.state.set(State::Down(fault));
+            self.say_out(worker, None);
             probe::start(self, worker, probe::FIRST);
         }
     }
@@ -348,6 +353,7 @@ impl Server {
     fn put_out(self: &Rc<Self>, worker: &Worker) {
         self.state.set(State::Ejected);
         self.count_ejection(worker);
+        self.say_out(worker, Some(self.failures.get()));
         self.rebuild(worker);
         probe::start(self, worker, self.plan.source.server_retry_timeout);
     }
@@ -367,6 +373,7 @@ impl Server {
             self.eject(worker, Fault::TimedOut);
         } else {
             self.state.set(State::Down(Fault::TimedOut));
+            self.say_out(worker, None);
             probe::start(self, worker, probe::FIRST);
         }
     }
@@ -397,6 +404,7 @@ impl Server {
     /// A probe was answered.
     fn restored(&self, worker: &Worker) {
         let was = self.state.replace(State::Well);
+        self.say_back(worker, was == State::New);
         self.failures.set(0);
         if matches!(was, State::New | State::Ejected | State::Held) {
             worker.cells().add(Kv::RESTORATIONS, 1);
@@ -504,7 +512,7 @@ impl Server {
         places.all(|place| place == Some(first)).then_some(first)
     }
 
-    fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.told().address.to_string()
     }
 

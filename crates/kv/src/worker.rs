@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base::{Instant, WallTime};
+use event::log::LogSender;
 use event::{Tcp, Thread};
 use net::Names;
 use stats::Cells;
@@ -18,6 +19,7 @@ use crate::metrics::Kv;
 use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::pool::{Census, Pool};
+use crate::say::Voice;
 use crate::slow::{Slow, SlowLog};
 use crate::wire::resp::Request;
 
@@ -50,6 +52,7 @@ pub struct Shared {
     /// When servers were last ejected, by pool and name.
     ejected_at: Mutex<HashMap<(String, String), WallTime>>,
     slow: SlowLog,
+    voice: Voice,
     /// The servers that are out of their rings by hand, by pool and name.
     held: Mutex<BTreeSet<(String, String)>>,
 }
@@ -59,7 +62,13 @@ impl Shared {
     #[must_use]
     pub fn new(plan: &Plan) -> Arc<Self> {
         let censuses = plan.pools.iter().map(|_| Arc::default()).collect();
-        Arc::new(Self { censuses, ejected_at: Mutex::default(), slow: SlowLog::default(), held: Mutex::default() })
+        Arc::new(Self {
+            censuses,
+            ejected_at: Mutex::default(),
+            slow: SlowLog::default(),
+            voice: Voice::default(),
+            held: Mutex::default(),
+        })
     }
 
     /// When that server was last ejected, on any thread.
@@ -67,6 +76,15 @@ impl Shared {
     pub fn ejected_at(&self, pool: &str, server: &str) -> Option<WallTime> {
         let ejected = self.ejected_at.lock().unwrap_or_else(PoisonError::into_inner);
         ejected.get(&(pool.to_owned(), server.to_owned())).copied()
+    }
+
+    /// Says in that log from now on what becomes of servers.
+    pub fn report_to(&self, log: LogSender) {
+        self.voice.report_to(log);
+    }
+
+    pub(crate) fn voice(&self) -> &Voice {
+        &self.voice
     }
 
     /// The newest requests that took long, the newest first.

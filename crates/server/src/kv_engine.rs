@@ -416,6 +416,11 @@ impl KvEngine {
 }
 
 impl KvSetup {
+    /// Says in that log what becomes of the pools' servers.
+    pub(crate) fn report_to(&self, log: &LogSender) {
+        self.shared.report_to(log.clone());
+    }
+
     /// Where its clients come in.
     pub(crate) fn door(&self) -> KvDoor {
         self.door.clone()

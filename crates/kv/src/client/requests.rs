@@ -364,6 +364,7 @@ impl Client {
     #[cold]
     pub(super) fn hang_up(&mut self) {
         self.worker.cells().add(Kv::FOREIGN, 1);
+        self.worker.shared().voice().http(&self.worker, &self.pool.plan().source.name, &self.peer());
         self.phase = Phase::Ending;
         self.mark();
     }

@@ -252,7 +252,7 @@ impl Lane {
             }
             Owner::Handshake => {
                 self.shaken += 1;
-                (block.get(range.start) == Some(&b'-')).then_some(Fault::Handshake)
+                self.server.greeted(&self.worker, block.get(range).unwrap_or_default()).err()
             }
             Owner::Nobody => {
                 self.worker.cells().add(Kv::LATE, 1);

@@ -34,6 +34,7 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
                 server.restored(&worker);
                 return;
             }
+            server.say_still_out(&worker);
             interval = (interval * 2).min(most);
         }
     });
@@ -72,7 +73,11 @@ pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
             if block[at..].starts_with(b"-LOADING") {
                 return Probed::Loading;
             }
-            if block.get(at) == Some(&b'-') || block[at..].starts_with(b"ERROR") {
+            let refused = match replies {
+                1 => block.get(at) == Some(&b'-') || block[at..].starts_with(b"ERROR"),
+                _ => server.greeted(worker, &block[at..at + end]).is_err(),
+            };
+            if refused {
                 return Probed::Silent;
             }
             at += end;

@@ -146,12 +146,14 @@ fn counted(plan: &Plan, threads: usize) -> (stats::Segment, kv::numbers::Ledger)
 pub struct Proxy {
     processor: Option<Processor>,
     pub address: SocketAddr,
+    pub shared: Arc<Shared>,
 }
 
 impl Proxy {
     pub fn start(pool: PoolSource, threads: usize) -> Self {
         let plan = Plan::prepare(vec![pool]).unwrap();
         let shared = Shared::new(&plan);
+        let together = Arc::clone(&shared);
         let (segment, ledger) = counted(&plan, threads);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
@@ -165,7 +167,7 @@ impl Proxy {
             let worker = Worker::new(WorkerParts {
                 thread: thread.clone(),
                 plan: Arc::clone(&plan),
-                shared: Arc::clone(&shared),
+                shared: Arc::clone(&together),
                 names: Names::new(NAMES),
                 cells: segment.cells::<kv::Kv>(thread.index()).unwrap(),
                 numbers: ledger.numbers(&segment, thread.index()).unwrap(),
@@ -175,7 +177,7 @@ impl Proxy {
         })
         .unwrap();
         let _ = peers.set(processor.net().to_vec());
-        Self { processor: Some(processor), address }
+        Self { processor: Some(processor), address, shared }
     }
 
     pub fn client(&self) -> Client {

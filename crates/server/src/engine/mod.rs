@@ -289,6 +289,7 @@ impl Engine {
         let of_kv = (reload::names_options(&config), segment.clone(), ledger);
         let (kv, kv_setup) =
             KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
+        kv_setup.report_to(&log);
         if let Some(home) = home {
             kv.remember(&config, home, &log);
         }
