@@ -1,5 +1,6 @@
 //! What is asked of each target in turn, and what one turn measures.
 
+use std::fs;
 use std::time::Duration;
 
 use kv::Protocol;
@@ -7,7 +8,7 @@ use kv::wire::resp::request::encode;
 
 use super::proxies::{Kind, Proxy, Setup};
 use crate::account::CpuTime;
-use crate::error::{Outcome, Trouble};
+use crate::error::{Doing as _, Outcome, Trouble};
 use crate::floors::mux::Shape;
 use crate::lab::{self, Lab};
 use crate::leash::LeashedCommand;
@@ -29,6 +30,8 @@ pub(super) enum Ask {
     Set,
     /// Many keys in one.
     Many(usize),
+    /// What libmemcached's own load generator asks for: nine gets to a set.
+    Memaslap,
 }
 
 /// One row of the table.
@@ -53,7 +56,7 @@ impl Cell {
             return None;
         }
         let (request, answer) = match (self.setup.protocol, self.ask) {
-            (_, Ask::Many(_)) => return None,
+            (_, Ask::Many(_) | Ask::Memaslap) => return None,
             (Protocol::Redis, Ask::Get) => {
                 (encode(&["GET", &key]).len(), format!("${}\r\n{value}\r\n", self.size).len())
             }
@@ -94,7 +97,7 @@ const fn cell(name: &'static str, ask: Ask, size: usize, pipeline: usize, comman
 
 /// All rows.
 pub(super) fn all() -> Vec<Cell> {
-    use Ask::{Get, Many, Set};
+    use Ask::{Get, Many, Memaslap, Set};
     use Target::{Before, Cpu, Share};
     let over = |servers, cell: Cell| Cell { setup: Setup { servers, ..REDIS }, ..cell };
     let memcached = |servers, cell: Cell| Cell { setup: Setup { servers, ..MEMCACHED }, ..cell };
@@ -121,6 +124,7 @@ pub(super) fn all() -> Vec<Cell> {
         over(4, cell("MGET of 10 keys, 4 servers", Many(10), 64, 1, 30_000, Target::None)),
         over(4, cell("MGET of 100 keys, 4 servers", Many(100), 64, 1, 10_000, Target::None)),
         memcached(1, cell("memcached get 64 B, pipeline 1", Get, 64, 1, 0, Cpu(0.75, 0.65))),
+        memcached(1, cell("memcached 64 B, pipeline 1, asked by memaslap", Memaslap, 64, 1, 200_000, Target::None)),
         memcached(1, cell("memcached get 64 B, pipeline 16", Get, 64, 16, 0, Target::None)),
         memcached(1, cell("memcached set 64 B, pipeline 16", Set, 64, 16, 0, Cpu(0.30, 0.22))),
         memcached(2, cell("memcached get of 10 keys, 2 servers", Many(10), 64, 1, 0, Target::None)),
@@ -172,6 +176,11 @@ pub(super) fn take(cell: &Cell, kind: Kind, proxy: &Proxy, lab: &Lab, length: Du
         Protocol::Redis => {
             redis_benchmark(cell, cell.commands / if kind == Kind::Nutcracker { ITS_PART } else { 1 }, proxy.port, lab)?
         }
+        Protocol::Memcached if cell.ask == Ask::Memaslap => {
+            let rate = memaslap(cell, proxy.port, lab)?;
+            // It tells of no times: this is the mean, as many being under way as there are connections.
+            (cell.commands as f64, rate, cell.connections as f64 / rate * 1e3, f64::NAN)
+        }
         Protocol::Memcached => {
             let mut clients = Clients::connect(plan(cell, proxy.port, length))?;
             let seen = clients.run(|_| Ok(()))?;
@@ -211,6 +220,7 @@ fn redis_benchmark(cell: &Cell, commands: usize, port: u16, lab: &Lab) -> Outcom
         Ask::Get => command.args(["-t", "get"]),
         Ask::Set => command.args(["-t", "set"]),
         Ask::Many(count) => command.arg("MGET").args(vec!["key:__rand_int__"; count]),
+        Ask::Memaslap => return Err(Trouble::Wrong("memaslap speaks no RESP".to_owned())),
     };
     let text = lab.tool(&command, PATIENCE)?;
     let line = text.lines().rfind(|line| line.starts_with('"')).unwrap_or_default();
@@ -226,6 +236,36 @@ fn redis_benchmark(cell: &Cell, commands: usize, port: u16, lab: &Lab) -> Outcom
     Ok((commands as f64, rate, p50, p99))
 }
 
+/// Commands a second.
+fn memaslap(cell: &Cell, port: u16, lab: &Lab) -> Outcome<f64> {
+    // Debian's name for it is another than its own.
+    let program = lab::find_program("memcaslap").or_else(|_| lab::find_program("memaslap"))?;
+    let room = lab.room("memaslap")?;
+    let file = room.join("commands");
+    let length = key(0).len();
+    let text = format!("key\n{length} {length} 1\nvalue\n{0} {0} 1\ncmd\n0 0.1\n1 0.9\n", cell.size);
+    fs::write(&file, text).doing(file.display())?;
+    let command = LeashedCommand::new("taskset", lab.load_core).args(["-c", &lab.load_core.to_string()]).args([
+        program.display().to_string(),
+        "-s".to_owned(),
+        format!("127.0.0.1:{port}"),
+        "-c".to_owned(),
+        cell.connections.to_string(),
+        "-T".to_owned(),
+        "1".to_owned(),
+        "-x".to_owned(),
+        cell.commands.to_string(),
+        "-F".to_owned(),
+        file.display().to_string(),
+    ]);
+    let text = lab.tool(&command, PATIENCE)?;
+    let rate = text.lines().rev().find_map(|line| {
+        let (_, rest) = line.split_once("TPS:")?;
+        rest.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    rate.ok_or_else(|| Trouble::Wrong(format!("memaslap said: {text}")))
+}
+
 fn plan(cell: &Cell, port: u16, length: Duration) -> Plan {
     let value = "x".repeat(cell.size);
     // A prime step goes through the keys in no order that matters.
@@ -238,7 +278,7 @@ fn plan(cell: &Cell, port: u16, length: Duration) -> Plan {
         let mut bytes = Vec::new();
         for _ in 0..cell.pipeline {
             let line = match cell.ask {
-                Ask::Get => format!("get {}\r\n", another()),
+                Ask::Get | Ask::Memaslap => format!("get {}\r\n", another()),
                 Ask::Set => format!("set {} 0 0 {}\r\n{value}\r\n", another(), cell.size),
                 Ask::Many(count) => {
                     let keys: Vec<String> = (0..count).map(|_| another()).collect();
