@@ -364,9 +364,23 @@ impl Reply {
 
 /// The data's length in `VALUE key flags length [cas]`.
 fn value_length(line: &[u8]) -> Option<u64> {
-    let length = line.trim_ascii_end().split(|byte| *byte == b' ').nth(3)?;
-    let length: u64 = std::str::from_utf8(length).ok()?.parse().ok()?;
-    (length <= REPLY_DATA_MAX).then_some(length)
+    // Behind the first word, the key and the flags: every value costs this.
+    let rest = line.get(b"VALUE ".len()..)?;
+    let rest = &rest[memchr::memchr(b' ', rest)? + 1..];
+    let rest = &rest[rest.iter().position(|byte| *byte == b' ')? + 1..];
+    let mut length = None;
+    for byte in rest {
+        match byte {
+            b'0'..=b'9' => {
+                let longer = length.unwrap_or(0) * 10 + u64::from(byte - b'0');
+                length = Some(longer).filter(|length| *length <= REPLY_DATA_MAX);
+                length?;
+            }
+            b' ' | b'\r' => break,
+            _ => return None,
+        }
+    }
+    length
 }
 
 /// The values in a whole reply to a retrieval, each with its key and the data; `None` when it is something else.
