@@ -4,6 +4,8 @@
 
 #[path = "../../crates/kv/tests/second_parser/against.rs"]
 mod against;
+#[path = "../../crates/kv/tests/second_parser/memcached.rs"]
+mod memcached;
 
 use std::sync::OnceLock;
 
@@ -22,7 +24,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("stored", http::fuzz::fuzz_stored),
     ("redis-request", redis_request),
     ("redis-reply", redis_reply),
-    ("memcached-request", kv::fuzz::memcached_request),
+    ("memcached-request", memcached_request),
+    ("memcached-reply", memcached_reply),
     ("configuration", configuration),
 ];
 
@@ -34,6 +37,16 @@ fn redis_request(bytes: &[u8]) {
 fn redis_reply(bytes: &[u8]) {
     kv::fuzz::reply(bytes);
     against::reply(bytes);
+}
+
+fn memcached_request(bytes: &[u8]) {
+    kv::fuzz::memcached_request(bytes);
+    memcached::request(bytes);
+}
+
+fn memcached_reply(bytes: &[u8]) {
+    kv::fuzz::reply(bytes);
+    memcached::reply(bytes);
 }
 
 fn configuration(bytes: &[u8]) {

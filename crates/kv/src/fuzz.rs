@@ -44,13 +44,15 @@ pub fn reply(bytes: &[u8]) {
     let _ = (resp::reply::elements(bytes), resp::reply::integer(bytes), memcached::values(bytes));
 }
 
-/// Requests of memcached: what is taken is there, and words lie within.
+/// Looks at a request of memcached whole, and grown byte by byte: the outcome is the same, what is taken is there, and
+/// words lie within.
 ///
 /// # Panics
 /// When not, which is a bug.
 pub fn memcached_request(bytes: &[u8]) {
     let mut words = Vec::new();
-    match memcached::scan(bytes, &mut words) {
+    let whole = memcached::scan(bytes, &mut words);
+    match whole {
         memcached::Scan::Whole(len) | memcached::Scan::Odd(len) => {
             assert!(len > 0 && len <= bytes.len());
             assert!(words.iter().all(|word| word.start < word.end && word.end as usize <= len));
@@ -62,6 +64,20 @@ pub fn memcached_request(bytes: &[u8]) {
         memcached::Scan::More(size) => assert!(size == 0 || size > bytes.len()),
         memcached::Scan::Hopeless(_) | memcached::Scan::Binary => {}
     }
+    let (mut searched, mut grown, mut needed) = (0, Vec::new(), 0);
+    for end in 0..=bytes.len() {
+        let scan = memcached::scan_on(&bytes[..end], &mut searched, &mut grown);
+        let memcached::Scan::More(size) = scan else {
+            assert_eq!(scan, whole, "grown to {end}");
+            assert!(end >= needed, "{needed} bytes were needed, and {end} are enough");
+            // Of a line that has ended the words are known.
+            assert!(grown == words || matches!(scan, memcached::Scan::Binary | memcached::Scan::Hopeless(_)));
+            return;
+        };
+        assert!(needed == 0 || size == needed, "{needed} bytes were needed, and now {size}");
+        needed = size;
+    }
+    assert!(matches!(whole, memcached::Scan::More(_)), "whole it is {whole:?}");
 }
 
 #[cfg(test)]
