@@ -44,13 +44,16 @@ fn clients() -> PathBuf {
     target.join("clients")
 }
 
-/// Whether a client can be used, which this command tries; says so when not.
+/// Whether a client can be used, which this command tries. Where it cannot, the test that needs it did not run: it says
+/// so, and where everything must hold (`CI=true`, as `.ci/run` sets it) that is a failure.
 fn is_there(program: &Path, arguments: &[&str], what: &str) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
     let there = command.status().is_ok_and(|status| status.success());
     if !there {
-        eprintln!("NOT RUN: {what} is not installed in {}; ./test installs it", clients().display());
+        let missing = format!("{what} is not installed in {}; ./test installs it", clients().display());
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+        eprintln!("\n*** NOT RUN: {missing} ***\n");
     }
     there
 }
