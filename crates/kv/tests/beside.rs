@@ -195,3 +195,252 @@ fn http_is_ended_as_the_servers_end_it() {
     }
     assert_eq!(sides.proxy.client().say("PING"), "+PONG\r\n");
 }
+
+/// Reading commands that are right, of keys under which there is nothing.
+const RIGHT: &[&str] = &[
+    "GET k",
+    "MGET k l",
+    "STRLEN k",
+    "GETRANGE k 0 -1",
+    "SUBSTR k 0 -1",
+    "GETBIT k 7",
+    "BITCOUNT k",
+    "BITCOUNT k 0 -1",
+    "BITCOUNT k 0 -1 BIT",
+    "BITPOS k 0",
+    "BITPOS k 1",
+    "BITPOS k 1 0",
+    "BITPOS k 0 0 -1",
+    "BITPOS k 1 0 -1 BYTE",
+    "BITFIELD_RO k",
+    "BITFIELD_RO k GET u8 0",
+    "BITFIELD_RO k GET u8 #1 GET i64 100",
+    "LCS k l",
+    "LCS k l LEN",
+    "LCS k l IDX",
+    "LCS k l IDX MINMATCHLEN 4 WITHMATCHLEN",
+    "EXISTS k l",
+    "TOUCH k",
+    "TYPE k",
+    "TTL k",
+    "PTTL k",
+    "EXPIRETIME k",
+    "PEXPIRETIME k",
+    "DUMP k",
+    "OBJECT ENCODING k",
+    "OBJECT FREQ k",
+    "OBJECT IDLETIME k",
+    "OBJECT REFCOUNT k",
+    "MEMORY USAGE k",
+    "MEMORY USAGE k SAMPLES 5",
+    "PFCOUNT k l",
+    "SORT_RO k",
+    "SORT_RO k BY w* LIMIT 0 5 GET o* GET # ASC ALPHA",
+    "SORT_RO k DESC",
+    "LINDEX k 0",
+    "LLEN k",
+    "LRANGE k 0 -1",
+    "LPOS k e",
+    "LPOS k e RANK -1",
+    "LPOS k e RANK 2 COUNT 0 MAXLEN 10",
+    "LPOS k count",
+    "HGET k f",
+    "HMGET k f g",
+    "HGETALL k",
+    "HKEYS k",
+    "HVALS k",
+    "HLEN k",
+    "HEXISTS k f",
+    "HSTRLEN k f",
+    "HRANDFIELD k",
+    "HRANDFIELD k 2",
+    "HRANDFIELD k -2 WITHVALUES",
+    "HSCAN k 0",
+    "HSCAN k 0 MATCH * COUNT 10",
+    "SCARD k",
+    "SISMEMBER k m",
+    "SMISMEMBER k m n",
+    "SMEMBERS k",
+    "SRANDMEMBER k",
+    "SRANDMEMBER k 3",
+    "SSCAN k 5 COUNT 1",
+    "SDIFF k l",
+    "SINTER k l",
+    "SUNION k l",
+    "SINTERCARD 2 k l",
+    "SINTERCARD 1 k LIMIT 3",
+    "ZCARD k",
+    "ZSCORE k m",
+    "ZMSCORE k m n",
+    "ZRANK k m",
+    "ZREVRANK k m",
+    "ZCOUNT k -inf +inf",
+    "ZCOUNT k (1 2.5",
+    "ZLEXCOUNT k - +",
+    "ZLEXCOUNT k [a (b",
+    "ZRANGE k 0 -1",
+    "ZRANGE k 0 -1 WITHSCORES",
+    "ZRANGE k 0 -1 REV",
+    "ZRANGE k (1 5 BYSCORE LIMIT 0 2 WITHSCORES",
+    "ZRANGE k [a + BYLEX REV LIMIT 0 -1",
+    "ZREVRANGE k 0 -1 WITHSCORES",
+    "ZRANGEBYSCORE k -inf 5 LIMIT 0 1 WITHSCORES",
+    "ZREVRANGEBYSCORE k 5 (1",
+    "ZRANGEBYLEX k - [b LIMIT 1 2",
+    "ZREVRANGEBYLEX k + -",
+    "ZRANDMEMBER k",
+    "ZRANDMEMBER k 2 WITHSCORES",
+    "ZSCAN k 0 MATCH a",
+    "ZDIFF 2 k l",
+    "ZDIFF 1 k WITHSCORES",
+    "ZINTER 2 k l WEIGHTS 1 2.5 AGGREGATE MAX WITHSCORES",
+    "ZUNION 1 k",
+    "ZINTERCARD 2 k l LIMIT 0",
+    "GEODIST k a b",
+    "GEODIST k a b km",
+    "GEOHASH k m",
+    "GEOPOS k m n",
+    "GEORADIUS_RO k 13.3 52.5 10 km",
+    "GEORADIUS_RO k 13.3 52.5 10 km WITHDIST COUNT 3 ANY ASC",
+    "GEORADIUSBYMEMBER_RO k m 10 mi WITHCOORD DESC",
+    "GEOSEARCH k FROMLONLAT 13.3 52.5 BYRADIUS 10 km",
+    "GEOSEARCH k FROMMEMBER m BYBOX 10 20 ft ASC COUNT 2 WITHHASH",
+    "XLEN k",
+    "XRANGE k - +",
+    "XRANGE k 1-2 (5 COUNT 3",
+    "XREVRANGE k + -",
+    "XREAD STREAMS k 0",
+    "XREAD COUNT 2 STREAMS k l 0-0 $",
+    "XINFO STREAM k",
+    "XINFO STREAM k FULL COUNT 3",
+    "XINFO GROUPS k",
+    "XINFO CONSUMERS k g",
+    "XPENDING k g",
+];
+
+/// What may stand in the place of a word, or be one too many.
+const WORDS: &[&str] = &[
+    "",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "00",
+    "+1",
+    "1.5",
+    "-0",
+    " 1",
+    "1 ",
+    "x",
+    "k",
+    "e",
+    "-inf",
+    "+inf",
+    "inf",
+    "nan",
+    "1e3",
+    "0x10",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "9223372036854775808",
+    "4294967295",
+    "4294967296",
+    "1-1",
+    "(1-1",
+    "(0-0",
+    "(0",
+    "(",
+    "[",
+    "-",
+    "+",
+    "$",
+    ">",
+    "1-",
+    "*",
+    "#1",
+    "u64",
+    "i65",
+    "GET",
+    "COUNT",
+    "LIMIT",
+    "MATCH",
+    "WITHSCORES",
+    "WITHVALUES",
+    "BYSCORE",
+    "BYLEX",
+    "REV",
+    "RANK",
+    "MAXLEN",
+    "BIT",
+    "BYTE",
+    "STREAMS",
+    "FULL",
+    "WEIGHTS",
+    "AGGREGATE",
+    "SUM",
+    "km",
+    "M",
+    "parsec",
+    "ANY",
+    "ASC",
+    "BYRADIUS",
+    "FROMMEMBER",
+    "IDX",
+    "LEN",
+    "SAMPLES",
+    "1e400",
+    "181",
+    "90",
+    "18446744073709551615",
+    "18446744073709551616",
+];
+
+#[test]
+fn what_is_said_of_keys_that_an_ejected_server_has_is_what_one_says_that_has_none() {
+    const BATCH: usize = 500;
+    const ROUNDS: usize = 120;
+    let server = Server::redis(&[]);
+    let mut client = server.client();
+    let mut rng = base::Rng::new(7);
+    let mut pick = |words: &[&'static str]| words[usize::try_from(rng.below(words.len() as u64)).unwrap()];
+    let (mut same, mut refused) = (0, 0);
+    for round in 0..ROUNDS {
+        let requests: Vec<Vec<&str>> = (0..BATCH)
+            .map(|at| {
+                if round == 0 && at < RIGHT.len() {
+                    return RIGHT[at].split(' ').collect();
+                }
+                let mut words: Vec<&str> = pick(RIGHT).split(' ').collect();
+                for _ in 0..1 + at % 2 {
+                    let place = 1 + at / 3 % words.len();
+                    match at % 5 {
+                        0 => words.insert(place, pick(WORDS)),
+                        1 if place < words.len() => drop(words.remove(place)),
+                        _ if place < words.len() => words[place] = pick(WORDS),
+                        _ => words.push(pick(WORDS)),
+                    }
+                }
+                words
+            })
+            .collect();
+        let bytes: Vec<u8> = requests.iter().flat_map(|words| kv::wire::resp::request::encode(words)).collect();
+        client.send(&bytes);
+        for (at, words) in requests.iter().enumerate() {
+            let said = String::from_utf8(client.reply()).unwrap();
+            let argument = |at: usize| words.get(at).map_or(&b""[..], |word| word.as_bytes());
+            let command = kv::commands::of_request(words.len(), argument).filter(|command| command.takes(words.len()));
+            let ours = command.and_then(|command| kv::commands::nothing(command, words.len(), argument));
+            match ours {
+                Some(ours) => {
+                    same += 1;
+                    assert_eq!(String::from_utf8(ours).unwrap(), said, "to {words:?}");
+                }
+                None => {
+                    refused += 1;
+                    assert!(round > 0 || at >= RIGHT.len(), "{words:?} is right: {said}");
+                }
+            }
+        }
+    }
+    assert!(same > 5_000 && refused > 5_000, "{same} alike, {refused} left to an error");
+}

@@ -3,6 +3,7 @@
 //! The facts are rows of one table, [`all`]; [`look_up`] finds a row by a name in any case, [`keys`] the keys of a
 //! request.
 
+mod arguments;
 mod keys;
 mod nothing;
 mod table;

@@ -1,5 +1,6 @@
 //! What a server answers to a command that reads keys which are not there.
 
+use super::arguments::are_right;
 use super::{Access, Command};
 
 /// Values that are repeated, one for each of so many arguments.
@@ -21,13 +22,14 @@ fn fields<'a>(count: usize, argument: impl Fn(usize) -> &'a [u8]) -> Option<Vec<
         let (kind, width) = argument(at + 1).split_first()?;
         let width = number(width)?;
         let most = if *kind == b'i' { 64 } else { 63 };
-        let right = matches!(kind, b'i' | b'u') && (1..=most).contains(&width);
+        // Before it is counted with.
+        (matches!(kind, b'i' | b'u') && (1..=most).contains(&width)).then_some(())?;
         let offset = match argument(at + 2) {
             [b'#', times @ ..] => number(times)?.checked_mul(width)?,
             offset => number(offset)?,
         };
         let room = offset < BITS_MAX - width;
-        (right && room && argument(at).eq_ignore_ascii_case(b"get")).then_some(())?;
+        (room && argument(at).eq_ignore_ascii_case(b"get")).then_some(())?;
     }
     each(":0\r\n", (count - 2) / 3)
 }
@@ -54,6 +56,10 @@ fn no_group<'a>(count: usize, argument: impl Fn(usize) -> &'a [u8]) -> Option<Ve
 /// about keys.
 pub fn nothing<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a [u8]) -> Option<Vec<u8>> {
     if command.access != Access::Read {
+        return None;
+    }
+    let words: Vec<&[u8]> = (0..count).map(&argument).collect();
+    if !are_right(command.name, &words) {
         return None;
     }
     // Before that stand keys and elements, which may be called as options are.
