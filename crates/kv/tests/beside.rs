@@ -196,6 +196,40 @@ fn http_is_ended_as_the_servers_end_it() {
     assert_eq!(sides.proxy.client().say("PING"), "+PONG\r\n");
 }
 
+#[test]
+fn a_request_may_have_more_than_a_million_arguments() {
+    const PAIRS: usize = 525_000;
+    let sides = Sides::redis();
+    let pairs = (0..PAIRS).flat_map(|at| [format!("k{at}"), format!("v{at}")]);
+    let words: Vec<String> = std::iter::once("MSET".to_owned()).chain(pairs).collect();
+    let mut client = sides.proxy.client();
+    client.send(&kv::wire::resp::request::encode(&words));
+    assert_eq!(client.reply(), b"+OK\r\n");
+    for at in [0, 1, PAIRS / 2, PAIRS - 1] {
+        assert_eq!(client.say(&format!("GET k{at}")), format!("${}\r\nv{at}\r\n", at.to_string().len() + 1));
+    }
+    // Beyond what is taken.
+    client.send(b"*4194305\r\n");
+    assert_eq!(client.rest(), "-ERR Protocol error: invalid multibulk length\r\n");
+}
+
+#[test]
+fn the_list_of_a_requests_arguments_counts_and_is_given_back() {
+    const EMPTY: usize = 500_000;
+    let servers = vec![Server::redis(&[])];
+    let proxy = Proxy::start(kv::PoolSource { memory: 5 << 20, ..pool(&servers, true) }, 1);
+    let request = [format!("*{}\r\n$3\r\nDEL\r\n", EMPTY + 1).as_bytes(), &b"$0\r\n\r\n".repeat(EMPTY)].concat();
+    assert!(request.len() < 4 << 20, "its bytes alone would have room");
+    for _ in 0..8 {
+        let mut client = proxy.client();
+        // Who is refused may be gone before all is sent.
+        let _ = client.stream.write_all(&request);
+        let said = client.rest();
+        assert!(said.is_empty() || said == "-ERR Protocol error: too big request\r\n", "{said}");
+        assert_eq!(proxy.client().say("SET a 1"), "+OK\r\n");
+    }
+}
+
 /// Reading commands that are right, of keys under which there is nothing.
 const RIGHT: &[&str] = &[
     "GET k",
