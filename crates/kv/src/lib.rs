@@ -12,6 +12,10 @@
 
 #![forbid(unsafe_code)]
 
+// The tests' scenes are those of `tests/`, which know the crate by its name.
+#[cfg(test)]
+extern crate self as kv;
+
 mod client;
 pub mod commands;
 pub mod configuration;

@@ -5,35 +5,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
+mod scene;
+
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
 use event::sim::{Faults, World};
-use event::{Shares, Tcp, Thread};
+use event::{Tcp, Thread};
 use kv::wire::resp::{Request, Scan, request};
-use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
-use net::{Names, NamesOptions};
-use stats::Cells;
+use kv::{Plan, PoolSource};
+use scene::{NAMES, PROXY, Proxy, chunk, listen, server, worker};
 
-const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
 const PORTS: [u16; 2] = [6_379, 6_380];
 /// The length of a value whose key says that it is big.
 const BIG: usize = 1 << 20;
 /// Longer than anything takes that does not wait for something else.
 const A_WHILE: Duration = Duration::from_millis(100);
-const NAMES: NamesOptions = NamesOptions {
-    ttl: Duration::from_secs(30),
-    negative_ttl: Duration::from_secs(5),
-    timeout: Duration::from_secs(5),
-    stale: Duration::from_secs(3_600),
-};
-
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     /// Its thread, and a plan like the one in force.
     static OTHER_PLAN: RefCell<Option<(Thread, Arc<Plan>)>> = const { RefCell::new(None) };
     static SERVERS: RefCell<Vec<Rc<Server>>> = const { RefCell::new(Vec::new()) };
@@ -49,11 +40,6 @@ struct Server {
     dead: Cell<bool>,
     /// What it did for keys that are not big.
     done: RefCell<Vec<String>>,
-}
-
-fn shared(bytes: Vec<u8>) -> Chunk {
-    let len = bytes.len();
-    Chunk::from_shared(bytes.into(), 0..len)
 }
 
 fn text(words: &[impl AsRef<[u8]>]) -> Vec<String> {
@@ -126,7 +112,7 @@ impl Server {
                     tcp.send(Chunk::from_static(b"+PONG\r\n"));
                     continue;
                 }
-                tcp.send(shared(self.carry_out(&words)));
+                tcp.send(chunk(self.carry_out(&words)));
                 if tcp.room(0).await.is_err() {
                     return;
                 }
@@ -143,43 +129,22 @@ fn run<F: Future<Output = ()> + 'static>(redis: bool, count: usize, client: fn(T
     SERVERS.with(|servers| servers.borrow_mut().clone_from(&all));
     let thread = world.thread("servers").unwrap();
     for (at, port) in PORTS.into_iter().enumerate().take(count) {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let serve = move |thread: &Thread, tcp| {
+        listen(&world, &thread, port, move |thread, tcp| {
             let server = SERVERS.with(|servers| Rc::clone(&servers.borrow()[at]));
             thread.spawn("server", server.serve(thread.clone(), tcp));
-        };
-        world.listen(address, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&thread).unwrap();
+        });
     }
-    let server =
-        |port: &u16| ServerSource { address: Address::Ip([127, 0, 0, 1].into(), *port), weight: 1, name: None };
     let source = PoolSource {
         redis,
         auto_eject_hosts: count > 1,
         server_failure_limit: 1,
         server_retry_timeout: Duration::from_millis(200),
-        ..PoolSource::new("orderly", PORTS[..count].iter().map(server).collect())
+        ..PoolSource::new("orderly", PORTS[..count].iter().copied().map(server).collect())
     };
     let other = PoolSource { server_connections: 2, ..source.clone() };
-    let plan = Plan::prepare(vec![source]).unwrap();
-    let proxy = world.group("proxy", 1).unwrap();
-    let other = (proxy[0].clone(), Plan::prepare(vec![other]).unwrap());
+    let proxy = Proxy::start(&world, vec![source], 1);
+    let other = (proxy.threads[0].clone(), Plan::prepare(vec![other]).unwrap());
     OTHER_PLAN.with(|slot| *slot.borrow_mut() = Some(other));
-    let peers = Arc::new(OnceLock::new());
-    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
-    let worker = Worker::new(WorkerParts {
-        thread: proxy[0].clone(),
-        plan: Arc::clone(&plan),
-        shared: Shared::new(&plan),
-        names: Names::new(NAMES),
-        cells: Cells::detached(),
-        numbers: kv::numbers::Numbers::detached(),
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-        WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
-    });
-    listener.accept_on(&proxy[0]).unwrap();
-    drop(listener);
     let clients = world.thread("clients").unwrap();
     let over = Rc::new(Cell::new(false));
     let (done, asks) = (Rc::clone(&over), client(clients.clone(), all));
@@ -188,16 +153,16 @@ fn run<F: Future<Output = ()> + 'static>(redis: bool, count: usize, client: fn(T
         done.set(true);
     });
     world.run_until(|| over.get(), Duration::from_secs(1_000)).unwrap();
-    WORKER.with(|slot| *slot.borrow_mut() = None);
     OTHER_PLAN.with(|slot| *slot.borrow_mut() = None);
     SERVERS.with(|servers| servers.borrow_mut().clear());
+    drop(proxy);
     drop(world);
-    drop((proxy, thread, clients));
+    drop((thread, clients));
     assert_eq!(buf::pool_use().used, before, "blocks");
 }
 
 async fn connect(thread: &Thread) -> Tcp {
-    Tcp::connect(thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap()
+    Tcp::connect(thread, PROXY, thread.now() + Duration::from_secs(5)).await.unwrap()
 }
 
 /// What comes until it ends so.
@@ -213,14 +178,14 @@ async fn until(thread: &Thread, tcp: &Tcp, end: &str) -> String {
 }
 
 fn say(tcp: &Tcp, words: &[&str]) {
-    tcp.send(shared(request::encode(words)));
+    tcp.send(chunk(request::encode(words)));
 }
 
 /// Asks for big values, and will take none of them.
 async fn deaf(thread: &Thread, redis: bool) -> Tcp {
     let tcp = connect(thread).await;
     let asked = if redis { request::encode(&["GET", "big"]) } else { b"get big\r\n".to_vec() };
-    tcp.send(shared(asked.repeat(20)));
+    tcp.send(chunk(asked.repeat(20)));
     thread.sleep(A_WHILE).await;
     tcp
 }
@@ -272,7 +237,7 @@ fn a_request_that_waited_for_room_does_not_overtake_what_its_client_asked_before
         thread.sleep(A_WHILE).await;
         // As much as one connection may have to send.
         let crowd = connect(&thread).await;
-        crowd.send(shared(request::encode(&["SET", "other", &"v".repeat(50 << 10)]).repeat(100)));
+        crowd.send(chunk(request::encode(&["SET", "other", &"v".repeat(50 << 10)]).repeat(100)));
         thread.sleep(A_WHILE).await;
         say(&tcp, &["MSET", "k", "2", "other", &"v".repeat(300 << 10)]);
         thread.sleep(A_WHILE).await;
@@ -335,15 +300,15 @@ fn a_request_that_is_put_together_follows_a_new_plan_behind_what_was_asked_by_th
             say(&tcp, &["SET", "k", "1"]);
             let whole = request::encode(&["MSET", "k", "2", "other", &"v".repeat(300 << 10)]);
             let (begun, rest) = whole.split_at(whole.len() - 10);
-            tcp.send(shared(begun.to_vec()));
+            tcp.send(chunk(begun.to_vec()));
             // As long as its connection takes for so many bytes.
             thread.sleep(Duration::from_secs(60)).await;
             let (proxy, plan) = OTHER_PLAN.with(|slot| slot.borrow().clone().unwrap());
             proxy.spawn("renew", async move {
-                WORKER.with(|slot| slot.borrow().as_ref().unwrap().renew(&plan, NAMES, |_| {}));
+                worker(0).renew(&plan, NAMES, |_| {});
             });
             thread.sleep(A_WHILE).await;
-            tcp.send(shared(rest.to_vec()));
+            tcp.send(chunk(rest.to_vec()));
             thread.sleep(A_WHILE).await;
             servers[0].stopped.set(false);
             assert_eq!(until(&thread, &tcp, "\r\n+OK\r\n").await, "+OK\r\n+OK\r\n");

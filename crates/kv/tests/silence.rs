@@ -2,41 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure of a test is a panic")]
 
+mod scene;
+
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use buf::{Block, Chunk, SizeClass};
+use buf::{Block, SizeClass};
 use event::sim::{Faults, World};
-use event::{Shares, Tcp, Thread};
+use event::{Tcp, Thread};
+use kv::PoolSource;
 use kv::wire::Scanned;
 use kv::wire::resp::{Reply, request};
-use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
-use net::{Names, NamesOptions};
-use stats::Cells;
+use scene::{PROXY, Proxy, chunk, listen, server};
 
-const PROXY: &str = "127.0.0.1:22121";
-const SERVER: &str = "127.0.0.1:6379";
+const PORT: u16 = 6_379;
 /// What the documentation promises of a request that is given as long as it takes.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(21);
 const TICK: Duration = Duration::from_millis(200);
-const NAMES: NamesOptions = NamesOptions {
-    ttl: Duration::from_secs(30),
-    negative_ttl: Duration::from_secs(5),
-    timeout: Duration::from_secs(5),
-    stale: Duration::from_secs(3_600),
-};
-
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     static STOPPED: Cell<bool> = const { Cell::new(false) };
-}
-
-fn shared(bytes: Vec<u8>) -> Chunk {
-    let len = bytes.len();
-    Chunk::from_shared(bytes.into(), 0..len)
 }
 
 /// Answers whatever it is asked with `+OK`, unless the server is stopped: then when it goes on.
@@ -55,7 +40,7 @@ async fn serve(thread: Thread, tcp: Tcp) {
             while STOPPED.get() {
                 thread.sleep(Duration::from_millis(50)).await;
             }
-            tcp.send(shared(b"+OK\r\n".to_vec()));
+            tcp.send(chunk(b"+OK\r\n".to_vec()));
         }
     }
 }
@@ -66,8 +51,8 @@ type Told = (Vec<u8>, Duration);
 /// Asks one thing, and says when the answer came.
 async fn ask(thread: Thread, words: &'static [&'static str], told: Rc<RefCell<Option<Told>>>) {
     let began = thread.now();
-    let tcp = Tcp::connect(&thread, PROXY.parse().unwrap(), thread.now() + Duration::from_secs(5)).await.unwrap();
-    tcp.send(shared(request::encode(words)));
+    let tcp = Tcp::connect(&thread, PROXY, thread.now() + Duration::from_secs(5)).await.unwrap();
+    tcp.send(chunk(request::encode(words)));
     let mut have = Vec::new();
     loop {
         let mut block = Block::new(SizeClass::Medium);
@@ -83,45 +68,19 @@ async fn ask(thread: Thread, words: &'static [&'static str], told: Rc<RefCell<Op
 }
 
 /// A world with one server that is well, the proxy's pool in front of it by these settings, and a thread for clients.
-fn world(auto_eject_hosts: bool) -> (World, Thread) {
+fn world(auto_eject_hosts: bool) -> (Proxy, World, Thread) {
     STOPPED.set(false);
     let world = World::new(1, Faults::none());
     let servers = world.thread("servers").unwrap();
-    let at: SocketAddr = SERVER.parse().unwrap();
-    let listener = world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), |thread, tcp| {
+    listen(&world, &servers, PORT, |thread, tcp| {
         thread.spawn("redis", serve(thread.clone(), tcp));
     });
-    listener.accept_on(&servers).unwrap();
-    let address = Address::Ip(at.ip(), at.port());
-    let server = ServerSource { address, weight: 1, name: None };
-    let source = PoolSource { redis: true, auto_eject_hosts, ..PoolSource::new("patient", vec![server]) };
+    let source = PoolSource { redis: true, auto_eject_hosts, ..PoolSource::new("patient", vec![server(PORT)]) };
     assert_eq!(source.timeout, None);
-    let plan = Plan::prepare(vec![source]).unwrap();
-    let proxies = world.group("proxy", 1).unwrap();
-    let peers = Arc::new(OnceLock::new());
-    peers.set(proxies.iter().map(Thread::handle).collect()).unwrap();
-    let worker = Worker::new(WorkerParts {
-        thread: proxies[0].clone(),
-        shared: Shared::new(&plan),
-        plan,
-        names: Names::new(NAMES),
-        cells: Cells::detached(),
-        numbers: kv::numbers::Numbers::detached(),
-    });
-    let (ticks, me) = (worker.clone(), proxies[0].clone());
-    proxies[0].spawn("house-keeping", async move {
-        loop {
-            me.sleep(TICK).await;
-            ticks.tick();
-        }
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    let listener = world.listen(PROXY.parse().unwrap(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-        WORKER.with(|worker| worker.borrow().as_ref().unwrap().serve(tcp, 0));
-    });
-    listener.accept_on(&proxies[0]).unwrap();
+    let proxy = Proxy::start(&world, vec![source], 1);
+    proxy.keep_house(TICK);
     let clients = world.thread("clients").unwrap();
-    (world, clients)
+    (proxy, world, clients)
 }
 
 fn asked(world: &World, clients: &Thread, words: &'static [&'static str]) -> (String, Duration) {
@@ -136,7 +95,7 @@ fn asked(world: &World, clients: &Thread, words: &'static [&'static str]) -> (St
 fn a_request_without_a_time_waits_for_a_stopped_server_no_longer_than_is_promised() {
     for ejects in [false, true] {
         for words in [["GET", "a"].as_slice(), &["SET", "a", "1"]] {
-            let (world, clients) = world(ejects);
+            let (_proxy, world, clients) = world(ejects);
             assert_eq!(asked(&world, &clients, words).0, "+OK\r\n");
             STOPPED.set(true);
             let (reply, waited) = asked(&world, &clients, words);
@@ -148,14 +107,13 @@ fn a_request_without_a_time_waits_for_a_stopped_server_no_longer_than_is_promise
             STOPPED.set(false);
             world.run_for(Duration::from_secs(70)).unwrap();
             assert_eq!(asked(&world, &clients, words).0, "+OK\r\n", "a probe brought it back");
-            WORKER.with(|slot| slot.borrow_mut().take());
         }
     }
 }
 
 #[test]
 fn a_server_that_is_slow_and_answers_a_probe_is_waited_for() {
-    let (world, clients) = world(false);
+    let (_proxy, world, clients) = world(false);
     assert_eq!(asked(&world, &clients, &["GET", "a"]).0, "+OK\r\n");
     STOPPED.set(true);
     let told = Rc::new(RefCell::new(None));
@@ -166,5 +124,4 @@ fn a_server_that_is_slow_and_answers_a_probe_is_waited_for() {
     STOPPED.set(false);
     world.run_for(Duration::from_secs(1)).unwrap();
     assert_eq!(told.borrow().as_ref().map(|told| told.0.clone()), Some(b"+OK\r\n".to_vec()));
-    WORKER.with(|slot| slot.borrow_mut().take());
 }

@@ -4,45 +4,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
+mod scene;
+
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
 use event::sim::{Faults, World};
-use event::{Shares, Tcp, Thread};
+use event::{Tcp, Thread};
+use kv::PoolSource;
 use kv::wire::Scanned;
 use kv::wire::resp::{Reply, Request, Scan, request};
-use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
-use net::{Names, NamesOptions};
-use stats::Cells;
+use scene::{PROXY, Proxy, chunk, listen, server};
 
-const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
 /// Another pool on the same thread, of the same servers.
-const NEIGHBOUR: ([u8; 4], u16) = ([127, 0, 0, 1], 22_122);
+const NEIGHBOUR: SocketAddr = SocketAddr::new(PROXY.ip(), PROXY.port() + 1);
 const QUICK: u16 = 6_379;
 const LATE: u16 = 6_380;
 const VALUE: usize = 1 << 20;
 /// More of them than may wait for an earlier reply.
 const VALUES: usize = 100;
-const NAMES: NamesOptions = NamesOptions {
-    ttl: Duration::from_secs(30),
-    negative_ttl: Duration::from_secs(5),
-    timeout: Duration::from_secs(5),
-    stale: Duration::from_secs(3_600),
-};
-
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     /// How many values the quick server has sent.
     static SENT: Cell<usize> = const { Cell::new(0) };
-}
-
-fn shared(bytes: Vec<u8>) -> Chunk {
-    let len = bytes.len();
-    Chunk::from_shared(bytes.into(), 0..len)
 }
 
 /// The length of a reply with a value of `len` bytes.
@@ -95,13 +81,13 @@ async fn serve(thread: Thread, tcp: Tcp, port: u16, len: usize, mut late: Option
             let asked: Vec<u8> = have.drain(..end).collect();
             request.clear();
             if !asked.windows(3).any(|word| word == b"GET") {
-                tcp.send(shared(format!("+{port}\r\n").into_bytes()));
+                tcp.send(chunk(format!("+{port}\r\n").into_bytes()));
                 continue;
             }
             if let Some(late) = late.take() {
                 late.wait(&thread).await;
             }
-            tcp.send(shared([format!("${len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat()));
+            tcp.send(chunk([format!("${len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat()));
             if tcp.room(0).await.is_err() {
                 return;
             }
@@ -131,10 +117,10 @@ async fn arrive(thread: &Thread, port: u16) -> (Tcp, String) {
     arrive_at(thread, PROXY, port).await
 }
 
-async fn arrive_at(thread: &Thread, proxy: ([u8; 4], u16), port: u16) -> (Tcp, String) {
-    let tcp = Tcp::connect(thread, proxy.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
+async fn arrive_at(thread: &Thread, proxy: SocketAddr, port: u16) -> (Tcp, String) {
+    let tcp = Tcp::connect(thread, proxy, thread.now() + Duration::from_secs(5)).await.unwrap();
     for key in (0..100).map(|n| format!("{}:{n}", n * 7_919)) {
-        tcp.send(shared(request::encode(&["TYPE", &key])));
+        tcp.send(chunk(request::encode(&["TYPE", &key])));
         if reply(thread, &tcp, &mut Vec::new()).await == format!("+{port}\r\n").as_bytes() {
             return (tcp, key);
         }
@@ -155,7 +141,7 @@ async fn greedy(thread: Thread, seen: Rc<Seen>) {
     let (tcp, late) = arrive(&thread, LATE).await;
     let mut bytes = request::encode(&["GET", &late]);
     (0..VALUES).for_each(|_| bytes.extend(request::encode(&["GET", &quick])));
-    tcp.send(shared(bytes));
+    tcp.send(chunk(bytes));
     let mut have = Vec::new();
     for _ in 0..=VALUES {
         let reply = reply(&thread, &tcp, &mut have).await;
@@ -168,7 +154,7 @@ async fn greedy(thread: Thread, seen: Rc<Seen>) {
 async fn slow(thread: Thread, seen: Rc<Seen>) {
     const ASKED: usize = 4;
     let (tcp, quick) = arrive(&thread, QUICK).await;
-    tcp.send(shared(request::encode(&["GET", &quick]).repeat(ASKED)));
+    tcp.send(chunk(request::encode(&["GET", &quick]).repeat(ASKED)));
     let mut left = ASKED * whole(VALUE);
     while left > 0 {
         let mut block = Block::new(SizeClass::Small);
@@ -182,10 +168,10 @@ async fn slow(thread: Thread, seen: Rc<Seen>) {
 async fn deaf(thread: Thread, seen: Rc<Seen>) {
     let (tcp, quick) = arrive(&thread, QUICK).await;
     let (other, _) = arrive(&thread, QUICK).await;
-    tcp.send(shared(request::encode(&["GET", &quick]).repeat(VALUES)));
+    tcp.send(chunk(request::encode(&["GET", &quick]).repeat(VALUES)));
     thread.sleep(Duration::from_micros(700)).await;
     let begun = thread.now();
-    other.send(shared(request::encode(&["SET", &quick, "x"])));
+    other.send(chunk(request::encode(&["SET", &quick, "x"])));
     assert_eq!(reply(&thread, &other, &mut Vec::new()).await, format!("+{QUICK}\r\n").as_bytes());
     let waited = thread.now() - begun;
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&waited), "behind the values: {waited:?}");
@@ -199,7 +185,7 @@ async fn silent(thread: Thread, seen: Rc<Seen>) {
     let value = "v".repeat(1 << 20);
     let mut begun = request::encode(&["MSET", &quick, &value, &late, &value]);
     begun.truncate(begun.len() / 2 + 1_000);
-    tcp.send(shared(begun));
+    tcp.send(chunk(begun));
     tcp.set_read_deadline(thread.now() + Duration::from_secs(300));
     let mut block = Block::new(SizeClass::Medium);
     let end = tcp.recv(&mut block).await;
@@ -217,7 +203,7 @@ async fn crowd(thread: &Thread) -> (Vec<Tcp>, Tcp, String) {
     let mut all = Vec::new();
     for _ in 0..CROWD {
         let (tcp, quick) = arrive(thread, QUICK).await;
-        tcp.send(shared(request::encode(&["GET", &quick])));
+        tcp.send(chunk(request::encode(&["GET", &quick])));
         all.push(tcp);
     }
     thread.sleep(Duration::from_secs(2)).await;
@@ -227,7 +213,7 @@ async fn crowd(thread: &Thread) -> (Vec<Tcp>, Tcp, String) {
 /// How long it takes to be answered.
 async fn heard(thread: &Thread, tcp: &Tcp, key: &str) -> Duration {
     let begun = thread.now();
-    tcp.send(shared(request::encode(&["TYPE", key])));
+    tcp.send(chunk(request::encode(&["TYPE", key])));
     assert_eq!(reply(thread, tcp, &mut Vec::new()).await, format!("+{LATE}\r\n").as_bytes());
     thread.now() - begun
 }
@@ -256,7 +242,7 @@ async fn deaf_crowd(thread: Thread, seen: Rc<Seen>) {
 /// As many take all, a while later.
 async fn late_crowd(thread: Thread, seen: Rc<Seen>) {
     let (all, other, key) = crowd(&thread).await;
-    other.send(shared(request::encode(&["TYPE", &key])));
+    other.send(chunk(request::encode(&["TYPE", &key])));
     thread.sleep(Duration::from_secs(1)).await;
     let mut block = Block::new(SizeClass::Small);
     other.set_read_deadline(thread.now());
@@ -281,7 +267,7 @@ async fn hoarder(thread: &Thread, values: usize) -> (Tcp, Chunk) {
     let (_, quick) = arrive(thread, QUICK).await;
     let (tcp, late) = arrive(thread, LATE).await;
     let asks = [request::encode(&["GET", &late]), request::encode(&["GET", &quick]).repeat(values)].concat();
-    (tcp, shared(asks))
+    (tcp, chunk(asks))
 }
 
 /// Waits until hoards have just been sent what they asked for.
@@ -330,7 +316,7 @@ async fn half_closed(thread: Thread, seen: Rc<Seen>) {
     tcp.send(asks);
     tcp.end();
     hoarded(&thread).await;
-    other.send(shared(request::encode(&["TYPE", &key])));
+    other.send(chunk(request::encode(&["TYPE", &key])));
     thread.sleep(Duration::from_secs(1)).await;
     other.set_read_deadline(thread.now());
     let early = other.recv(&mut Block::new(SizeClass::Small)).await;
@@ -384,13 +370,10 @@ fn run_with<F: Future<Output = ()> + 'static>(
     let world = World::new(5, Faults { segment_max: 4 << 20, buffer, ..Faults::none() });
     let servers = world.thread("servers").unwrap();
     for (port, len, late) in [(QUICK, VALUE, None), (LATE, 3, Some(late))] {
-        let at = SocketAddr::from(([127, 0, 0, 1], port));
-        let serve = move |thread: &Thread, tcp| {
+        listen(&world, &servers, port, move |thread, tcp| {
             thread.spawn("redis", serve(thread.clone(), tcp, port, len, late));
-        };
-        world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&servers).unwrap();
+        });
     }
-    let server = |port| ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None };
     let source = PoolSource {
         redis: true,
         memory,
@@ -398,33 +381,15 @@ fn run_with<F: Future<Output = ()> + 'static>(
         ..PoolSource::new("two", vec![server(QUICK), server(LATE)])
     };
     let neighbour = PoolSource { name: "neighbour".into(), ..source.clone() };
-    let plan = Plan::prepare(vec![source, neighbour]).unwrap();
-    let proxy = world.group("proxy", 1).unwrap();
-    let peers = Arc::new(OnceLock::new());
-    peers.set(proxy.iter().map(Thread::handle).collect()).unwrap();
-    let worker = Worker::new(WorkerParts {
-        thread: proxy[0].clone(),
-        plan: Arc::clone(&plan),
-        shared: Shared::new(&plan),
-        names: Names::new(NAMES),
-        cells: Cells::detached(),
-        numbers: kv::numbers::Numbers::detached(),
-    });
-    WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-    for (at, pool) in [(PROXY, 0), (NEIGHBOUR, 1)] {
-        let listener = world.listen(at.into(), 16, Shares::new(1, 1_000), Arc::clone(&peers), move |_, tcp| {
-            WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, pool));
-        });
-        listener.accept_on(&proxy[0]).unwrap();
-    }
+    let proxy = Proxy::start(&world, vec![source, neighbour], 1);
     let seen = Rc::new(Seen::default());
     let clients = world.thread("clients").unwrap();
     clients.spawn("client", client(clients.clone(), Rc::clone(&seen)));
     world.run_until(|| seen.over.get(), Duration::from_secs(20_000)).unwrap();
     world.run_for(Duration::from_secs(10)).unwrap();
-    WORKER.with(|slot| *slot.borrow_mut() = None);
+    drop(proxy);
     drop(world);
-    drop((proxy, servers, clients));
+    drop((servers, clients));
     assert_eq!(buf::pool_use().used, before, "blocks");
     seen.replies.take()
 }

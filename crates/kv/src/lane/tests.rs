@@ -1,37 +1,27 @@
 //! What becomes of a connection when the code that looks at its replies panics; and what those who wait for nothing keep.
 
+#[path = "../../tests/scene/mod.rs"]
+mod scene;
+
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
 use event::sim::{Faults, Stuck, World};
-use event::{Shares, Tcp, Thread};
-use net::{Names, NamesOptions};
-use stats::Cells;
+use event::{Tcp, Thread};
 
+use self::scene::{PROXY, Proxy, chunk, listen, server, worker};
+use crate::PoolSource;
 use crate::metrics::Kv;
-use crate::numbers::Numbers;
 use crate::wire::Scanned;
 use crate::wire::resp::{Reply, Request, Scan, request};
-use crate::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
 
-const PROXY: ([u8; 4], u16) = ([127, 0, 0, 1], 22_121);
-const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 6_379);
+const PORT: u16 = 6_379;
 /// The reply that is the end of whoever looks at it.
 const FATAL: &[u8] = b"+panic\r\n";
 const INTERNAL: &str = "-ERR an internal error of the proxy\r\n";
-const NAMES: NamesOptions = NamesOptions {
-    ttl: Duration::from_secs(30),
-    negative_ttl: Duration::from_secs(5),
-    timeout: Duration::from_secs(5),
-    stale: Duration::from_secs(3_600),
-};
-
 thread_local! {
-    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     /// Whether the server answers.
     static ANSWERS: Cell<bool> = const { Cell::new(false) };
 }
@@ -42,11 +32,6 @@ pub(super) fn panic_if_told(reply: &[u8]) {
 
 pub(crate) fn panic_if_asked(key: &[u8]) {
     assert!(key != b"boom", "as the test wants it");
-}
-
-fn shared(bytes: Vec<u8>) -> Chunk {
-    let len = bytes.len();
-    Chunk::from_shared(bytes.into(), 0..len)
 }
 
 /// Answers each request with its second word, all that has come at once; of memcached each `set`.
@@ -77,14 +62,14 @@ async fn serve(thread: Thread, tcp: Tcp, redis: bool) {
             have.drain(..len);
             request.clear();
         }
-        tcp.send(shared(replies));
+        tcp.send(chunk(replies));
     }
 }
 
 /// Asks for these keys in one go, and says what came of it: replies, or none where the connection ended.
 async fn ask(thread: Thread, keys: Vec<&'static str>, told: Told) {
-    let tcp = Tcp::connect(&thread, PROXY.into(), thread.now() + Duration::from_secs(5)).await.unwrap();
-    tcp.send(shared(keys.iter().flat_map(|key| request::encode(&["GET", key])).collect()));
+    let tcp = Tcp::connect(&thread, PROXY, thread.now() + Duration::from_secs(5)).await.unwrap();
+    tcp.send(chunk(keys.iter().flat_map(|key| request::encode(&["GET", key])).collect()));
     let mut have = Vec::new();
     for _ in &keys {
         let reply = loop {
@@ -105,8 +90,9 @@ async fn ask(thread: Thread, keys: Vec<&'static str>, told: Told) {
 /// A proxy in front of one server that answers nothing yet, and how to ask it.
 struct Stage {
     world: World,
-    threads: [Thread; 3],
-    cells: Cells<Kv>,
+    proxy: Proxy,
+    servers: Thread,
+    clients: Thread,
     before: usize,
 }
 
@@ -119,40 +105,24 @@ impl Stage {
         let world =
             World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
         let servers = world.thread("servers").unwrap();
-        let listener = world.listen(SERVER.into(), 16, Shares::new(1, 1_000), Arc::default(), move |thread, tcp| {
+        listen(&world, &servers, PORT, move |thread, tcp| {
             thread.spawn("server", serve(thread.clone(), tcp, redis));
         });
-        listener.accept_on(&servers).unwrap();
-        let at = SocketAddr::from(SERVER);
-        let server = ServerSource { address: Address::Ip(at.ip(), at.port()), weight: 1, name: None };
-        let source =
-            PoolSource { redis, auto_eject_hosts: true, server_failure_limit: 1, ..PoolSource::new("p", vec![server]) };
-        let plan = Plan::prepare(vec![source]).unwrap();
-        let proxy = world.thread("proxy").unwrap();
-        let peers = Arc::new(OnceLock::new());
-        peers.set(vec![proxy.handle()]).unwrap();
-        let cells = Cells::detached();
-        let worker = Worker::new(WorkerParts {
-            thread: proxy.clone(),
-            shared: Shared::new(&plan),
-            plan,
-            names: Names::new(NAMES),
-            cells,
-            numbers: Numbers::detached(),
-        });
-        WORKER.with(|slot| *slot.borrow_mut() = Some(worker));
-        let listener = world.listen(PROXY.into(), 16, Shares::new(1, 1_000), peers, |_, tcp| {
-            WORKER.with(|slot| slot.borrow().as_ref().unwrap().serve(tcp, 0));
-        });
-        listener.accept_on(&proxy).unwrap();
+        let source = PoolSource {
+            redis,
+            auto_eject_hosts: true,
+            server_failure_limit: 1,
+            ..PoolSource::new("p", vec![server(PORT)])
+        };
+        let proxy = Proxy::start(&world, vec![source], 1);
         let clients = world.thread("clients").unwrap();
-        Self { world, threads: [proxy, servers, clients], cells, before }
+        Self { world, proxy, servers, clients, before }
     }
 
     /// What came of asking for these keys will be written there.
     fn ask(&self, keys: &[&'static str]) -> Told {
         let told = Told::default();
-        let clients = &self.threads[2];
+        let clients = &self.clients;
         clients.spawn("client", ask(clients.clone(), keys.to_vec(), Rc::clone(&told)));
         // One after the other, so that the server is asked in this order.
         self.settle();
@@ -174,10 +144,10 @@ impl Stage {
 
     /// A connection that has sent this and is idle since.
     fn says(&self, bytes: &'static [u8]) {
-        let clients = self.threads[2].clone();
-        self.threads[2].spawn("client", async move {
+        let clients = self.clients.clone();
+        self.clients.spawn("client", async move {
             let deadline = clients.now() + Duration::from_secs(5);
-            let tcp = Tcp::connect(&clients, PROXY.into(), deadline).await.unwrap();
+            let tcp = Tcp::connect(&clients, PROXY, deadline).await.unwrap();
             tcp.send(Chunk::from_static(bytes));
             clients.sleep(Duration::from_secs(1_000)).await;
             drop(tcp);
@@ -185,23 +155,23 @@ impl Stage {
     }
 
     fn panics(&self) -> (u64, &'static str) {
-        self.threads[0].stats().panics()
+        self.proxy.threads[0].stats().panics()
     }
 
     /// Another connection serves whoever comes, of a server that nobody blames; and nothing is left in the end.
     fn clear(self) {
         assert_eq!(*self.ask(&["later"]).borrow(), [text("+later\r\n")]);
-        assert_eq!(self.cells.value(Kv::SERVER_OPEN), 1);
-        assert_eq!(self.cells.value(Kv::SERVER_FAILURES), 1);
+        assert_eq!(self.proxy.cells[0].value(Kv::SERVER_OPEN), 1);
+        assert_eq!(self.proxy.cells[0].value(Kv::SERVER_FAILURES), 1);
         self.end();
     }
 
     /// Nothing is left.
     fn end(self) {
-        WORKER.with(|slot| *slot.borrow_mut() = None);
-        let Self { world, threads, before, .. } = self;
+        let Self { world, proxy, servers, clients, before } = self;
+        drop(proxy);
         drop(world);
-        drop(threads);
+        drop((servers, clients));
         assert_eq!(buf::pool_use().used, before, "blocks");
     }
 }
@@ -256,7 +226,7 @@ fn who_waits_for_nothing_keeps_no_list_whatever_it_has_said() {
         // All of them wait now, and so have a list each, which the others give them.
         ANSWERS.set(true);
         stage.settle();
-        let worker = WORKER.with(|slot| slot.borrow().clone().unwrap());
+        let worker = worker(0);
         let given_back = std::iter::from_fn(|| Some(worker.take_slots()).filter(|slots| slots.capacity() > 0));
         let given_back: Vec<_> = given_back.collect();
         assert_eq!(given_back.len(), 8, "{}", String::from_utf8_lossy(bytes));
@@ -264,7 +234,7 @@ fn who_waits_for_nothing_keeps_no_list_whatever_it_has_said() {
     }
     (0..8).for_each(|_| stage.says(b"verbosity 1 noreply\r\n"));
     stage.settle();
-    let worker = WORKER.with(|slot| slot.borrow().clone().unwrap());
+    let worker = worker(0);
     let given_back = std::iter::from_fn(|| Some(worker.take_slots()).filter(|slots| slots.capacity() > 0)).count();
     assert_eq!(given_back, 8, "what took a list to find that it needs none");
     drop(worker);

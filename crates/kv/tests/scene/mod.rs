@@ -94,10 +94,21 @@ impl Proxy {
         Self { threads, cells, shares }
     }
 
-    /// The engine of one of its threads.
-    pub fn worker(&self, at: usize) -> Worker {
-        WORKERS.with(|slot| slot.borrow()[at].clone())
+    /// Has its first thread keep house that often.
+    pub fn keep_house(&self, every: Duration) {
+        let (thread, worker) = (self.threads[0].clone(), worker(0));
+        self.threads[0].spawn("house-keeping", async move {
+            loop {
+                thread.sleep(every).await;
+                worker.tick();
+            }
+        });
     }
+}
+
+/// The engine of one of the proxy's threads.
+pub fn worker(at: usize) -> Worker {
+    WORKERS.with(|slot| slot.borrow()[at].clone())
 }
 
 impl Drop for Proxy {

@@ -44,9 +44,9 @@ impl Script {
 
     fn value(&mut self, key: &Bytes, rng: &mut Rng) -> Bytes {
         self.counter += 1;
-        let len = match rng.below(12) {
+        let len = match rng.below(36) {
             0 if self.large => 66_000 + rng.below(20_000),
-            1 if self.large => rng.below(20_000),
+            1..4 if self.large => rng.below(20_000),
             _ => rng.below(100),
         };
         value_of(key, self.counter, usize::try_from(len).unwrap())
