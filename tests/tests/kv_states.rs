@@ -27,8 +27,12 @@ fn server(tree: &KvTree, pool: &str, name: &str) -> Value {
 
 /// A key that lives on the server of that name.
 fn key_on(tree: &KvTree, pool: &str, name: &str) -> String {
-    let lives = |key: &String| tree.done(&["ctl", "kv", "where", pool, key]).contains(&format!("called {name}"));
-    (0..).map(|at| format!("key:{at}")).take(200).find(lives).unwrap()
+    let keys: Vec<String> = (0..3_000).map(|at| format!("key:{at}")).collect();
+    let words: Vec<&str> = ["ctl", "kv", "where", pool].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let told = tree.done(&words);
+    let lives = |line: &&str| line.split_whitespace().any(|word| word.trim_end_matches([',', ';']) == name);
+    let line = told.lines().find(lives).unwrap();
+    keys.iter().find(|key| line.starts_with(&format!("{key}: "))).unwrap().clone()
 }
 
 #[test]
@@ -124,4 +128,33 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     assert_eq!(state(), "live", "a restore is remembered, too");
     let reply = KvClient::connect(listen).ask(&format!("GET {key}")).unwrap();
     assert_eq!(reply, "$1\r\nx\r\n");
+}
+
+#[test]
+fn of_more_servers_than_are_counted_and_than_one_packet_tells_all_are_told_of() {
+    const SERVERS: usize = 300;
+    let one = Store::redis(&[]);
+    let (listen, nobody) = (free_address(), free_address());
+    let server = |at: usize| if at == 0 { one.address() } else { nobody };
+    let servers: Vec<_> = (0..SERVERS).map(|number| at(server(number), &format!("s{number}"))).collect();
+    let keys = "  auto_eject_hosts: true\n  server_failure_limit: 1\n  server_retry_timeout: 60s\n";
+    let tree = KvTree::run(&pool("alpha", listen, keys, &servers));
+    let warning = "300 servers: from `s128` on they have no numbers of their own";
+    assert!(tree.log().contains(warning), "{}", tree.log());
+    let checked = tree.say(&["check"]);
+    assert!(checked.status.success() && String::from_utf8_lossy(&checked.stderr).contains(warning), "{checked:?}");
+    let mut client = KvClient::connect(listen);
+    let dead = key_on(&tree, "alpha", "s299");
+    for _ in 0..3 {
+        assert!(client.ask(&format!("GET {dead}")).is_some());
+    }
+    let told = tree.json(&["ctl", "kv", "servers"])["alpha"].clone();
+    let told = told.as_array().unwrap();
+    let names: Vec<_> = told.iter().map(|server| server["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, (0..SERVERS).map(|number| format!("s{number}")).collect::<Vec<_>>());
+    assert!(told[0]["requests"].is_u64() && told[127]["requests"].is_u64(), "{}", told[127]);
+    assert_eq!((&told[299]["requests"], &told[128]["note"]), (&Value::Null, &told[299]["note"]));
+    assert_eq!(told[299]["note"], "only the first 128 servers are counted by themselves");
+    assert!(told[299]["state"].as_str().unwrap().contains("live on 1 of 2") || told[299]["state"] == "ejected");
+    assert_eq!(told[0]["state"], "live");
 }

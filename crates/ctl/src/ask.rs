@@ -27,6 +27,9 @@ const RESPAWN_WITHIN: Duration = Duration::from_secs(1);
 /// Between two tries meanwhile.
 const TRY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Parts of a report of the pools: of a hundred servers each, and as many as a pool may have.
+const KV_PARTS_MAX: usize = 1_024;
+
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CtlError {
@@ -200,7 +203,16 @@ pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheRep
 /// # Errors
 /// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
 pub fn kv(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
-    match ask_server(directory, Request::Kv(KvQuestion::Report))? {
+    let mut report = kv_part(directory, KvQuestion::Report)?;
+    for _ in 0..KV_PARTS_MAX {
+        let Some(number) = report.more else { return Ok(report) };
+        report.append(kv_part(directory, KvQuestion::More(number))?);
+    }
+    Err(CtlError::Unfinished(format!("the report has more than {KV_PARTS_MAX} parts")))
+}
+
+fn kv_part(directory: &RuntimeDir, question: KvQuestion) -> Result<KvReport, CtlError> {
+    match ask_server(directory, Request::Kv(question))? {
         Reply::Kv(report) => Ok(*report),
         Reply::Refused(why) => Err(CtlError::Unfinished(why)),
         _ => Err(CtlError::Unfinished("the server does not know that question".to_owned())),

@@ -83,7 +83,9 @@ impl StatsPort {
         // Asked on one thread alone: nobody waits for this.
         let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = kept.take().filter(|(made, _)| now - *made < interval);
-        let (made, line) = fresh.unwrap_or_else(|| (now, self.teller.line().into_bytes().into()));
+        let made = || Some((now, self.teller.line()?.into_bytes().into()));
+        // What was counted before is read in these very moments: no answer is better than a wrong one.
+        let Some((made, line)) = fresh.or_else(made) else { return };
         let len = line.len();
         tcp.send(Chunk::from_shared(Arc::clone(&line), 0..len));
         *kept = Some((made, line));
@@ -166,6 +168,14 @@ pub struct KvListeners {
     pub memcached_store: Option<OwnedFd>,
 }
 
+/// The runtime directory, and which generation this is in it.
+#[derive(Debug)]
+struct Home {
+    directory: RuntimeDir,
+    generation: u64,
+    log: LogSender,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct KvEngine {
@@ -177,8 +187,8 @@ pub(crate) struct KvEngine {
     /// The pools' listening sockets, by the pools' names, until this server drains.
     sockets: RefCell<Vec<(String, OwnedFd)>>,
     shared: Arc<Shared>,
-    /// Where servers that are held are remembered.
-    home: RefCell<Option<RuntimeDir>>,
+    /// Where servers that are held, and what others counted, are remembered.
+    home: RefCell<Option<Home>>,
     teller: Arc<Teller>,
     stats: Arc<StatsPort>,
 }
@@ -255,8 +265,8 @@ impl KvEngine {
     }
 
     /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
-    pub(crate) fn remember(&self, config: &Config, home: RuntimeDir, log: &LogSender) {
-        match Held::read(&home) {
+    pub(crate) fn remember(&self, config: &Config, directory: RuntimeDir, generation: u64, log: &LogSender) {
+        match Held::read(&directory) {
             Ok(mut held) => {
                 held.forget_unknown(&config.kv);
                 for HeldServer { pool, server } in held.iter() {
@@ -265,12 +275,23 @@ impl KvEngine {
                 self.shared.set_held(pairs(&held));
             }
             Err(error) => {
-                let file = home.held_servers();
+                let file = directory.held_servers();
                 let file = file.display();
                 log.report(Level::Error, format_args!("{file}: which servers are held by hand is not known: {error}"));
             }
         }
-        *self.home.borrow_mut() = Some(home);
+        *self.home.borrow_mut() = Some(Home { directory, generation, log: log.clone() });
+    }
+
+    /// Takes up what other generations have counted, if that may have changed.
+    pub(crate) fn recall(&self) {
+        let home = self.home.borrow();
+        let complaints = self.teller.recall(home.as_ref().map(|home| (&home.directory, home.generation)));
+        if let Some(home) = &*home {
+            for complaint in &complaints {
+                home.log.report(Level::Warn, format_args!("numbers of other servers are not known: {complaint}"));
+            }
+        }
     }
 
     /// The digest of the servers that are held.
@@ -370,7 +391,14 @@ impl KvEngine {
     /// Answers a question about the pools.
     pub(crate) fn answer(&self, asked: &KvQuestion, threads: &[Handle]) -> Reply {
         match asked {
-            KvQuestion::Report => Reply::Kv(Box::new(self.teller.report(&states(threads)))),
+            KvQuestion::Report => {
+                self.recall();
+                Reply::Kv(Box::new(self.teller.begin(&states(threads))))
+            }
+            KvQuestion::More(number) => match self.teller.more(*number) {
+                Some(part) => Reply::Kv(Box::new(part)),
+                None => Reply::Refused("the rest of that report is gone: ask again".to_owned()),
+            },
             KvQuestion::Hold { pool, server, out } => match self.hold_one(pool.as_deref(), server, *out, threads) {
                 Ok(()) => Reply::Done,
                 Err(why) => Reply::Refused(why),
@@ -390,8 +418,8 @@ impl KvEngine {
         let one = HeldServer { pool, server: server.to_owned() };
         let mut held = self.held_now();
         held.set(one.clone(), out)?;
-        if let Some(home) = &*self.home.borrow() {
-            held.keep(home).map_err(|error| format!("{}: {error}", home.held_servers().display()))?;
+        if let Some(Home { directory, .. }) = &*self.home.borrow() {
+            held.keep(directory).map_err(|error| format!("{}: {error}", directory.held_servers().display()))?;
         }
         self.hold(&held, Some(&one), threads);
         Ok(())

@@ -3,117 +3,32 @@
 //! Numbers come from the segment by name, like everybody's; what pools and servers there are, from the configuration; and
 //! how servers are, from the threads that use them: what is not counted is told of as truly as the rest.
 
-use std::collections::{BTreeMap, HashMap};
+mod facts;
+mod numbers;
+mod parts;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base::{Clock, SystemClock, WallTime};
-use config::Config;
-use config::kv::{COUNTED_POOLS_MAX, COUNTED_SERVERS_MAX, KvServer};
-use kv::ServerState;
 use kv::stats_json::{PoolNumbers, PoolReport, Report, ServerNumbers};
-use stats::{Distribution, Segment, Snapshot, Value};
-use supervise::kv::{KvCommandReport, KvPoolReport, KvReport, KvServerReport, KvSlowReport, Times};
+use stats::{Segment, Snapshot};
+use supervise::directory::RuntimeDir;
+use supervise::kv::{KvPoolReport, KvReport, KvServerReport, KvSlowReport};
+use supervise::numbers::Others;
+
+pub(crate) use self::facts::{PoolFacts, States};
+use self::numbers::{Numbers, commands};
+use self::parts::Parts;
 
 /// The release of twemproxy whose line this is.
 const TWEMPROXY: &str = "0.5.0";
 
-/// Bytes of slow requests in one answer, which has room for the pools, too: the control socket's packets are bounded.
+/// How the names of the numbers begin that are told of here.
+const COUNTED_HERE: &str = "beltway_kv_";
+/// Bytes of slow requests in one answer.
 const SLOW_BYTES_MAX: usize = 40 << 10;
 /// Bytes of a slow request in JSON, at most, beside its texts.
 const SLOW_BYTES_BESIDE: usize = 256;
-
-/// What the configuration says of a pool.
-#[derive(Clone, Debug)]
-pub(crate) struct PoolFacts {
-    pub(crate) name: String,
-    pub(crate) redis: bool,
-    pub(crate) listen: String,
-    pub(crate) keep_alive: bool,
-    pub(crate) memory: u64,
-    pub(crate) servers: Vec<String>,
-    /// Whether a server process that starts with this configuration counts it by itself, and how many of its servers.
-    counts: Option<usize>,
-}
-
-impl PoolFacts {
-    /// Of every pool.
-    pub(crate) fn of(config: &Config) -> Vec<Self> {
-        let mut room = COUNTED_SERVERS_MAX;
-        let pools = config.kv.pools.iter().enumerate().map(|(at, pool)| Self {
-            counts: (at < COUNTED_POOLS_MAX).then(|| {
-                let counts = pool.servers.len().min(room);
-                room -= counts;
-                counts
-            }),
-            name: pool.name.value.clone(),
-            redis: pool.redis,
-            listen: pool.listen.to_string(),
-            keep_alive: pool.tcpkeepalive,
-            memory: pool.memory.0,
-            servers: pool.servers.iter().map(|server| KvServer::ring_name(server).into_owned()).collect(),
-        });
-        pools.collect()
-    }
-}
-
-impl PoolFacts {
-    /// Why this pool, which the running server does not count by itself, is not.
-    fn why_uncounted(&self) -> String {
-        match self.counts {
-            Some(_) => "counted from the next restart on".to_owned(),
-            None => format!("only the first {COUNTED_POOLS_MAX} pools are counted by themselves"),
-        }
-    }
-
-    /// The same of one of its servers.
-    fn why_server_is_uncounted(&self, at: usize) -> String {
-        match self.counts {
-            Some(counts) if at < counts => "counted from the next restart on".to_owned(),
-            Some(_) => format!("only the first {COUNTED_SERVERS_MAX} servers are counted by themselves"),
-            None => self.why_uncounted(),
-        }
-    }
-}
-
-/// What the event threads say of their servers, at about one moment.
-#[derive(Debug, Default)]
-pub(crate) struct States {
-    threads: usize,
-    /// What each thread said that did.
-    said: Vec<HashMap<(String, String), ServerState>>,
-}
-
-impl States {
-    /// Of so many threads, some of which have said how their servers are.
-    pub(crate) fn new(threads: usize, said: Vec<Vec<ServerState>>) -> Self {
-        let by_name = |states: Vec<ServerState>| {
-            states.into_iter().map(|state| ((state.pool.clone(), state.server.clone()), state)).collect()
-        };
-        Self { threads, said: said.into_iter().map(by_name).collect() }
-    }
-
-    /// The state of a server in words, and on how many threads it is out of its ring.
-    fn of(&self, pool: &str, server: &str) -> (String, usize) {
-        let key = (pool.to_owned(), server.to_owned());
-        let own: Vec<_> = self.said.iter().map(|states| states.get(&key)).collect();
-        let ejected = own.iter().flatten().filter(|state| !state.is_live).count();
-        // A thread that does not know it has a newer configuration still to take.
-        let words: Vec<&str> = own.iter().map(|state| state.map_or("new", |state| state.state)).collect();
-        let on = |word: &str| words.iter().filter(|other| **other == word).count();
-        let word = match words.first() {
-            None => return ("unknown".to_owned(), ejected),
-            Some(first) if on(first) == words.len() => first,
-            _ => "live",
-        };
-        let count = on(word);
-        let text = if count == self.threads {
-            word.to_owned()
-        } else {
-            format!("{word} on {count} of {} threads", self.threads)
-        };
-        (text, ejected)
-    }
-}
 
 /// Tells of the pools, on whichever thread it is asked.
 #[derive(Debug)]
@@ -121,6 +36,9 @@ pub(crate) struct Teller {
     segment: Segment,
     shared: Arc<kv::Shared>,
     pools: Mutex<Arc<Vec<PoolFacts>>>,
+    /// What other generations have counted. None: that is not known yet.
+    others: Mutex<Option<Arc<Others>>>,
+    parts: Mutex<Parts>,
     source: String,
 }
 
@@ -128,7 +46,8 @@ impl Teller {
     pub(crate) fn new(segment: Segment, shared: Arc<kv::Shared>, pools: Vec<PoolFacts>) -> Self {
         // Without /proc it has no name.
         let source = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim_end().to_owned();
-        Self { segment, shared, pools: Mutex::new(Arc::new(pools)), source }
+        let pools = Mutex::new(Arc::new(pools));
+        Self { segment, shared, pools, others: Mutex::default(), parts: Mutex::default(), source }
     }
 
     /// Another configuration is in force.
@@ -140,16 +59,62 @@ impl Teller {
         Arc::clone(&self.pools.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Takes up what all other generations have counted, if that may have changed. Reads files: not for event threads.
+    /// Without a directory there were none. Tells what cannot be read, each file once.
+    pub(crate) fn recall(&self, home: Option<(&RuntimeDir, u64)>) -> Vec<String> {
+        let before = self.others();
+        let read = match home {
+            Some((home, own)) => Others::read(home, own, COUNTED_HERE, before.as_deref()),
+            None => Ok(before.is_none().then(Others::default)),
+        };
+        let (others, complaints) = match read {
+            Ok(None) => return Vec::new(),
+            Ok(Some(others)) => {
+                let known = |text: &String| before.as_ref().is_some_and(|before| before.unreadable.contains(text));
+                let complaints = others.unreadable.iter().filter(|text| !known(text)).cloned().collect();
+                (others, complaints)
+            }
+            // What was known stays known.
+            Err(error) if before.is_some() => return vec![error.to_string()],
+            Err(error) => (Others::default(), vec![error.to_string()]),
+        };
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(others));
+        complaints
+    }
+
+    fn others(&self) -> Option<Arc<Others>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All that has been counted, and when this process began.
+    fn counted(&self, others: &Others) -> (Snapshot, WallTime) {
+        let mut snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
+        let since = WallTime::from_micros(snapshot.started_micros);
+        snapshot.add_dead(&others.sum);
+        (snapshot, since)
+    }
+
+    /// The first part of everything, and the number of the others.
+    pub(crate) fn begin(&self, states: &States) -> KvReport {
+        let (snapshot, _) = self.counted(&self.others().unwrap_or_default());
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).begin(self.report(&snapshot, states))
+    }
+
+    /// Its next part; none when it is gone.
+    pub(crate) fn more(&self, number: u64) -> Option<KvReport> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).more(number)
+    }
+
     /// Everything, with what each of the event threads says of its servers.
-    pub(crate) fn report(&self, states: &States) -> KvReport {
-        let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
-        let numbers = Numbers::index(&snapshot);
+    fn report(&self, snapshot: &Snapshot, states: &States) -> KvReport {
+        let numbers = Numbers::index(snapshot);
         let threads = self.segment.threads() as u64;
         let pools = self.pools();
         KvReport {
             threads,
             pools: pools.iter().map(|pool| self.pool(pool, &numbers, states)).collect(),
-            commands: commands(&snapshot),
+            more: None,
+            commands: commands(snapshot),
             slow: fitting(self.shared.slow().into_iter().map(slow)),
         }
     }
@@ -218,19 +183,19 @@ impl Teller {
         }
     }
 
-    /// twemproxy's line.
-    pub(crate) fn line(&self) -> String {
-        let report = self.report(&States::default());
+    /// twemproxy's line; none while it is not known what was counted before.
+    pub(crate) fn line(&self) -> Option<String> {
+        let others = self.others()?;
+        let (snapshot, since) = self.counted(&others);
+        let report = self.report(&snapshot, &States::default());
         let now = SystemClock.wall();
-        let snapshot = Snapshot::read(self.segment.words()).unwrap_or_default();
-        let since = WallTime::from_micros(snapshot.started_micros);
         let seconds = |time: WallTime| u64::try_from(time.as_secs()).unwrap_or(0);
         // twemproxy counts its listeners with the connections.
         let listeners = report.pools.len() as u64;
         let connects: u64 = report.pools.iter().flat_map(|pool| &pool.servers).map(|server| server.connects).sum();
         let open =
             snapshot.gauge("beltway_kv_client_connections_open") + snapshot.gauge("beltway_kv_server_connections_open");
-        Report {
+        let line = Report {
             source: self.source.clone(),
             version: TWEMPROXY.to_owned(),
             uptime: seconds(now).saturating_sub(seconds(since)),
@@ -238,8 +203,8 @@ impl Teller {
             total_connections: listeners + connects + snapshot.counter("beltway_kv_client_connections_total"),
             curr_connections: listeners + u64::try_from(open).unwrap_or(0),
             pools: report.pools.iter().map(as_twemproxy).collect(),
-        }
-        .line()
+        };
+        Some(line.line())
     }
 }
 
@@ -273,53 +238,6 @@ fn as_twemproxy(pool: &KvPoolReport) -> PoolReport {
             fragments: pool.fragments,
         },
         servers: pool.servers.iter().map(server).collect(),
-    }
-}
-
-/// Numbers by name and the values of their labels, each with a zero behind it.
-struct Numbers<'s>(HashMap<(&'s str, String), &'s Value>);
-
-impl<'s> Numbers<'s> {
-    fn index(snapshot: &'s Snapshot) -> Self {
-        let ours = snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_"));
-        let labels =
-            |labels: &[(String, String)]| labels.iter().flat_map(|(_, value)| [value.as_str(), "\0"]).collect();
-        Self(ours.map(|metric| ((metric.name.as_str(), labels(&metric.labels)), &metric.value)).collect())
-    }
-
-    fn find(&self, name: &str, labels: &str) -> Option<&'s Value> {
-        self.0.get(&(name, labels.to_owned())).copied()
-    }
-
-    /// Of the counters of that name which share these labels, those that counted, by their last label.
-    fn by_last(&self, name: &str, labels: &str) -> BTreeMap<String, u64> {
-        let ours = self.0.iter().filter(|((own, _), _)| *own == name);
-        let last = |all: &str| Some(all.strip_prefix(labels)?.strip_suffix('\0')?.to_owned());
-        let counted = ours.filter_map(|((_, all), value)| match value {
-            Value::Counter(count) if *count > 0 => Some((last(all)?, *count)),
-            _ => None,
-        });
-        counted.collect()
-    }
-
-    fn has(&self, name: &str, labels: &str) -> bool {
-        self.find(name, labels).is_some()
-    }
-
-    fn number(&self, name: &str, labels: &str) -> u64 {
-        match self.find(name, labels) {
-            Some(Value::Counter(count)) => *count,
-            // Threads that are read at different moments may make it negative for once.
-            Some(Value::Gauge(value)) => u64::try_from(*value).unwrap_or(0),
-            Some(Value::Histogram(_)) | None => 0,
-        }
-    }
-
-    fn times(&self, name: &str, labels: &str) -> Times {
-        match self.find(name, labels) {
-            Some(Value::Histogram(distribution)) => times(distribution),
-            _ => Times::default(),
-        }
     }
 }
 
@@ -362,84 +280,9 @@ fn len_in_json(text: &str) -> usize {
     text.chars().map(len).sum()
 }
 
-fn times(of: &Distribution) -> Times {
-    let micros = |nanos: Option<u64>| nanos.unwrap_or(0) / 1_000;
-    Times {
-        count: of.count(),
-        mean_us: micros(of.mean()),
-        p50_us: micros(of.quantile(500)),
-        p99_us: micros(of.quantile(990)),
-        p999_us: micros(of.quantile(999)),
-    }
-}
-
-/// Those that were called, the one that took the most time first.
-fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
-    let mut found: HashMap<[&str; 3], KvCommandReport> = HashMap::new();
-    for metric in snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_command_")) {
-        let label = |wanted: &str| metric.labels.iter().find(|(key, _)| key == wanted).map_or("", |(_, text)| text);
-        let Value::Counter(value) = metric.value else { continue };
-        let (pool, protocol, name) = (label("pool"), label("protocol"), label("command"));
-        if value == 0 {
-            continue;
-        }
-        let report = found.entry([pool, protocol, name]).or_insert_with(|| KvCommandReport {
-            pool: pool.to_owned(),
-            protocol: protocol.to_owned(),
-            name: name.to_owned(),
-            ..KvCommandReport::default()
-        });
-        match metric.name.as_str() {
-            "beltway_kv_command_calls_total" => report.calls = value,
-            "beltway_kv_command_error_replies_total" => report.error_replies = value,
-            _ => report.total_us = value / 1_000,
-        }
-    }
-    let mut called: Vec<_> = found.into_values().filter(|report| report.calls > 0).collect();
-    called.sort_by(|a, b| b.total_us.cmp(&a.total_us).then_with(|| a.name.cmp(&b.name)));
-    called
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn how_a_server_is_comes_from_the_threads_that_use_it_and_from_nothing_else() {
-        let state = |state, is_live| vec![ServerState { pool: "a".to_owned(), server: "s".to_owned(), state, is_live }];
-        let told = |threads, said: Vec<Vec<ServerState>>| States::new(threads, said).of("a", "s");
-        let (live, out, down) = (state("live", true), state("ejected", false), state("down", true));
-        assert_eq!(told(2, vec![out.clone(), out.clone()]), ("ejected".to_owned(), 2));
-        assert_eq!(told(2, vec![live.clone(), out.clone()]), ("live on 1 of 2 threads".to_owned(), 1));
-        assert_eq!(told(2, vec![down.clone(), down]), ("down".to_owned(), 0));
-        assert_eq!(told(2, vec![out.clone()]), ("ejected on 1 of 2 threads".to_owned(), 1), "the other one is busy");
-        assert_eq!(told(2, vec![Vec::new(), Vec::new()]), ("new".to_owned(), 0));
-        assert_eq!(told(2, vec![Vec::new(), live]), ("live on 1 of 2 threads".to_owned(), 0));
-        assert_eq!(told(2, Vec::new()), ("unknown".to_owned(), 0));
-    }
-
-    #[test]
-    fn what_is_not_counted_says_why_and_truly() {
-        let servers = |count: usize| (0..count).map(|at| format!("      - 127.0.0.1:1:1 s{at}\n")).collect::<String>();
-        let pool = |name: &str, port: u16, count| {
-            format!("    {name}:\n      listen: 127.0.0.1:{port}\n      servers:\n{}", servers(count))
-        };
-        let text = format!("kv:\n  pools:\n{}{}", pool("a", 1, 100), pool("b", 2, 33));
-        let config = config::parse("f", &text).unwrap();
-        let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
-        assert!(warnings.len() == 1 && warnings[0].contains("133 servers: from `s28` on"), "{warnings:?}");
-        let facts = PoolFacts::of(&config);
-        assert!(facts[1].why_server_is_uncounted(27).contains("next restart"));
-        assert!(facts[1].why_server_is_uncounted(28).contains("the first 128 servers"));
-        assert!(facts[0].why_server_is_uncounted(99).contains("next restart"));
-        let pools: String = (0..66).map(|at| pool(&format!("p{at}"), at + 1, 1)).collect();
-        let config = config::parse("f", &format!("kv:\n  pools:\n{pools}")).unwrap();
-        assert_eq!(config.warnings().len(), 1);
-        let facts = PoolFacts::of(&config);
-        assert!(facts[63].why_uncounted().contains("next restart"));
-        assert!(facts[64].why_uncounted().contains("the first 64 pools"));
-        assert!(facts[64].why_server_is_uncounted(0).contains("the first 64 pools"));
-    }
 
     #[test]
     fn whatever_keys_were_slow_the_answer_keeps_room_for_the_pools() {

@@ -119,6 +119,7 @@ impl Shell {
         // It may have been set by hand.
         engine.set_log_level(supervise::log::level());
         engine.set_leaving(directory.leaving().exists());
+        engine.recall();
         let alone = options.generation.is_none();
         let shell = Self {
             family,
@@ -171,6 +172,7 @@ impl Shell {
             if now >= housekeeping_at {
                 housekeeping_at = now + HOUSEKEEPING_INTERVAL;
                 role::restore(&self.family.directory, &mut self.lease, Some(&mut self.endpoint));
+                self.engine.recall();
             }
         }
         self.drain()

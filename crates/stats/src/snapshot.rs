@@ -3,7 +3,9 @@
 //! The reader knows nothing of the writer's tables: it finds metrics by the names in the segment. It trusts nothing
 //! either: a damaged, cut or foreign memory gives a [`SegmentError`].
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::beat::BeatReading;
@@ -68,6 +70,15 @@ pub struct Metric {
     pub unit: Unit,
     /// The number.
     pub value: Value,
+}
+
+impl Metric {
+    /// Where to look for one of this name and these labels; others may be there, too.
+    fn place(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.name, &self.labels).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// What was read of a metric.
@@ -155,8 +166,17 @@ impl Snapshot {
         if self.started_micros == 0 || (other.started_micros != 0 && other.started_micros < self.started_micros) {
             self.started_micros = other.started_micros;
         }
+        let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (at, metric) in self.metrics.iter().enumerate() {
+            places.entry(metric.place()).or_default().push(at);
+        }
         for theirs in &other.metrics {
-            let mine = self.metrics.iter_mut().find(|mine| mine.name == theirs.name && mine.labels == theirs.labels);
+            let known = places.get(&theirs.place()).map(Vec::as_slice).unwrap_or_default().iter();
+            let same = |at: &&usize| {
+                self.metrics.get(**at).is_some_and(|mine| mine.name == theirs.name && mine.labels == theirs.labels)
+            };
+            let place = known.clone().find(same).copied();
+            let mine = place.and_then(|at| self.metrics.get_mut(at));
             match (mine, &theirs.value) {
                 (Some(mine), value) => match (&mut mine.value, value) {
                     (Value::Counter(a), Value::Counter(b)) => *a = a.wrapping_add(*b),

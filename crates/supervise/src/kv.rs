@@ -10,8 +10,10 @@ use crate::held::{Held, HeldServer};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvQuestion {
-    /// How it is, and what was counted. Answered by a [`KvReport`].
+    /// How it is, and what was counted. Answered by a [`KvReport`], or by its first part.
     Report,
+    /// The next part of the report with this number, which may be gone.
+    More(u64),
     /// Asked of manager, or of a server that has none: take a server out of its ring until it is restored by hand, or take
     /// it back, and remember that.
     Hold {
@@ -37,6 +39,9 @@ pub enum KvQuestion {
 pub struct KvReport {
     /// Event threads.
     pub threads: u64,
+    /// There is more of it under this number: a packet was too small.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<u64>,
     /// The pools, in the configuration's order.
     pub pools: Vec<KvPoolReport>,
     /// Commands that were sent to servers, the one that took the most time first.
@@ -45,7 +50,25 @@ pub struct KvReport {
     pub slow: Vec<KvSlowReport>,
 }
 
-/// One pool, all threads together, since the server started.
+impl KvReport {
+    /// Takes in its next part. The first pool of one part may be the last of the part before, with more servers.
+    pub fn append(&mut self, next: Self) {
+        let mut pools = next.pools.into_iter().peekable();
+        if let (Some(last), Some(first)) = (self.pools.last_mut(), pools.peek())
+            && last.name == first.name
+            && let Some(first) = pools.next()
+        {
+            last.servers.extend(first.servers);
+        }
+        self.pools.extend(pools);
+        self.commands.extend(next.commands);
+        self.slow.extend(next.slow);
+        self.more = next.more;
+    }
+}
+
+/// One pool, all threads together: what is open or waits now, and what was counted by this server process and those
+/// before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KvPoolReport {

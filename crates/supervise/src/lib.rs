@@ -30,6 +30,7 @@ pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod memory;
+pub mod numbers;
 pub mod obituary;
 pub mod page;
 pub mod privilege;

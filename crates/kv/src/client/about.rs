@@ -3,6 +3,7 @@
 //! Numbers are those of all threads since the server process began, by the names that Redis and memcached give them where
 //! they mean the same; others begin with `beltway_`. A pool without numbers of its own tells none.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 
 use super::Client;
@@ -11,8 +12,9 @@ use super::requests::{Asked, Outcome};
 use crate::metrics::Kv;
 use crate::numbers::{KvPool, Totals};
 
-/// A section of `INFO`: its title, whether it is told where none is named, and who writes it.
-type Section = (&'static str, bool, fn(&Client, Option<&Totals>, &mut String));
+/// A section of `INFO`: its title, whether it is told where none is named, and who writes it, from numbers that are
+/// gathered when the first asks for them.
+type Section = (&'static str, bool, fn(&Client, &Gathered<'_>, &mut String));
 
 const SECTIONS: [Section; 6] = [
     ("Server", true, Client::tell_server),
@@ -25,6 +27,18 @@ const SECTIONS: [Section; 6] = [
 
 /// Errors of writing into a string: there are none.
 const WRITES: &str = "writing into a string does not fail";
+
+/// The pool's numbers, once somebody wants them.
+struct Gathered<'c> {
+    client: &'c Client,
+    totals: OnceCell<Option<Totals>>,
+}
+
+impl Gathered<'_> {
+    fn get(&self) -> Option<&Totals> {
+        self.totals.get_or_init(|| self.client.totals()).as_ref()
+    }
+}
 
 impl Client {
     fn totals(&self) -> Option<Totals> {
@@ -39,25 +53,25 @@ impl Client {
             let any = |name: &str| (1..asked.count()).any(|at| names(asked.argument(at), name));
             any(title) || any("all") || any("everything") || by_default && (asked.count() == 1 || any("default"))
         };
-        let totals = self.totals();
+        let totals = Gathered { client: self, totals: OnceCell::new() };
         let mut text = String::new();
         for (title, by_default, tell) in SECTIONS {
             if is_named(title, by_default) {
                 let gap = if text.is_empty() { "" } else { "\r\n" };
                 write!(text, "{gap}# {title}\r\n").expect(WRITES);
-                tell(self, totals.as_ref(), &mut text);
+                tell(self, &totals, &mut text);
             }
         }
         text
     }
 
-    fn tell_server(&self, totals: Option<&Totals>, text: &mut String) {
+    fn tell_server(&self, totals: &Gathered<'_>, text: &mut String) {
         let now = self.worker.thread().wall();
         put(text, "redis_version", SPOKEN);
         put(text, "redis_mode", "proxy");
         put(text, "process_id", std::process::id());
         put(text, "server_time_usec", now.as_micros());
-        if let Some(totals) = totals {
+        if let Some(totals) = totals.get() {
             let up = (now.as_secs() - totals.since.as_secs()).max(0);
             put(text, "uptime_in_seconds", up);
             put(text, "uptime_in_days", up / 86_400);
@@ -68,22 +82,22 @@ impl Client {
         put(text, "beltway_thread", self.worker.thread().index());
     }
 
-    fn tell_clients(&self, _: Option<&Totals>, text: &mut String) {
+    fn tell_clients(&self, _: &Gathered<'_>, text: &mut String) {
         put(text, "connected_clients", self.pool.clients());
         if let Some(max) = self.pool.plan().source.client_connections {
             put(text, "maxclients", max);
         }
     }
 
-    fn tell_memory(&self, totals: Option<&Totals>, text: &mut String) {
-        if let Some(totals) = totals {
+    fn tell_memory(&self, totals: &Gathered<'_>, text: &mut String) {
+        if let Some(totals) = totals.get() {
             put(text, "beltway_memory", totals.gauge(KvPool::MEMORY));
         }
         put(text, "beltway_memory_max", self.pool.plan().source.memory);
     }
 
-    fn tell_stats(&self, totals: Option<&Totals>, text: &mut String) {
-        let Some(totals) = totals else { return };
+    fn tell_stats(&self, totals: &Gathered<'_>, text: &mut String) {
+        let Some(totals) = totals.get() else { return };
         let named = [
             ("total_connections_received", KvPool::CLIENTS),
             ("total_commands_processed", KvPool::REQUESTS),
@@ -103,14 +117,14 @@ impl Client {
         );
     }
 
-    fn tell_servers(&self, _: Option<&Totals>, text: &mut String) {
+    fn tell_servers(&self, _: &Gathered<'_>, text: &mut String) {
         for (number, (name, state)) in self.pool.states().into_iter().enumerate() {
             put(text, &format!("server{number}"), format_args!("name={name},state={state}"));
         }
     }
 
-    fn tell_commands(&self, totals: Option<&Totals>, text: &mut String) {
-        for command in totals.iter().flat_map(|totals| totals.commands()) {
+    fn tell_commands(&self, totals: &Gathered<'_>, text: &mut String) {
+        for command in totals.get().into_iter().flat_map(Totals::commands) {
             let (calls, micros, failed) = (command.calls, command.micros, command.errors);
             // In hundredths.
             let each = micros.saturating_mul(100).checked_div(calls).unwrap_or(0);

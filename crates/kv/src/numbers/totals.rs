@@ -1,9 +1,11 @@
 //! What all threads together have counted of a pool, for clients who ask the proxy about itself.
 
-use base::WallTime;
-use stats::{Cells, Counter, Gauge, Segment, Table};
+use std::sync::Arc;
 
-use super::{KvCommand, KvPool, Ledger};
+use base::WallTime;
+use stats::{Cells, Counter, Gauge, Instance, Segment, Table};
+
+use super::{EachCommand, KvCommand, KvPool, Ledger};
 use crate::fault::Fault;
 use crate::plan::Protocol;
 
@@ -11,7 +13,10 @@ use crate::plan::Protocol;
 #[derive(Debug)]
 pub(crate) struct Totals {
     pool: Vec<Cells<KvPool>>,
-    commands: Vec<(&'static str, Vec<Cells<KvCommand>>)>,
+    segment: Segment,
+    /// Where its commands are counted, if they are for this pool alone: looked at by who wants to know of them.
+    commands: Option<EachCommand<Instance>>,
+    protocol: Protocol,
     /// When the process began to count.
     pub(crate) since: WallTime,
 }
@@ -29,15 +34,12 @@ impl Ledger {
     /// Of this pool; none when it has no numbers of its own.
     pub(super) fn totals(&self, segment: &Segment, pool: &str, protocol: Protocol) -> Option<Totals> {
         let (_, place) = self.pools.iter().find(|(name, _)| name == pool)?;
-        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, places)| places.as_ref());
-        let names = super::sent(protocol);
-        let commands = names.into_iter().zip(own.unwrap_or_default()).filter_map(|(name, place)| {
-            let place = (*place)?;
-            Some((name?, of_threads(segment, |thread| segment.cells_of(place, thread))))
-        });
+        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, places)| Arc::clone(places));
         Some(Totals {
             pool: of_threads(segment, |thread| segment.cells_of(*place, thread)),
-            commands: commands.collect(),
+            segment: segment.clone(),
+            commands: own,
+            protocol,
             since: WallTime::from_micros(segment.started_micros()),
         })
     }
@@ -75,18 +77,27 @@ impl Totals {
 
     /// The commands that servers were asked, if they are counted for this pool alone.
     pub(crate) fn commands(&self) -> impl Iterator<Item = OfCommand> {
-        let of = |(name, cells): &(&'static str, Vec<Cells<KvCommand>>)| OfCommand {
+        let of = |(name, cells): (&'static str, Vec<Cells<KvCommand>>)| OfCommand {
             name,
-            calls: sum(cells, KvCommand::CALLS),
-            errors: sum(cells, KvCommand::ERRORS),
-            micros: sum(cells, KvCommand::TIME) / 1_000,
+            calls: sum(&cells, KvCommand::CALLS),
+            errors: sum(&cells, KvCommand::ERRORS),
+            micros: sum(&cells, KvCommand::TIME) / 1_000,
         };
-        self.commands.iter().map(of).filter(|command| command.calls > 0)
+        self.cells().map(of).filter(|command| command.calls > 0)
+    }
+
+    fn cells(&self) -> impl Iterator<Item = (&'static str, Vec<Cells<KvCommand>>)> {
+        let names = self.commands.as_ref().map(|_| super::sent(self.protocol)).unwrap_or_default();
+        let places = self.commands.iter().flat_map(|places| places.iter());
+        names.into_iter().zip(places).filter_map(|(name, place)| {
+            let place = (*place)?;
+            Some((name?, of_threads(&self.segment, |thread| self.segment.cells_of(place, thread))))
+        })
     }
 
     /// Calls of these commands together; none when commands are not counted for this pool alone.
     pub(crate) fn calls(&self, names: &[&str]) -> Option<u64> {
-        let counted = self.commands.iter().filter(|(name, _)| names.contains(name));
-        (!self.commands.is_empty()).then(|| counted.map(|(_, cells)| sum(cells, KvCommand::CALLS)).sum())
+        let counted = self.cells().filter(|(name, _)| names.contains(name));
+        self.commands.is_some().then(|| counted.map(|(_, cells)| sum(&cells, KvCommand::CALLS)).sum())
     }
 }

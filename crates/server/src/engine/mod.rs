@@ -211,6 +211,7 @@ impl Engine {
     pub fn promote(&self, ram: ByteCount) -> std::io::Result<()> {
         let Some(door) = self.closed_door.take() else { return Ok(()) };
         self.cache.set_budget(ram);
+        self.kv.recall();
         let (opened, all_opened) = mpsc::channel();
         let threads = self.processor.net();
         for thread in threads {
@@ -290,8 +291,10 @@ impl Engine {
         let (kv, kv_setup) =
             KvEngine::new(&config, kv_plan, listeners.kv, kv_clients, &peers, of_kv).map_err(StartError::Threads)?;
         kv_setup.report_to(&log);
-        if let Some(home) = home {
-            kv.remember(&config, home, &log);
+        match home {
+            Some(home) => kv.remember(&config, home, identity.generation, &log),
+            // There was nobody before.
+            None => kv.recall(),
         }
         if let Some(fd) = listeners.server_page {
             let service = Arc::new(Pages::new(identity, segment.clone(), Arc::clone(&clients), Arc::clone(&leaving)));
@@ -438,6 +441,12 @@ impl Engine {
     #[must_use]
     pub fn held(&self) -> String {
         self.kv.held()
+    }
+
+    /// Takes up what other generations of the server have counted of pools, if that may have changed: now and then, and
+    /// before somebody is told that this one is ready. Reads files.
+    pub fn recall(&self) {
+        self.kv.recall();
     }
 
     /// Signs of life of the event threads.
