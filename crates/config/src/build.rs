@@ -178,6 +178,14 @@ impl Settings {
         self.take(path, |value| if let Value::Size(size) = value { Some(*size) } else { None })
     }
 
+    pub(crate) fn size_or_auto(&self, path: &str) -> Option<ByteCount> {
+        self.take(path, |value| match value {
+            Value::Word(_) => Some(None),
+            Value::Size(size) => Some(Some(*size)),
+            _ => None,
+        })
+    }
+
     pub(crate) fn count<T: TryFrom<u64>>(&self, path: &str) -> T {
         self.take(path, |value| if let Value::Count(count) = value { T::try_from(*count).ok() } else { None })
     }

@@ -60,6 +60,8 @@ pub enum Kind {
         min: ByteCount,
         /// The largest.
         max: ByteCount,
+        /// Whether `auto` is a value too.
+        auto: bool,
     },
     /// One of some words.
     Choice {
@@ -157,7 +159,7 @@ impl Kind {
             Self::Duration { min, max } | Self::Millis { min, max } => {
                 Some(format!("{} to {}", show_duration(*min), show_duration(*max)))
             }
-            Self::Size { min, max } => Some(format!("{min} to {max}")),
+            Self::Size { min, max, auto } => Some(format!("{min} to {max}{}", if *auto { ", or `auto`" } else { "" })),
             Self::Choice { words, .. } => Some(one_of(words)),
             Self::Address { off: true } => Some("IP:PORT, or `off`".to_owned()),
             Self::Address { off: false } => Some("IP:PORT".to_owned()),

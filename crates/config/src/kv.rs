@@ -34,6 +34,8 @@ pub const COUNTED_SERVERS_MAX: usize = 128;
 pub struct Kv {
     /// twemproxy's stats port; none: it is not served.
     pub stats: Option<KvStats>,
+    /// How many bytes of requests and replies all pools may keep at a time; none: a share of what the machine has.
+    pub memory: Option<ByteCount>,
     /// The pools, in the order of the file.
     pub pools: Vec<KvPool>,
 }

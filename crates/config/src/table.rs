@@ -120,7 +120,7 @@ const fn count_or_auto(min: u64, max: u64) -> Kind {
 }
 
 const fn size(min: u64, max: u64) -> Kind {
-    Kind::Size { min: ByteCount(min), max: ByteCount(max) }
+    Kind::Size { min: ByteCount(min), max: ByteCount(max), auto: false }
 }
 
 const fn duration_ms(min: u64, max: u64) -> Kind {
@@ -483,7 +483,7 @@ const ROWS: &[Key] = &[
     section("cache", "The cache of HTTP responses."),
     key(
         "cache.ram",
-        Kind::Size { min: ByteCount(0), max: ByteCount(1 << 42) },
+        Kind::Size { min: ByteCount(0), max: ByteCount(1 << 42), auto: false },
         "64MiB",
         Reload,
         "Memory for stored responses, all that belongs to them counted. One response takes at most a tenth of it. `0B`: nothing is stored.",

@@ -103,7 +103,8 @@ pub(crate) fn scalar(key: &Key, text: &str, directory: &Path) -> Result<Value, F
             }
             Ok(Value::Duration(value))
         }
-        Kind::Size { min, max } => {
+        Kind::Size { auto: true, .. } if text == "auto" => Ok(Value::Word("auto")),
+        Kind::Size { min, max, .. } => {
             let value: ByteCount = text.parse().map_err(|error: ByteCountError| {
                 Fault::new(format!("`{path}` takes a size, not {}", quoted(text)), error.to_string())
             })?;

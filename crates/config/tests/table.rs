@@ -62,7 +62,7 @@ fn every_row_is_accepted_with_its_example_and_its_bounds() {
             }
             Kind::Duration { min, max } => vec![format!("{}ms", min.as_millis()), format!("{}ms", max.as_millis())],
             Kind::Millis { min, max } => vec![min.as_millis().to_string(), format!("{}ms", max.as_millis())],
-            Kind::Size { min, max } => vec![min.to_string(), max.to_string()],
+            Kind::Size { min, max, .. } => vec![min.to_string(), max.to_string()],
             Kind::Count { min, max, .. } => vec![min.to_string(), max.to_string()],
             Kind::Choice { words, .. } => words.iter().map(|word| (*word).to_owned()).collect(),
             _ => vec![key.kind.example().to_owned()],
@@ -84,7 +84,7 @@ fn every_bound_is_kept_on_both_sides() {
                 }
                 beyond
             }
-            Kind::Size { min, max } => {
+            Kind::Size { min, max, .. } => {
                 let mut beyond = vec![format!("{}B", max.0 + 1)];
                 if min.0 > 0 {
                     beyond.push(format!("{}B", min.0 - 1));

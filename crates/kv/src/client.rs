@@ -333,7 +333,7 @@ impl Client {
 
     /// Whether so much waits for an earlier reply that this had better come first.
     fn is_far_ahead(&self) -> bool {
-        self.kept > KEPT_AHEAD.min(self.pool.plan().source.memory / 8)
+        self.kept > KEPT_AHEAD.min(self.pool.memory_max(&self.worker) / 8)
     }
 
     /// The request whose reply everything waits for, if it is not the client itself that everything waits for.

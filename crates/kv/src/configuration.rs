@@ -7,12 +7,24 @@ use hashring::ContinuumError;
 
 use crate::plan::{Address, EjectPolicy, MultigetPolicy, PlanError, PoolSource, ServerSource, Timeouts};
 
+/// The part of the machine's memory that the pools may keep together where nothing is configured.
+const MEMORY_SHARE: u64 = 4;
+
 /// The pools of a configuration, in its order. Listening, with all its settings, is the caller's.
 ///
 /// # Errors
 /// What the engine cannot do; nothing is accepted and ignored.
 pub fn pools(kv: &Configured) -> Result<Vec<PoolSource>, PlanError> {
     kv.pools.iter().map(pool).collect()
+}
+
+/// What all of its pools may keep together, on a machine, or in a cgroup, of so many bytes: what is configured or else a
+/// share that leaves room for the rest, and is never less than what one of them may keep by itself.
+#[must_use]
+pub fn memory(kv: &Configured, machine: Option<u64>) -> usize {
+    let largest = kv.pools.iter().map(|pool| pool.memory.0).max().unwrap_or(0);
+    let share = machine.map_or(u64::MAX, |machine| machine / MEMORY_SHARE);
+    usize::try_from(kv.memory.map_or(share.max(largest), |memory| memory.0)).unwrap_or(usize::MAX)
 }
 
 fn pool(from: &KvPool) -> Result<PoolSource, PlanError> {
@@ -108,5 +120,20 @@ mod tests {
         assert_eq!(alpha.servers[1].address, Address::Name("localhost".into(), 6380));
         assert_eq!((alpha.servers[1].weight, alpha.servers[1].name.as_deref()), (2, Some("beta")));
         assert!(crate::Plan::prepare(pools).is_ok());
+    }
+
+    #[test]
+    fn all_pools_together_may_keep_what_is_configured_or_a_share_that_is_no_less_than_what_one_of_them_may() {
+        let memory_of = |all: &str, machine| {
+            let text = format!(
+                "kv:\n  memory: {all}\n  pools:\n    alpha:\n      listen: 127.0.0.1:22121\n      memory: 32MiB\n      servers:\n        \
+                 - 127.0.0.1:6379:1\n"
+            );
+            memory(&config::parse_as_if("test.yaml", &text, true).unwrap().kv, machine)
+        };
+        assert_eq!(memory_of("auto", Some(1 << 30)), 256 << 20);
+        assert_eq!(memory_of("auto", Some(64 << 20)), 32 << 20, "what the pool may");
+        assert_eq!(memory_of("auto", None), usize::MAX);
+        assert_eq!(memory_of("8MiB", Some(1 << 30)), 8 << 20);
     }
 }

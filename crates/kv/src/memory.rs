@@ -1,12 +1,12 @@
-//! What a pool keeps of requests and replies, on all its threads together: until they are whole or have their turn, and
-//! until their client has taken them.
+//! What a pool keeps of requests and replies, on all its threads together, and what all pools do: until they are whole or
+//! have their turn, and until their client has taken them.
 //!
 //! What clients have not taken is looked at now and then, see [`Pool::watch_untaken`]: of one that takes what it is sent
-//! at once, as nearly all do, nothing is ever counted. It counts for the pool alone: its slow clients keep no other pool
-//! of their thread from reading.
+//! at once, as nearly all do, nothing is ever counted.
 //!
-//! From half of what it may keep on, its clients are read from no more; what would be beyond the whole becomes an error.
-//! A thread counts for itself and tells the others in steps, so that the sum is true but for a step a thread.
+//! From half of what a pool may keep on, its clients are read from no more; what would be beyond the whole becomes an
+//! error. So it is with the bound for all pools together, which is every client's. A thread counts for itself and tells
+//! the others in steps, see [`Count`], so that the sum is true but for a step a thread.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -31,18 +31,24 @@ const STUCK_MAX: Duration = Duration::from_secs(5);
 const TAKEN_MIN: u64 = 16 << 10;
 const TAKEN_PART: u64 = 8;
 
-/// One thread's share of a pool's count.
+/// One thread's share of what is kept: by a pool, or by all.
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(crate) struct Count {
     own: Cell<usize>,
     told: Cell<usize>,
-    waiting: RefCell<Vec<Weak<ClientCell>>>,
-    untaken: RefCell<Vec<Untaken>>,
-    /// What they have not taken, which is part of the count; all threads know of it.
-    untaken_sum: Cell<usize>,
+    /// What clients have not taken, which is part of it; all threads know of it.
+    untaken: Cell<usize>,
 }
 
-/// What the threads tell each other of what a pool keeps, in bytes.
+/// One thread's share of a pool's count, and whom it is about.
+#[derive(Default)]
+pub(crate) struct Memory {
+    count: Count,
+    waiting: RefCell<Vec<Weak<ClientCell>>>,
+    untaken: RefCell<Vec<Untaken>>,
+}
+
+/// What the threads tell each other of what is kept, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     kept: AtomicUsize,
@@ -60,8 +66,21 @@ struct Untaken {
 }
 
 impl Memory {
+    /// What this thread keeps.
+    pub(crate) fn own(&self) -> usize {
+        self.count.own()
+    }
+
+    /// Nothing is kept here any more.
+    pub(crate) fn end(&self, all: &Told) {
+        self.count.end(all);
+    }
+}
+
+impl Count {
     /// What all threads keep, `all` being what they have told.
-    fn sum(&self, all: &Told) -> usize {
+    #[inline]
+    pub(crate) fn sum(&self, all: &Told) -> usize {
         (all.kept.load(Ordering::Relaxed) + self.own.get()).saturating_sub(self.told.get())
     }
 
@@ -76,7 +95,15 @@ impl Memory {
         sum > bound && sum.saturating_sub(all.untaken.load(Ordering::Relaxed)) <= bound
     }
 
-    fn count(&self, own: usize, all: &Told) {
+    fn more(&self, len: usize, all: &Told) {
+        self.set(self.own.get() + len, all);
+    }
+
+    fn less(&self, len: usize, all: &Told) {
+        self.set(self.own.get().saturating_sub(len), all);
+    }
+
+    fn set(&self, own: usize, all: &Told) {
         self.own.set(own);
         let told = self.told.get();
         if own.abs_diff(told) < STEP && (own > 0 || told == 0) {
@@ -93,7 +120,7 @@ impl Memory {
 
     /// This thread's clients have left so much.
     fn count_untaken(&self, now: usize, all: &Told) {
-        let before = self.untaken_sum.replace(now);
+        let before = self.untaken.replace(now);
         if now >= before {
             all.untaken.fetch_add(now - before, Ordering::Relaxed);
         } else {
@@ -112,38 +139,46 @@ impl Memory {
 impl Pool {
     /// So many bytes more are kept.
     pub(crate) fn keep(&self, worker: &Worker, len: usize) {
-        worker.keep_bytes(len);
-        self.count_more(len);
+        worker.memory().more(len, worker.shared().told());
+        self.memory().count.more(len, self.told());
     }
 
     /// So many less.
     pub(crate) fn let_go(&self, worker: &Worker, len: usize) {
-        worker.let_bytes_go(len);
-        self.count_less(len);
+        worker.memory().less(len, worker.shared().told());
+        self.memory().count.less(len, self.told());
     }
 
-    fn count_more(&self, len: usize) {
-        self.memory().count(self.memory().own.get() + len, self.told());
-    }
-
-    fn count_less(&self, len: usize) {
-        self.memory().count(self.memory().own.get().saturating_sub(len), self.told());
+    /// The most that may be kept if nobody else keeps anything.
+    pub(crate) fn memory_max(&self, worker: &Worker) -> usize {
+        self.plan().source.memory.min(worker.memory_max())
     }
 
     /// Whether so many more may be kept.
     pub(crate) fn may_keep(&self, worker: &Worker, len: usize) -> bool {
-        worker.may_keep(len) && self.memory().sum(self.told()) + len <= self.plan().source.memory
+        worker.memory().sum(worker.shared().told()) + len <= worker.memory_max()
+            && self.memory().count.sum(self.told()) + len <= self.plan().source.memory
     }
 
     /// Whether so much is kept that nothing new is to be asked.
     #[inline]
     pub(crate) fn is_pressed(&self, worker: &Worker) -> bool {
-        worker.is_pressed() || self.memory().sum(self.told()) > self.plan().source.memory / 2
+        worker.memory().sum(worker.shared().told()) > worker.memory_max() / 2
+            || self.memory().count.sum(self.told()) > self.plan().source.memory / 2
     }
 
     /// Whether nothing new is asked because of what clients have not taken: without that there would be room.
-    fn is_pressed_by_untaken(&self) -> bool {
-        self.memory().is_too_much_by_untaken(self.told(), self.plan().source.memory / 2)
+    fn is_pressed_by_untaken(&self, worker: &Worker) -> bool {
+        worker.memory().is_too_much_by_untaken(worker.shared().told(), worker.memory_max() / 2)
+            || self.memory().count.is_too_much_by_untaken(self.told(), self.plan().source.memory / 2)
+    }
+
+    /// This pool's clients have left so much.
+    fn count_untaken(&self, worker: &Worker, now: usize) {
+        let before = self.memory().count.untaken.get();
+        self.memory().count.count_untaken(now, self.told());
+        let all = worker.memory();
+        all.count_untaken((all.untaken.get() + now).saturating_sub(before), worker.shared().told());
     }
 
     /// Has the client read when there is room again.
@@ -193,16 +228,16 @@ impl Pool {
     /// Looks what each of them has left to take. True when it is nothing.
     fn look_at_untaken(&self, worker: &Worker) -> bool {
         let now = worker.now();
-        let pressed = self.is_pressed_by_untaken();
+        let pressed = self.is_pressed_by_untaken(worker);
         let mut list = self.memory().untaken.borrow_mut();
         let mut sum = 0;
         list.retain_mut(|entry| {
             let client = entry.client.upgrade();
             let (left, taken) = client.as_ref().and_then(|client| client.borrow().untaken()).unwrap_or_default();
             if left >= entry.counted {
-                self.count_more(left - entry.counted);
+                self.keep(worker, left - entry.counted);
             } else {
-                self.count_less(entry.counted - left);
+                self.let_go(worker, entry.counted - left);
             }
             entry.counted = left;
             sum += left;
@@ -217,21 +252,21 @@ impl Pool {
             }
             left > 0
         });
-        self.memory().count_untaken(sum, self.told());
-        if self.is_pressed_by_untaken() {
+        self.count_untaken(worker, sum);
+        if self.is_pressed_by_untaken(worker) {
             // Nobody is heard because of those who take nothing: they go, whoever has the most first.
             list.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.counted));
             for entry in list.iter_mut().filter(|entry| now - entry.since >= STUCK_MAX) {
-                if !self.is_pressed_by_untaken() {
+                if !self.is_pressed_by_untaken(worker) {
                     break;
                 }
                 if let Some(client) = entry.client.upgrade() {
                     client.borrow_mut().cut();
                 }
                 let counted = std::mem::take(&mut entry.counted);
-                self.count_less(counted);
+                self.let_go(worker, counted);
                 sum -= counted;
-                self.memory().count_untaken(sum, self.told());
+                self.count_untaken(worker, sum);
             }
         }
         list.is_empty()
@@ -285,17 +320,17 @@ mod tests {
     #[test]
     fn threads_know_of_each_other_but_for_a_step() {
         let all = Told::default();
-        let (one, two) = (Memory::default(), Memory::default());
-        one.count(STEP - 1, &all);
+        let (one, two) = (Count::default(), Count::default());
+        one.set(STEP - 1, &all);
         assert_eq!((one.sum(&all), two.sum(&all)), (STEP - 1, 0));
-        one.count(3 * STEP, &all);
+        one.set(3 * STEP, &all);
         assert_eq!((one.sum(&all), two.sum(&all)), (3 * STEP, 3 * STEP));
-        two.count(10, &all);
+        two.set(10, &all);
         assert_eq!((one.sum(&all), two.sum(&all)), (3 * STEP, 3 * STEP + 10));
-        two.count(5 * STEP, &all);
-        one.count(2 * STEP + 1, &all);
+        two.set(5 * STEP, &all);
+        one.set(2 * STEP + 1, &all);
         assert_eq!(one.sum(&all), 7 * STEP + 1, "its own is always known");
-        one.count(0, &all);
+        one.set(0, &all);
         assert_eq!(two.sum(&all), 5 * STEP, "what is given back altogether is told at once");
         two.end(&all);
         assert_eq!(all.kept.load(Ordering::Relaxed), 0);
@@ -304,8 +339,8 @@ mod tests {
     #[test]
     fn nobody_is_to_go_where_what_they_have_not_taken_is_not_what_makes_it_too_much() {
         let all = Told::default();
-        let (one, two) = (Memory::default(), Memory::default());
-        one.count(10 * STEP, &all);
+        let (one, two) = (Count::default(), Count::default());
+        one.set(10 * STEP, &all);
         one.count_untaken(STEP, &all);
         assert!(!one.is_too_much_by_untaken(&all, 8 * STEP), "others keep more than that by themselves");
         assert!(one.is_too_much_by_untaken(&all, 9 * STEP));

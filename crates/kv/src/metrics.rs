@@ -50,6 +50,10 @@ stats::metrics! {
     counter EJECTIONS = "beltway_kv_ejections_total";
     /// Servers taken back after a probe.
     counter RESTORATIONS = "beltway_kv_restorations_total";
+    /// Bytes that all pools keep of requests and replies, of `kv.memory`.
+    gauge MEMORY = "beltway_kv_memory_bytes" in Bytes;
+    /// How many they may keep: `kv.memory`.
+    gauge MEMORY_MAX = "beltway_kv_memory_max_bytes" in Bytes;
     /// Servers out of their ring now.
     gauge EJECTED = "beltway_kv_servers_ejected";
 }

@@ -275,16 +275,26 @@ impl PoolPlan {
 #[derive(Debug)]
 pub struct Plan {
     pub(crate) pools: Vec<Arc<PoolPlan>>,
+    /// Bytes of requests and replies that all pools together may keep.
+    pub(crate) memory: usize,
 }
 
 impl Plan {
-    /// Judges the pools.
+    /// Judges the pools, which together may keep as much as each of them may.
     ///
     /// # Errors
     /// The first thing that cannot be.
     pub fn prepare(pools: Vec<PoolSource>) -> Result<Arc<Self>, PlanError> {
+        Self::prepare_within(pools, usize::MAX)
+    }
+
+    /// Judges the pools, which together may keep so many bytes of requests and replies.
+    ///
+    /// # Errors
+    /// The first thing that cannot be.
+    pub fn prepare_within(pools: Vec<PoolSource>, memory: usize) -> Result<Arc<Self>, PlanError> {
         let pools = pools.into_iter().map(|pool| prepare(pool).map(Arc::new)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { pools }))
+        Ok(Arc::new(Self { pools, memory }))
     }
 
     /// The pools' names, in order.

@@ -102,6 +102,7 @@ impl Worker {
         let finish: Rc<Finish> = Rc::new(Cell::new(Some(Box::new(move || {
             if worker.is_newest(renewal) {
                 worker.shared().slow_log().retain(|pool| plan.pools.iter().any(|plan| plan.source.name == pool));
+                worker.set_memory_max(plan.memory);
                 done(worker.put_in_force(changes));
             }
         }))));

@@ -15,6 +15,7 @@ use stats::Cells;
 use crate::client::{Client, ClientCell, HandOver, Moving, Slots};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
+use crate::memory::{Count, Told};
 use crate::metrics::Kv;
 use crate::numbers::Numbers;
 use crate::plan::Plan;
@@ -31,8 +32,6 @@ const SLOTS_KEPT_MAX: usize = 256;
 const LIST_KEPT_MAX: usize = 256;
 /// Arguments that there may be room for in what is kept for the next request.
 const ARGUMENTS_KEPT_MAX: usize = 1_024;
-/// Bytes that one thread keeps of requests and replies until they are whole, or have their turn.
-const HELD_MAX: usize = 256 << 20;
 /// So many clients that wait for replies make the loop take more of them in a turn, see [`GATHER`].
 const CROWD: usize = 8;
 /// How long a turn's events gather when there is a [`CROWD`]; the kernel adds its timer slack of 50 µs. Their requests would
@@ -55,6 +54,8 @@ pub struct Shared {
     voice: Voice,
     /// The servers that are out of their rings by hand, by pool and name.
     held: Mutex<BTreeSet<(String, String)>>,
+    /// What all pools keep.
+    told: Told,
 }
 
 impl Shared {
@@ -68,6 +69,7 @@ impl Shared {
             slow: SlowLog::default(),
             voice: Voice::default(),
             held: Mutex::default(),
+            told: Told::default(),
         })
     }
 
@@ -113,6 +115,11 @@ impl Shared {
 
     pub(crate) fn slow_log(&self) -> &SlowLog {
         &self.slow
+    }
+
+    /// What all threads keep, as far as they have told.
+    pub(crate) fn told(&self) -> &Told {
+        &self.told
     }
 
     pub(crate) fn ejected(&self, pool: &str, server: &str, at: WallTime) {
@@ -177,8 +184,9 @@ struct Inside {
     slots: RefCell<Vec<Slots>>,
     /// What requests are looked at with, one after the other.
     request: Cell<Option<Box<Request>>>,
-    /// Bytes of requests and replies that are kept until they are whole, or have their turn.
-    held: Cell<usize>,
+    /// What this thread keeps, of all pools, and what all threads may.
+    memory: Count,
+    memory_max: Cell<usize>,
     /// Clients that wait for a reply.
     waiting: Cell<usize>,
     now: Cell<Option<Instant>>,
@@ -234,7 +242,8 @@ impl Worker {
             touched: RefCell::default(),
             slots: RefCell::default(),
             request: Cell::default(),
-            held: Cell::new(0),
+            memory: Count::default(),
+            memory_max: Cell::new(plan.memory),
             waiting: Cell::new(0),
             now: Cell::new(None),
             changes: Cell::new(0),
@@ -355,6 +364,10 @@ impl Worker {
             pool.tell(self);
         }
         self.0.superseded.borrow().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tell_memory());
+        self.cells().set(Kv::MEMORY, self.memory().own() as u64);
+        if self.0.thread.index() == 0 {
+            self.cells().set(Kv::MEMORY_MAX, i64::try_from(self.memory_max()).map_or(0, i64::unsigned_abs));
+        }
         // A crowd that has gone leaves nothing behind; one that is there needs its lists at once again.
         if self.0.waiting.get() == 0 {
             self.0.dirty_clients.borrow_mut().shrink_to(LIST_KEPT_MAX);
@@ -445,25 +458,21 @@ impl Worker {
         self.0.touched.borrow_mut()
     }
 
-    /// Whether so many more bytes may be kept.
-    pub(crate) fn may_keep(&self, len: usize) -> bool {
-        self.0.held.get() + len <= HELD_MAX
-    }
-
-    /// Whether so much is kept that nothing new is to be asked.
+    /// What this thread keeps of requests and replies, of all pools.
     #[inline]
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.0.held.get() > HELD_MAX / 2
+    pub(crate) fn memory(&self) -> &Count {
+        &self.0.memory
     }
 
-    /// So many bytes more are kept.
-    pub(crate) fn keep_bytes(&self, len: usize) {
-        self.0.held.set(self.0.held.get() + len);
+    /// What all threads may keep together.
+    #[inline]
+    pub(crate) fn memory_max(&self) -> usize {
+        self.0.memory_max.get()
     }
 
-    /// So many less.
-    pub(crate) fn let_bytes_go(&self, len: usize) {
-        self.0.held.set(self.0.held.get().saturating_sub(len));
+    /// It is so much from now on.
+    pub(crate) fn set_memory_max(&self, memory: usize) {
+        self.0.memory_max.set(memory);
     }
 
     /// A client waits for a reply from now on, or does so no more.
@@ -543,6 +552,7 @@ impl Worker {
         self.lanes().iter().for_each(lane::end);
         drop((pools, superseded, inside.failed.take(), inside.resume.take(), inside.touched.take()));
         drop((inside.dirty_clients.take(), inside.dirty_lanes.take(), inside.buried.take(), inside.slots.take()));
+        inside.memory.end(inside.shared.told());
     }
 
     /// Keeps an emptied list's memory.

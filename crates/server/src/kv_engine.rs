@@ -128,7 +128,9 @@ fn pairs(held: &Held) -> BTreeSet<(String, String)> {
 /// # Errors
 /// What cannot be, at its place in the file.
 pub(crate) fn plan(config: &Config) -> Result<Arc<Plan>, Vec<Diagnostic>> {
-    kv::configuration::pools(&config.kv).and_then(Plan::prepare).map_err(|error| {
+    let memory = kv::configuration::memory(&config.kv, sys::memory::available());
+    let pools = kv::configuration::pools(&config.kv);
+    pools.and_then(|pools| Plan::prepare_within(pools, memory)).map_err(|error| {
         let pool = config.kv.pool(error.pool());
         let server = error.server().and_then(|at| Some(pool?.servers.get(at)?.place));
         let place = server.or(pool.map(|pool| pool.name.place)).unwrap_or(config::Place::NOWHERE);

@@ -17,7 +17,7 @@ pub(crate) fn kv(settings: &Settings) -> Kv {
         listen: settings.address("kv.stats.listen").expect("the address of the stats port cannot be off"),
         interval: settings.duration("kv.stats.interval"),
     });
-    Kv { stats, pools: pools(settings).iter().map(pool).collect() }
+    Kv { stats, memory: settings.size_or_auto("kv.memory"), pools: pools(settings).iter().map(pool).collect() }
 }
 
 fn pools(settings: &Settings) -> &[NamedSettings] {

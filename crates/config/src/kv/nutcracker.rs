@@ -79,7 +79,7 @@ pub fn parse(file_name: &str, text: &str, resolve: Resolve<'_>) -> Result<Nutcra
     let mut findings = Findings::new(&source);
     let root = tree::read(&source, &mut findings)?;
     let mut reader = Reader { resolve, findings: &mut findings };
-    let kv = Kv { stats: None, pools: reader.pools(root.as_deref()) };
+    let kv = Kv { stats: None, memory: None, pools: reader.pools(root.as_deref()) };
     listeners(&kv, &mut findings);
     check::check(&kv, &mut findings);
     let warnings = findings.verdict()?;

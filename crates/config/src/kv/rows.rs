@@ -38,8 +38,15 @@ const fn optional(path: &'static str, kind: Kind, meaning: &'static str) -> Key 
 }
 
 /// Every key of `kv`.
-pub(crate) const ROWS: [Key; 34] = [
+pub(crate) const ROWS: [Key; 35] = [
     section("kv", "The Redis and memcached proxy."),
+    key(
+        "kv.memory",
+        Kind::Size { min: MEMORY_MIN, max: MEMORY_MAX, auto: true },
+        "auto",
+        Reload,
+        "Bytes of requests and replies that all pools together may keep. From half of it on no client is read from; what would be beyond it is answered with an error. `auto` is a quarter of what the machine or the cgroup has, and no less than the largest `memory` of a pool.",
+    ),
     key(
         "kv.stats",
         Kind::Section { off: true },
@@ -198,7 +205,7 @@ pub(crate) const ROWS: [Key; 34] = [
     ),
     key(
         "kv.pools.NAME.memory",
-        Kind::Size { min: MEMORY_MIN, max: MEMORY_MAX },
+        Kind::Size { min: MEMORY_MIN, max: MEMORY_MAX, auto: false },
         "256MiB",
         Reload,
         "Bytes of requests and replies that the pool may keep on all threads together, until they are whole or have their turn, and until clients have taken them. From half of it on its clients are read from no more; what would be beyond it is answered with an error.",

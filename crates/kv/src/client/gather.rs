@@ -233,7 +233,7 @@ impl Client {
 
     /// More has come than may be kept.
     fn too_much(&mut self, gathered: &Gathered) -> Look {
-        if gathered.size() > self.pool.plan().source.memory / 4 {
+        if gathered.size() > self.pool.memory_max(&self.worker) / 4 {
             return self.end_with(self.too_long());
         }
         // It is the others who keep so much.

@@ -253,6 +253,17 @@ impl Client {
         self.try_reply().await.expect("the connection is open")
     }
 
+    /// A key that lives on the server of that number.
+    pub async fn key_on(&mut self, number: u8) -> String {
+        let home = format!("+{number}\r\n");
+        for key in (0..1_000).map(|n| format!("{n}:{}", n * 7_919)) {
+            if self.ask(&["TYPE", &key]).await == home {
+                return key;
+            }
+        }
+        panic!("no key lives on {number}");
+    }
+
     /// Ends its connection at once.
     pub fn leave(self) {
         self.tcp.abort();
@@ -266,6 +277,16 @@ impl Client {
 
 /// So many servers, these pools, and `body`, at whose end all is over.
 pub fn run<F: Future<Output = ()> + 'static>(pools: Vec<PoolSource>, count: u8, body: impl FnOnce(Stage) -> F) {
+    run_within(usize::MAX, pools, count, body);
+}
+
+/// As [`run`]. `memory`: what all pools together may keep.
+pub fn run_within<F: Future<Output = ()> + 'static>(
+    memory: usize,
+    pools: Vec<PoolSource>,
+    count: u8,
+    body: impl FnOnce(Stage) -> F,
+) {
     let world = Rc::new(World::new(5, Faults::none()));
     let store = |number| Rc::new(Store { number, value_len: Cell::new(1), ..Store::default() });
     STORES.with(|all| *all.borrow_mut() = (1..=count).map(store).collect());
@@ -279,7 +300,7 @@ pub fn run<F: Future<Output = ()> + 'static>(pools: Vec<PoolSource>, count: u8, 
         world.listen(at, 64, Shares::new(1, 1_000), Arc::default(), serve).accept_on(&servers).unwrap();
     }
     let ports = PROXY..PROXY + u16::try_from(pools.len()).unwrap();
-    let plan = Plan::prepare(pools).unwrap();
+    let plan = Plan::prepare_within(pools, memory).unwrap();
     let shared = Shared::new(&plan);
     let mut registry = stats::Registry::new();
     registry.add::<kv::Kv>().unwrap();
