@@ -5,10 +5,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hashring::{Continuum, Distribution, Hash, HashTag, Rules, Server, default_name};
+
+use crate::server::Standing;
 
 /// What a pool's servers speak.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -226,6 +228,8 @@ pub(crate) struct ServerPlan {
     pub(crate) name: String,
     pub(crate) weight: u32,
     pub(crate) address: Address,
+    /// What the threads that use it have found of it.
+    pub(crate) standing: OnceLock<Arc<Standing>>,
 }
 
 /// A pool, ready for use.
@@ -340,7 +344,7 @@ fn server(source: &ServerSource) -> ServerPlan {
         // As twemproxy was seen to do: it takes the colon before the weight with it.
         Address::Unix(path) => format!("{}:", path.display()),
     });
-    ServerPlan { name, weight: source.weight, address: source.address.clone() }
+    ServerPlan { name, weight: source.weight, address: source.address.clone(), standing: OnceLock::new() }
 }
 
 #[cfg(test)]

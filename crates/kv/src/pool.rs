@@ -193,7 +193,8 @@ impl Pool {
         }
         let pools = worker.pools();
         let ejected = pools.iter().flat_map(|pool| &pool.servers).filter(|server| !server.is_live()).count();
-        worker.cells().set(Kv::EJECTED, ejected as u64);
+        // The threads agree, and one tells it for all.
+        worker.cells().set(Kv::EJECTED, if worker.thread().index() == 0 { ejected as u64 } else { 0 });
     }
 
     /// Connects to every server, before anybody asks.

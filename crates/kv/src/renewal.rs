@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use net::NamesOptions;
 
+use crate::fault::Fault;
 use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::server::{Probed, Server};
@@ -86,7 +87,10 @@ impl Worker {
                 let old = self.pool(&plan.source.name)?;
                 let new = old.renewed(plan, thread.random(), self.numbers());
                 let find = |server: &Rc<Server>| old.servers().iter().find(|old| old.is_same(server)).cloned();
-                let servers = new.servers().iter().map(|s| find(s).ok_or_else(|| Rc::new(Cell::new(Probed::Silent))));
+                let servers = new
+                    .servers()
+                    .iter()
+                    .map(|s| find(s).ok_or_else(|| Rc::new(Cell::new(Probed::Silent(Fault::TimedOut)))));
                 let servers = servers.collect();
                 Some(Change { old, new, servers })
             })
@@ -133,10 +137,11 @@ impl Worker {
             }
             let waits = new.any().is_some();
             if !waits {
-                new.servers().iter().for_each(|server| server.take_in());
+                new.servers().iter().for_each(|server| server.take_in(self));
             }
             for (server, state) in new.servers().iter().zip(&servers) {
-                if state.as_ref().is_err_and(|probed| probed.get() != Probed::Well) {
+                // Another thread may have had an answer.
+                if state.as_ref().is_err_and(|probed| probed.get() != Probed::Well) && !server.is_well() {
                     let (pool, server) = (new.plan().source.name.clone(), server.name().to_owned());
                     unanswered.push(Unanswered { pool, server, waits });
                 }

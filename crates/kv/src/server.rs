@@ -12,17 +12,20 @@
 //! is ejected at once.
 //!
 //! Only probes bring a server back, never clients' requests; they come at growing intervals. `probe` holds them, `inspect`
-//! those of a server that is in use; `follow` goes where a server's name leads.
+//! those of a server that is in use. What a thread finds counts for all, see `judge`; `follow` goes where a server's name
+//! leads.
 
 mod follow;
 mod handshake;
 mod inspect;
+mod judge;
 mod probe;
 mod renew;
 
+pub(crate) use judge::{Standing, follow_verdicts};
 pub(crate) use renew::Probed;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +49,6 @@ use crate::worker::Worker;
 
 /// How long connecting may take when the pool says nothing, and at most.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// So many connections in a row that the server closed before it answered anything are as one that it refused: the first is
-/// tried again, since the server may just have begun anew.
-const VAIN_MAX: u32 = 2;
 /// How often a request that has not left is given to another connection.
 const ATTEMPTS_MAX: u8 = 4;
 
@@ -73,9 +73,14 @@ pub(crate) struct Server {
     plan: Arc<PoolPlan>,
     index: usize,
     state: Cell<State>,
-    failures: Cell<u32>,
+    /// What the process has found of it, once anything has.
+    standing: OnceCell<Arc<Standing>>,
+    /// Connections in a row that it closed before it answered anything.
+    vain: Cell<u32>,
     lanes: RefCell<Vec<Option<Rc<LaneCell>>>>,
-    /// It is being asked whether it is well, since a connection was lost.
+    /// Who probes it.
+    prober: Cell<u64>,
+    /// This thread looks after it, since a connection was lost.
     inspected: Cell<bool>,
     /// It said that it loads its data.
     loads: Cell<bool>,
@@ -95,8 +100,10 @@ impl Server {
             plan: Arc::clone(plan),
             index,
             state: Cell::new(State::Well),
-            failures: Cell::new(0),
+            standing: OnceCell::new(),
+            vain: Cell::new(0),
             lanes: RefCell::new(vec![None; plan.source.server_connections]),
+            prober: Cell::new(0),
             inspected: Cell::new(false),
             loads: Cell::new(false),
             asked_at: Cell::new(Instant::ORIGIN),
@@ -176,9 +183,18 @@ impl Server {
         matches!(self.state.get(), State::Well | State::Down(_))
     }
 
+    /// Whether it takes requests.
+    pub(crate) fn is_well(&self) -> bool {
+        self.state.get() == State::Well
+    }
+
     /// Whether it is out of the ring because it is new, so that its keys are others' whatever the policy.
     pub(crate) fn is_new(&self) -> bool {
         self.state.get() == State::New
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.state.get(), State::Down(_))
     }
 
     /// Whether a probe that is answered changes anything.
@@ -265,24 +281,6 @@ impl Server {
         (bytes, replies)
     }
 
-    /// A good reply came.
-    #[inline]
-    pub(crate) fn succeeded(&self) {
-        self.failures.set(0);
-    }
-
-    /// So many requests got no answer in time, nor did any other. True when its connection's failure is to eject it.
-    pub(crate) fn missed(&self, count: u32) -> bool {
-        let source = &self.plan.source;
-        if !source.auto_eject_hosts {
-            return false;
-        }
-        let failures = self.failures.get().saturating_add(count);
-        let over = failures >= source.server_failure_limit;
-        self.failures.set(if over { source.server_failure_limit.saturating_sub(1) } else { failures });
-        over
-    }
-
     /// The thread ends.
     pub(crate) fn end(&self) {
         self.lanes.take();
@@ -321,95 +319,6 @@ impl Server {
             self.failed(worker, fault, in_vain);
         }
         self.inspect(worker);
-    }
-
-    /// Something that says that the server is not well. `in_vain`: it closed a connection before it answered anything.
-    fn failed(self: &Rc<Self>, worker: &Worker, fault: Fault, in_vain: bool) {
-        if self.state.get() != State::Well {
-            return;
-        }
-        self.failures.set(self.failures.get() + 1);
-        self.say_failed(worker, fault);
-        let source = &self.plan.source;
-        if source.auto_eject_hosts {
-            if self.failures.get() >= source.server_failure_limit {
-                self.eject(worker, Fault::Closed);
-            }
-        } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake)
-            || (in_vain && self.failures.get() >= VAIN_MAX)
-        {
-            self.state.set(State::Down(fault));
-            self.say_out(worker, None);
-            probe::start(self, worker, probe::FIRST);
-        }
-    }
-
-    /// Takes it out of the ring until a probe is answered. What is on its connections goes elsewhere, or fails by `fault`.
-    fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault) {
-        self.put_out(worker);
-        self.let_go(fault);
-    }
-
-    fn put_out(self: &Rc<Self>, worker: &Worker) {
-        self.state.set(State::Ejected);
-        self.count_ejection(worker);
-        self.say_out(worker, Some(self.failures.get()));
-        self.rebuild(worker);
-        probe::start(self, worker, self.plan.source.server_retry_timeout);
-    }
-
-    fn count_ejection(&self, worker: &Worker) {
-        worker.cells().add(Kv::EJECTIONS, 1);
-        self.pool_cells.add(KvPool::EJECTS, 1);
-        worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
-    }
-
-    /// Neither what it was asked nor a probe was answered: nothing more is asked of it before a probe is.
-    fn is_gone(self: &Rc<Self>, worker: &Worker) {
-        if self.state.get() != State::Well {
-            return;
-        }
-        if self.plan.source.auto_eject_hosts {
-            self.eject(worker, Fault::TimedOut);
-        } else {
-            self.state.set(State::Down(Fault::TimedOut));
-            self.say_out(worker, None);
-            probe::start(self, worker, probe::FIRST);
-        }
-    }
-
-    /// It begins, or goes on, out of the ring by hand; the ring is somebody else's to build.
-    pub(crate) fn keep_out(&self) {
-        if self.state.replace(State::Held) != State::Held {
-            self.let_go(Fault::Closed);
-        }
-    }
-
-    /// Takes it out of the ring until it is restored by hand, or takes it back.
-    pub(crate) fn hold(&self, worker: &Worker, out: bool) {
-        match (out, self.state.get()) {
-            (true, State::Held) | (_, State::Past) => {}
-            (true, _) => {
-                self.state.set(State::Held);
-                self.pool_cells.add(KvPool::EJECTS, 1);
-                worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
-                self.rebuild(worker);
-                self.let_go(Fault::Closed);
-            }
-            (false, State::Well) => {}
-            (false, _) => self.restored(worker),
-        }
-    }
-
-    /// A probe was answered.
-    fn restored(&self, worker: &Worker) {
-        let was = self.state.replace(State::Well);
-        self.say_back(worker, was == State::New);
-        self.failures.set(0);
-        if matches!(was, State::New | State::Ejected | State::Held) {
-            worker.cells().add(Kv::RESTORATIONS, 1);
-            self.rebuild(worker);
-        }
     }
 
     fn rebuild(&self, worker: &Worker) {

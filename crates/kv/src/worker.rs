@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 use base::{Instant, WallTime};
@@ -56,6 +57,8 @@ pub struct Shared {
     held: Mutex<BTreeSet<(String, String)>>,
     /// What all pools keep.
     told: Told,
+    /// Who follows a verdict that one thread comes to: a task of each.
+    followers: Mutex<Vec<Waker>>,
 }
 
 impl Shared {
@@ -70,6 +73,7 @@ impl Shared {
             voice: Voice::default(),
             held: Mutex::default(),
             told: Told::default(),
+            followers: Mutex::default(),
         })
     }
 
@@ -111,6 +115,16 @@ impl Shared {
     pub(crate) fn held_of(&self, pool: &str) -> Vec<String> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.iter().filter(|(of, _)| of == pool).map(|(_, server)| server.clone()).collect()
+    }
+
+    /// Whoever is woken by that follows every verdict from now on.
+    pub(crate) fn wake_on_verdict(&self, waker: Waker) {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
+    }
+
+    /// A thread has come to a verdict, which the others are to follow.
+    pub(crate) fn tell_verdict(&self) {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake_by_ref);
     }
 
     pub(crate) fn slow_log(&self) -> &SlowLog {
@@ -258,6 +272,7 @@ impl Worker {
                 pool.preconnect(&worker);
             }
         }
+        crate::server::follow_verdicts(&worker);
         let me = AtTail(worker.clone());
         thread.at_tail(move |_| me.0.turn_ends());
         worker

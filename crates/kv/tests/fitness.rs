@@ -328,3 +328,70 @@ fn a_server_that_restarts_into_loading_while_nobody_asks_has_no_keys_before_it_h
     eventually("it has loaded", || state(&mut client, 1) == "live");
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn all_threads_eject_a_server_together_and_take_it_back_together() {
+    let all = servers(2);
+    let source = PoolSource {
+        auto_eject_hosts: true,
+        server_failure_limit: 1,
+        server_retry_timeout: Duration::from_millis(500),
+        timeout: Some(Duration::from_millis(300)),
+        ..pool(&all, true)
+    };
+    let proxy = Proxy::start(source, 3);
+    // More than one thread's share.
+    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
+    for key in keys(100) {
+        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
+    let there = keys(100).find(is_there).expect("some key lives there");
+    for client in &mut clients {
+        assert_eq!(client.ask(&["GET", &there]), "$1\r\nx\r\n", "every thread is connected");
+    }
+    all[1].signal("-STOP");
+    let mut timeouts = 0;
+    for client in &mut clients {
+        let reply = client.ask(&["GET", &there]);
+        timeouts += usize::from(reply.contains("timed out"));
+    }
+    assert_eq!(timeouts, 1, "whoever asks first finds out for all");
+    for client in &mut clients {
+        assert_eq!(client.ask(&["SET", &there, "elsewhere"]), "+OK\r\n");
+        assert_eq!(state(client, 1), "ejected");
+    }
+    let numbers = proxy.numbers();
+    assert_eq!(numbers.gauge("beltway_kv_servers_ejected"), 1, "servers are counted, not threads");
+    assert_eq!(numbers.counter("beltway_kv_ejections_total"), 1);
+    all[1].signal("-CONT");
+    eventually("it is back", || clients.iter_mut().all(|client| state(client, 1) == "live"));
+    for client in &mut clients {
+        assert_eq!(client.ask(&["GET", &there]), "$1\r\nx\r\n");
+    }
+    let numbers = proxy.numbers();
+    assert_eq!(numbers.gauge("beltway_kv_servers_ejected"), 0);
+    assert_eq!(numbers.counter("beltway_kv_restorations_total"), 1, "one probe brings it back");
+}
+
+#[test]
+fn failures_are_counted_over_all_threads() {
+    let mut all = servers(2);
+    let source = PoolSource { auto_eject_hosts: true, server_failure_limit: 6, ..pool(&all, true) };
+    let proxy = Proxy::start(source, 3);
+    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
+    for key in keys(100) {
+        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
+    let there = keys(100).find(is_there).expect("some key lives there");
+    all[1].kill();
+    let mut failed = 0;
+    for _ in 0..10 {
+        for client in &mut clients {
+            failed += usize::from(client.ask(&["SET", &there, "y"]).starts_with('-'));
+        }
+    }
+    assert!(failed <= 6, "{failed}");
+    assert_eq!(proxy.numbers().counter("beltway_kv_ejections_total"), 1);
+}

@@ -3,40 +3,55 @@
 
 use std::rc::Rc;
 
-use super::renew::leave;
+use super::judge::Inspection;
 use super::{Probed, Server, State, probe};
 use crate::fault::Fault;
 use crate::worker::Worker;
 
 impl Server {
     /// One of its connections is lost: asks it whether it is well until it is, or is ejected. Each time that it does not
-    /// answer is a failure like another.
+    /// answer is a failure like another. One thread does that at a time.
     pub(super) fn inspect(self: &Rc<Self>, worker: &Worker) {
-        if !self.may_be_ejected() || self.inspected.replace(true) {
-            return;
+        if self.may_be_ejected()
+            && let Some(inspection) = Inspection::begin(self.standing(), false)
+        {
+            self.run_inspection(worker, inspection);
         }
+    }
+
+    /// Goes on with what was begun by an older plan.
+    pub(super) fn inspect_on(self: &Rc<Self>, worker: &Worker) {
+        if self.may_be_ejected()
+            && let Some(inspection) = Inspection::begin(self.standing(), true)
+        {
+            self.run_inspection(worker, inspection);
+        }
+    }
+
+    fn run_inspection(self: &Rc<Self>, worker: &Worker, inspection: Inspection) {
+        self.inspected.set(true);
         let (weak, worker) = (Rc::downgrade(self), worker.clone());
         let thread = worker.thread().clone();
         thread.clone().spawn("kv probe", async move {
             let mut interval = probe::FIRST;
             while let Some(server) = weak.upgrade() {
-                match probe::ask(&server, &worker).await {
-                    _ if !server.may_be_ejected() => {}
-                    // It says nothing of requests: their failures still count.
-                    Probed::Well => {}
-                    Probed::Loading => server.retire(&worker),
-                    Probed::Silent => {
-                        server.failed(&worker, Fault::Closed, false);
-                        if server.may_be_ejected() {
-                            drop(server);
-                            probe::pause(&thread, interval).await;
-                            interval = (interval * 2).min(probe::INTERVAL_MAX);
-                            continue;
-                        }
+                let answer = probe::ask(&server, &worker).await;
+                if server.may_be_ejected() && inspection.is_valid() {
+                    match answer {
+                        // It says nothing of requests: their failures still count. A refusal is an answer.
+                        Probed::Well | Probed::Silent(Fault::Handshake) => {}
+                        Probed::Loading => server.retire(&worker),
+                        Probed::Silent(fault) => server.failed(&worker, fault, false),
                     }
                 }
-                server.inspected.set(false);
-                return;
+                let is_silent = matches!(answer, Probed::Silent(fault) if fault != Fault::Handshake);
+                if !is_silent || !server.may_be_ejected() || !inspection.is_valid() {
+                    server.inspected.set(false);
+                    return;
+                }
+                drop(server);
+                probe::pause(&thread, interval).await;
+                interval = (interval * 2).min(probe::INTERVAL_MAX);
             }
         });
     }
@@ -58,12 +73,5 @@ impl Server {
 
     fn may_be_ejected(&self) -> bool {
         self.plan.source.auto_eject_hosts && self.state.get() == State::Well
-    }
-
-    /// Takes it out of the ring as one that failed, though it answers: what is on its connections is answered.
-    fn retire(self: &Rc<Self>, worker: &Worker) {
-        self.put_out(worker);
-        let lanes: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(Option::take).collect();
-        lanes.iter().for_each(leave);
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use buf::{Block, Chunk, SizeClass};
 use event::Thread;
 
+use super::judge::number;
 use super::{Probed, Server};
+use crate::fault::Fault;
 use crate::plan::Protocol;
 use crate::wire::{Reply, Scanned};
 use crate::worker::Worker;
@@ -16,8 +18,17 @@ pub(super) const FIRST: Duration = Duration::from_millis(50);
 /// Intervals grow up to this, or to the configured time when that is longer.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(10);
 
-/// Probes until the server answers as one that is well does.
+/// Probes until the server answers as one that is well does, in the place of whoever did so before: for the whole process
+/// a server that is out of its ring, for this thread one that is down.
 pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
+    let me = number();
+    server.prober.set(me);
+    if !server.is_down() {
+        server.standing().is_probed_by(me);
+    }
+    let is_mine = move |server: &Server| {
+        server.awaits_probe() && server.prober.get() == me && (server.is_down() || server.standing().prober() == me)
+    };
     let (weak, worker) = (Rc::downgrade(server), worker.clone());
     let thread = worker.thread().clone();
     thread.clone().spawn("kv probe", async move {
@@ -26,11 +37,11 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
         loop {
             pause(&thread, interval).await;
             let Some(server) = weak.upgrade() else { return };
-            if !server.awaits_probe() {
+            if !is_mine(&server) {
                 return;
             }
             // It may have been taken out by hand meanwhile.
-            if ask(&server, &worker).await == Probed::Well && server.awaits_probe() {
+            if ask(&server, &worker).await == Probed::Well && is_mine(&server) {
                 server.restored(&worker);
                 return;
             }
@@ -49,7 +60,10 @@ pub(super) async fn pause(thread: &Thread, interval: Duration) {
 
 /// Connects and asks.
 pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
-    let Ok(tcp) = server.connect(worker).await else { return Probed::Silent };
+    let tcp = match server.connect(worker).await {
+        Ok(tcp) => tcp,
+        Err(error) => return Probed::Silent(Fault::of(&error)),
+    };
     tcp.set_read_deadline(server.probe_deadline(worker.thread().now()));
     let (mut bytes, mut replies) = server.handshake();
     let question: &[u8] = match server.protocol() {
@@ -64,8 +78,9 @@ pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
     let mut at = 0;
     while replies > 0 {
         match tcp.recv(&mut block).await {
-            Ok(got) if got > 0 => {}
-            _ => return Probed::Silent,
+            Ok(0) => return Probed::Silent(Fault::Closed),
+            Ok(_) => {}
+            Err(error) => return Probed::Silent(Fault::of(&error)),
         }
         while replies > 0
             && let Scanned::Whole(end) = Reply::new(server.protocol()).scan(&block[at..])
@@ -78,13 +93,13 @@ pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
                 _ => server.greeted(worker, &block[at..at + end]).is_err(),
             };
             if refused {
-                return Probed::Silent;
+                return Probed::Silent(Fault::Handshake);
             }
             at += end;
             replies -= 1;
         }
         if replies > 0 && block.room() == 0 {
-            return Probed::Silent;
+            return Probed::Silent(Fault::Nonsense);
         }
     }
     Probed::Well

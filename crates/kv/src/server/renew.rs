@@ -26,7 +26,7 @@ pub(crate) enum Probed {
     /// It answered that it loads its data.
     Loading,
     /// It did not, or not as one that is well does.
-    Silent,
+    Silent(Fault),
 }
 
 impl Server {
@@ -56,48 +56,21 @@ impl Server {
                 }
             }
         }
-        self.failures.set(old.failures.get());
+        self.inherit(old);
         self.following.take_over(&old.following);
-        // What happens to a server that fails may be another thing from now on.
-        match (old.state.replace(State::Past), self.plan.source.auto_eject_hosts) {
-            (State::Ejected, false) => self.state.set(State::Down(Fault::Refused)),
-            (State::Down(_), true) => {
-                self.state.set(State::Ejected);
-                self.count_ejection(worker);
-            }
-            (state, _) => self.state.set(state),
-        }
-        if self.awaits_probe() {
-            probe::start(self, worker, probe::FIRST);
-        }
-        if old.inspected.get() {
-            self.inspect(worker);
-        }
+        self.go_on_from(worker, old.state.replace(State::Past), old.inspected.get());
         old.move_to(self.pool());
         surplus.iter().for_each(leave);
     }
 
     /// It is new, and has been asked whether it is well.
     pub(crate) fn begin(self: &Rc<Self>, worker: &Worker, probed: Probed) {
-        match probed {
-            Probed::Well => {
-                for lane in 0..self.plan.source.server_connections {
-                    // It fails by itself and is opened anew when it is needed.
-                    let _ = self.lane(worker, lane as u64);
-                }
+        self.judge_new(worker, probed == Probed::Well);
+        if probed == Probed::Well {
+            for lane in 0..self.plan.source.server_connections {
+                // It fails by itself and is opened anew when it is needed.
+                let _ = self.lane(worker, lane as u64);
             }
-            Probed::Loading | Probed::Silent => {
-                self.state.set(State::New);
-                probe::start(self, worker, probe::FIRST);
-            }
-        }
-    }
-
-    /// Nobody else could take its keys: one that is new has them all the same, as one that stopped answering would.
-    pub(crate) fn take_in(&self) {
-        if self.state.get() == State::New {
-            let ejects = self.plan.source.auto_eject_hosts;
-            self.state.set(if ejects { State::Ejected } else { State::Down(Fault::Refused) });
         }
     }
 
@@ -166,7 +139,9 @@ impl Server {
 
     /// Asks it whether it is well, for so long at most.
     pub(crate) async fn probe(self: &Rc<Self>, worker: &Worker, within: Duration) -> Probed {
-        event::timeout(worker.thread(), within, probe::ask(self, worker)).await.unwrap_or(Probed::Silent)
+        event::timeout(worker.thread(), within, probe::ask(self, worker))
+            .await
+            .unwrap_or(Probed::Silent(Fault::TimedOut))
     }
 }
 

@@ -145,6 +145,7 @@ fn counted(plan: &Plan, threads: usize) -> (stats::Segment, kv::numbers::Ledger)
 /// A proxy on `threads` event threads. Stopped when dropped.
 pub struct Proxy {
     processor: Option<Processor>,
+    segment: stats::Segment,
     pub address: SocketAddr,
     pub shared: Arc<Shared>,
 }
@@ -155,6 +156,7 @@ impl Proxy {
         let shared = Shared::new(&plan);
         let together = Arc::clone(&shared);
         let (segment, ledger) = counted(&plan, threads);
+        let told = segment.clone();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let peers = Arc::new(OnceLock::new());
@@ -177,11 +179,16 @@ impl Proxy {
         })
         .unwrap();
         let _ = peers.set(processor.net().to_vec());
-        Self { processor: Some(processor), address, shared }
+        Self { processor: Some(processor), segment: told, address, shared }
     }
 
     pub fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// What all threads have counted.
+    pub fn numbers(&self) -> stats::Snapshot {
+        stats::Snapshot::read(self.segment.words()).unwrap()
     }
 
     /// Puts another plan for the pool in force on every thread. Says which new servers did not answer.
