@@ -54,6 +54,6 @@ stats::metrics! {
     gauge MEMORY = "beltway_kv_memory_bytes" in Bytes;
     /// How many they may keep: `kv.memory`.
     gauge MEMORY_MAX = "beltway_kv_memory_max_bytes" in Bytes;
-    /// Servers out of their ring now.
+    /// Servers out of their ring now, however many threads use them.
     gauge EJECTED = "beltway_kv_servers_ejected";
 }
