@@ -94,7 +94,7 @@ impl End {
             travelling: false,
             cut: false,
             latency: duration_within(&mut rng, faults.latency),
-            segment_max: size_within(&mut rng, [1, faults.segment_max]),
+            segment_max: size_within(&mut rng, [faults.segment_min, faults.segment_max]),
             rng,
         }
     }

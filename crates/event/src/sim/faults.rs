@@ -9,7 +9,9 @@ use base::Rng;
 pub struct Faults {
     /// How long bytes take to the other end, drawn for each connection and direction.
     pub latency: [Duration; 2],
-    /// The most bytes that arrive together, drawn for each direction between one and this.
+    /// The least that [`Faults::segment_max`] is drawn as for a direction: for worlds in which nothing comes at a trickle.
+    pub segment_min: usize,
+    /// The most bytes that arrive together, drawn for each direction up to this.
     pub segment_max: usize,
     /// What a kernel keeps of what was sent and not delivered, and of what was delivered and not received.
     pub buffer: [usize; 2],
@@ -53,6 +55,7 @@ impl Faults {
     pub fn none() -> Self {
         Self {
             latency: [Duration::from_micros(20), Duration::from_micros(500)],
+            segment_min: 1,
             segment_max: 1 << 16,
             buffer: [16 << 10, 128 << 10],
             short_send: 0,

@@ -9,11 +9,13 @@ use event::{Tcp, Thread};
 use kv::wire::{Reply, Scanned};
 
 use crate::dialect::{Ask, Bytes, Dialect, value_of};
-use crate::ledger::{Asked, Ledger};
+use crate::ledger::{Asked, Ledger, Size};
 use crate::scene::{PROXY, chunk};
 
 /// Longest wait of a client for a reply.
 const REPLY_MAX: Duration = Duration::from_secs(400);
+/// How long who hoards lets what it was sent lie. All clients, one after the other, are done before any is cut for it.
+const LEISURE_MAX_MS: u64 = 700;
 /// Keys of each client.
 const KEYS: u64 = 9;
 
@@ -85,6 +87,19 @@ impl Script {
         }
     }
 
+    /// A large value, many times, and something else behind.
+    fn hoard(&mut self, connection: u64, rng: &mut Rng) -> (Vec<u8>, Vec<Asked>) {
+        let key = self.own_key(rng);
+        self.counter += 1;
+        let value = value_of(&key, self.counter, 80_000);
+        let mut asks = vec![Ask::Set(vec![(Bytes::clone(&key), value)])];
+        asks.extend((0..6 + rng.below(6)).map(|_| Ask::Get(Bytes::clone(&key))));
+        asks.extend(self.asks(rng));
+        let dialect = self.ledger.dialect;
+        let bytes = asks.iter().flat_map(|ask| dialect.write(ask, false)).collect();
+        (bytes, asks.into_iter().map(|ask| self.ledger.note(self.name, connection, ask)).collect())
+    }
+
     /// The bytes of a burst, and what of it is answered.
     fn burst(&mut self, connection: u64, rng: &mut Rng) -> (Vec<u8>, Vec<Asked>) {
         let dialect = self.ledger.dialect;
@@ -127,18 +142,23 @@ async fn send(thread: &Thread, tcp: &Tcp, bytes: &[u8], rng: &mut Rng) {
 /// One of `count` clients, who connects that often.
 pub(crate) async fn client(thread: Thread, name: u64, count: u64, rounds: u64, ledger: Rc<Ledger>) {
     let mut rng = Rng::new(thread.random());
-    let large = !ledger.small && rng.one_in(8);
+    let large = ledger.size == Size::Large && rng.one_in(8);
+    let hoards = ledger.size == Size::Hoards && rng.one_in(3);
     let mut script = Script { name, count, counter: 0, large, ledger: Rc::clone(&ledger) };
     for connection in 0..rounds {
         thread.sleep(Duration::from_millis(rng.below(200))).await;
         let Ok(tcp) = Tcp::connect(&thread, PROXY, thread.now() + REPLY_MAX).await else { continue };
         let leaves = !ledger.calm && rng.one_in(6);
         for _ in 0..1 + rng.below(5) {
-            let (bytes, asked) = script.burst(connection, &mut rng);
+            let (bytes, asked) =
+                if hoards { script.hoard(connection, &mut rng) } else { script.burst(connection, &mut rng) };
             send(&thread, &tcp, &bytes, &mut rng).await;
             let half_closes = rng.one_in(10);
             if half_closes {
                 tcp.end();
+            }
+            if hoards {
+                thread.sleep(Duration::from_millis(rng.below(LEISURE_MAX_MS))).await;
             }
             if !replies(&thread, &tcp, &script, &asked, leaves.then_some(&mut rng)).await || half_closes {
                 break;

@@ -45,11 +45,22 @@ pub(crate) fn owner_of(key: &[u8]) -> u64 {
     String::from_utf8_lossy(key).split(':').next().unwrap().parse().unwrap()
 }
 
+/// How much clients ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// Little: bytes come one by one.
+    Small,
+    /// Some clients have large values.
+    Large,
+    /// Some ask for more than the proxy hands them without their taking it, and take their time.
+    Hoards,
+}
+
 pub(crate) struct Ledger {
     pub(crate) dialect: Dialect,
     pub(crate) calm: bool,
-    /// Bytes come one by one: not many of them.
-    pub(crate) small: bool,
+    /// How much values may be.
+    pub(crate) size: Size,
     pub(crate) stores: RefCell<HashMap<u16, Store>>,
     pub(crate) written: RefCell<Written>,
     histories: RefCell<HashMap<Bytes, History>>,
@@ -64,11 +75,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(dialect: Dialect, calm: bool, small: bool) -> Self {
+    pub(crate) fn new(dialect: Dialect, calm: bool, size: Size) -> Self {
         Self {
             dialect,
             calm,
-            small,
+            size,
             stores: RefCell::default(),
             written: RefCell::default(),
             histories: RefCell::default(),

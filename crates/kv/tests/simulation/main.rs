@@ -37,7 +37,7 @@ use kv::{EjectPolicy, MultigetPolicy, Plan, PoolSource, Worker};
 
 use client::client;
 use dialect::Dialect;
-use ledger::Ledger;
+use ledger::{Ledger, Size};
 use scene::{NAMES, Proxy};
 
 const PORTS: [u16; 3] = [6_379, 6_380, 6_381];
@@ -50,7 +50,7 @@ thread_local! {
     static LEDGER: RefCell<Option<Rc<Ledger>>> = const { RefCell::new(None) };
 }
 
-fn source(rng: &mut Rng, dialect: Dialect, calm: bool) -> PoolSource {
+fn source(rng: &mut Rng, dialect: Dialect, calm: bool, servers: usize) -> PoolSource {
     PoolSource {
         redis: dialect.is_redis(),
         timeout: (!calm).then(|| Duration::from_millis(100 << rng.below(5))),
@@ -63,16 +63,16 @@ fn source(rng: &mut Rng, dialect: Dialect, calm: bool) -> PoolSource {
         server_connections: 1 + usize::try_from(rng.below(3)).unwrap(),
         preconnect: rng.one_in(3),
         memory: if calm { kv::plan::MEMORY } else { (256 << 10) << rng.below(11) },
-        ..PoolSource::new("simulated", PORTS.into_iter().map(scene::server).collect())
+        ..PoolSource::new("simulated", PORTS[..servers].iter().copied().map(scene::server).collect())
     }
 }
 
 /// Puts other plans for the pool in force while its clients ask.
-async fn renew(thread: Thread, worker: Worker, dialect: Dialect, calm: bool) {
+async fn renew(thread: Thread, worker: Worker, dialect: Dialect, calm: bool, servers: usize) {
     let mut rng = Rng::new(thread.random());
     for _ in 0..1 + rng.below(4) {
         thread.sleep(Duration::from_millis(rng.below(2_000))).await;
-        let plan = Plan::prepare(vec![source(&mut rng, dialect, calm)]).unwrap();
+        let plan = Plan::prepare(vec![source(&mut rng, dialect, calm, servers)]).unwrap();
         worker.renew(&plan, NAMES, |_| {});
     }
 }
@@ -83,25 +83,32 @@ fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3
     let silences = faults.cut > 0;
     let mut rng = Rng::new(seed ^ 0x6b76_0000);
     // Who takes much at a trickle keeps others waiting and is cut, as documented: calm clients of much are quick.
-    let small = faults.segment_max < 64 || (calm && faults.latency[1] > CALM_AND_LARGE[1]);
-    let ledger = Rc::new(Ledger::new(dialect, calm, small));
+    let size = match faults.segment_max {
+        0..64 => Size::Small,
+        _ if faults.segment_min > 1 => Size::Hoards,
+        _ if calm && faults.latency[1] > CALM_AND_LARGE[1] => Size::Small,
+        _ => Size::Large,
+    };
+    // All meet at one server where some keep it waiting.
+    let servers = if size == Size::Hoards { 1 } else { PORTS.len() };
+    let ledger = Rc::new(Ledger::new(dialect, calm, size));
     let world = World::new(seed, faults);
     if Seeds::is_replay() {
         world.narrate();
     }
     LEDGER.with(|slot| *slot.borrow_mut() = Some(Rc::clone(&ledger)));
-    let servers = world.thread("servers").unwrap();
+    let serving = world.thread("servers").unwrap();
     for port in PORTS {
-        scene::listen(&world, &servers, port, move |thread, tcp| {
+        scene::listen(&world, &serving, port, move |thread, tcp| {
             if let Some(ledger) = LEDGER.with(|slot| slot.borrow().clone()) {
                 thread.spawn("server", server::serve(thread.clone(), tcp, port, ledger));
             }
         });
     }
-    let proxy = Proxy::start(&world, vec![source(&mut rng, dialect, calm)], THREADS);
+    let proxy = Proxy::start(&world, vec![source(&mut rng, dialect, calm, servers)], THREADS);
     if rng.one_in(3) {
         for (at, thread) in proxy.threads.iter().enumerate() {
-            thread.spawn("renew", renew(thread.clone(), scene::worker(at), dialect, calm));
+            thread.spawn("renew", renew(thread.clone(), scene::worker(at), dialect, calm, servers));
         }
     }
     let clients = world.thread("clients").unwrap();
@@ -124,7 +131,7 @@ fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3
     LEDGER.with(|slot| *slot.borrow_mut() = None);
     drop(proxy);
     drop(world);
-    drop((servers, clients));
+    drop((serving, clients));
     assert_eq!(buf::pool_use().used, before, "blocks");
     ledger.counts.each_ref().map(Cell::get)
 }
@@ -162,6 +169,13 @@ fn calm(seed: u64) -> Faults {
 #[test]
 fn in_a_calm_world_every_reply_is_the_right_one() {
     run_seeds("in_a_calm_world_every_reply_is_the_right_one", 0..25, calm, true);
+}
+
+#[test]
+fn who_takes_its_time_changes_no_reply_of_others() {
+    let leisurely =
+        |_| Faults { segment_min: 16 << 10, segment_max: 1 << 20, buffer: [16 << 10, 128 << 10], ..Faults::none() };
+    run_seeds("who_takes_its_time_changes_no_reply_of_others", 3_000..3_024, leisurely, true);
 }
 
 #[test]
