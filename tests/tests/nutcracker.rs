@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -296,12 +297,16 @@ fn a_pool_on_a_unix_socket_in_the_background_minds_its_signals() {
     let (store, home) = (Store::redis(&[]), Home::new());
     let socket: PathBuf = home.file("pool.sock");
     let listen = format!("{} 0600", socket.display());
-    let text = file("alpha", &listen, "  redis: true\n", &[format!("{}:1", store.address())]);
-    fs::write(home.file("n.yml"), text).unwrap();
+    let open = home.file("open.sock");
+    let servers = [format!("{}:1", store.address())];
+    let text = file("alpha", &listen, "  redis: true\n", &servers);
+    let more = file("beta", &open.display().to_string(), "  redis: true\n", &servers);
+    fs::write(home.file("n.yml"), text + &more).unwrap();
     let link = home.file("nutcracker");
     std::os::unix::fs::symlink(process::beltway(), &link).unwrap();
-    let mut command = Command::new(&link);
+    let mut command = Command::new("sh");
     let port = free_address().port().to_string();
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(&link);
     command.current_dir(home.path()).args([
         "-d",
         "-c",
@@ -324,8 +329,10 @@ fn a_pool_on_a_unix_socket_in_the_background_minds_its_signals() {
     assert_eq!(process::name(pid), "nutcracker");
     let mut client = KvClient::connect_unix(&socket);
     assert_eq!(client.ask("SET a 1").unwrap(), "+OK\r\n");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&socket).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&socket), 0o600);
+    // As twemproxy has it, whatever the umask; its files are nobody else's to write.
+    assert_eq!((mode(&open), mode(&home.file("pid"))), (0o777, 0o644));
     assert!(process::send(pid, Signal::TTIN));
     eventually("it logs more", || home.text("log").contains("log level is 6 now").then_some(()));
     assert!(process::send(pid, Signal::TTOU));
@@ -338,10 +345,32 @@ fn a_pool_on_a_unix_socket_in_the_background_minds_its_signals() {
     fs::rename(home.file("log"), home.file("log.1")).unwrap();
     assert!(process::send(pid, Signal::HUP));
     eventually("the log is a new one", || home.text("log").contains("reopened").then_some(()));
+    assert_eq!(mode(&home.file("log")), 0o644);
     assert_eq!(client.ask("GET a").unwrap(), "$1\r\n1\r\n");
     assert!(process::send(pid, Signal::TERM));
     eventually("it has ended", || (!process::lives(pid)).then_some(()));
     assert!(!home.file("pid").exists());
+}
+
+#[test]
+fn in_the_foreground_it_serves_without_a_pid_file_as_well() {
+    let (store, home) = (Store::redis(&[]), Home::new());
+    let (listen, stats) = (free_address(), free_address());
+    let text = file("alpha", &listen.to_string(), "  redis: true\n", &[format!("{}:1", store.address())]);
+    fs::write(home.file("n.yml"), text).unwrap();
+    let link = home.file("nutcracker");
+    std::os::unix::fs::symlink(process::beltway(), &link).unwrap();
+    let words = ["-c", "n.yml", "-o", "log", "-p", "no/such/pid", "-a", "127.0.0.1", "-s", &stats.port().to_string()];
+    let mut command = Command::new(&link);
+    command.current_dir(home.path()).args(words);
+    let mut process = Guard::start(command);
+    eventually("it serves", || {
+        assert!(process.runs(), "it ended: {}", home.text("log"));
+        KvClient::try_connect(stats).is_ok().then_some(())
+    });
+    eventually("it says that there is no pid file", || home.text("log").contains("no/such/pid: ").then_some(()));
+    eventually("it listens", || home.text("log").contains("alpha: listens on ").then_some(()));
+    assert_eq!(KvClient::connect(listen).ask("SET a 1").unwrap(), "+OK\r\n");
 }
 
 #[test]

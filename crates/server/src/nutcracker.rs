@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::os::fd::RawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,10 @@ fn start(nutcracker: Nutcracker) -> Result<Running, Failure> {
     }
     supervise::log::begin("nutcracker");
     supervise::log::set_level(level(theirs));
+    if daemon.is_some() {
+        // As twemproxy has it: whoever may reach a Unix socket's directory may use it, unless its mode says otherwise.
+        sys::daemon::clear_umask();
+    }
     let listeners = options::bind(&config)?;
     let engine = Engine::start(
         Arc::new(config),
@@ -116,15 +121,27 @@ fn start(nutcracker: Nutcracker) -> Result<Running, Failure> {
     )
     .map_err(|error| Failure::could_not("the engine", error))?;
     engine.set_log_level(level(theirs));
-    if let Some(path) = &pid_file {
-        std::fs::write(path, std::process::id().to_string())
-            .map_err(|error| Failure::could_not(format_args!("pid file {}", path.display()), error))?;
-    }
+    let pid_file = match pid_file.map(|path| (write_pid(&path), path)) {
+        Some((Err(error), path)) if daemon.is_some() => {
+            return Err(Failure::could_not(format_args!("pid file {}", path.display()), error));
+        }
+        // twemproxy writes none in the foreground.
+        Some((Err(error), path)) => {
+            warn!("pid file {}: {error}", path.display());
+            None
+        }
+        written => written.map(|(_, path)| path),
+    };
     for listener in &listeners {
         let pool = listener.name.pool.as_deref().unwrap_or("its numbers");
         info!("{pool}: listens on {}", listener.address());
     }
     Ok(Running { engine, signals, level: theirs, log, pid_file })
+}
+
+fn write_pid(path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    file.write_all(std::process::id().to_string().as_bytes())
 }
 
 impl Running {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,13 +20,19 @@ pub fn silence_input_and_output() -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves the permissions of what the process makes from now on to whoever makes it: no umask takes any away.
+pub fn clear_umask() {
+    // The answer is the former mask.
+    let _ = rustix::process::umask(Mode::empty());
+}
+
 /// Points standard error to the end of the file at `path`, made when it is not there. Again after the file was renamed: a
 /// new one is begun.
 ///
 /// # Errors
 /// What `open(2)` and `dup2(2)` say.
 pub fn redirect_errors(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).open(path)?;
+    let file = File::options().append(true).create(true).mode(0o644).open(path)?;
     rustix::stdio::dup2_stderr(&file)?;
     Ok(())
 }
