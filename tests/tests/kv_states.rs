@@ -67,6 +67,27 @@ fn a_dead_server_that_a_reload_brings_is_called_so_wherever_it_is_told_of() {
 }
 
 #[test]
+fn a_reload_says_which_new_servers_do_not_answer_and_they_take_no_keys() {
+    let one = Store::redis(&[]);
+    let (listen, nobody) = (free_address(), free_address());
+    let of = |servers: &[String]| pool("alpha", listen, "", servers);
+    let tree = KvTree::run(&of(&[at(one.address(), "one")]));
+    tree.write(&of(&[at(one.address(), "one"), at(nobody, "dead")]));
+    let said = tree.done(&["reload"]);
+    assert!(said.contains("in force"), "{said}");
+    let warned = "warning: pool alpha: the new server dead does not answer: it takes no keys before it answers a probe";
+    assert!(said.contains(warned), "{said}");
+    assert_eq!(server(&tree, "alpha", "dead")["state"], "new");
+    let mut client = KvClient::connect(listen);
+    for key in 0..40 {
+        assert_eq!(client.ask(&format!("SET key:{key} x")).unwrap(), "+OK\r\n");
+    }
+    tree.write(&of(&[at(nobody, "dead")]));
+    tree.done(&["reload"]);
+    assert_eq!(client.ask("GET key:1").unwrap(), "-ERR Connection refused\r\n", "nobody else has its keys");
+}
+
+#[test]
 fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_restored() {
     let (one, two) = (Store::redis(&[]), Store::redis(&[]));
     let listen = free_address();
