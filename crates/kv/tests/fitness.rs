@@ -395,3 +395,36 @@ fn failures_are_counted_over_all_threads() {
     assert!(failed <= 6, "{failed}");
     assert_eq!(proxy.numbers().counter("beltway_kv_ejections_total"), 1);
 }
+
+#[test]
+fn what_becomes_of_a_dead_server_changes_with_the_configuration_on_all_threads() {
+    let mut all = servers(2);
+    let source = PoolSource { server_retry_timeout: Duration::from_millis(50), ..pool(&all, true) };
+    let proxy = Proxy::start(source.clone(), 3);
+    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
+    for key in keys(100) {
+        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
+    let there = keys(100).find(is_there).expect("some key lives there");
+    all[1].kill();
+    // One thread alone has found it dead when it is to be ejected.
+    assert_eq!(clients[0].ask(&["GET", &there]), "-ERR Connection refused\r\n");
+    for round in 0..6 {
+        let auto_eject_hosts = round % 2 == 0;
+        assert_eq!(proxy.renew(PoolSource { auto_eject_hosts, ..source.clone() }), []);
+        let (reply, named) =
+            if auto_eject_hosts { ("$-1\r\n", "ejected") } else { ("-ERR Connection refused\r\n", "down") };
+        eventually("all threads go by it", || {
+            clients.iter_mut().all(|client| client.ask(&["GET", &there]) == reply && state(client, 1) == named)
+        });
+    }
+    all[1].run();
+    eventually("it is back on all threads", || {
+        clients.iter_mut().all(|client| {
+            let is_back = client.ask(&["SET", &there, "y"]) == "+OK\r\n";
+            is_back && state(client, 1) == "live"
+        })
+    });
+    assert_eq!(proxy.numbers().gauge("beltway_kv_servers_ejected"), 0);
+}
