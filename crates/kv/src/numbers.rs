@@ -251,7 +251,10 @@ fn sent(protocol: Protocol) -> Vec<Option<&'static str>> {
     match protocol {
         Protocol::Redis => {
             let goes = |command: &Command| {
-                matches!(command.treat, Treat::Forward | Treat::Split(_) | Treat::Any | Treat::Alone)
+                matches!(
+                    command.treat,
+                    Treat::Forward | Treat::OneDatabase | Treat::Split(_) | Treat::Any | Treat::Alone
+                )
             };
             commands::all().iter().map(|command| goes(command).then_some(command.name)).collect()
         }

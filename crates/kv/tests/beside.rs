@@ -230,6 +230,54 @@ fn the_list_of_a_requests_arguments_counts_and_is_given_back() {
     }
 }
 
+#[test]
+fn a_copy_stays_in_the_pools_database() {
+    let servers = vec![Server::redis(&[])];
+    for (ours, other) in [(0, 1), (3, 0)] {
+        let proxy = Proxy::start(kv::PoolSource { redis_db: ours, ..pool(&servers, true) }, 1);
+        let mut client = proxy.client();
+        client.say("SET {a}1 x");
+        assert_eq!(client.say("COPY {a}1 {a}2"), ":1\r\n");
+        assert_eq!(client.say(&format!("COPY {{a}}1 {{a}}3 REPLACE DB {ours}")), ":1\r\n");
+        let refused = "-ERR 'copy' is not supported by the proxy: a pool is one database\r\n";
+        for line in [format!("DB {other}"), format!("REPLACE db {other}"), format!("DB {ours} DB {other}")] {
+            assert_eq!(client.say(&format!("COPY {{a}}1 {{a}}4 {line}")), refused);
+        }
+        for line in ["DB x", "DB", "db 01", "x", "REPLACE x"] {
+            assert!(client.say(&format!("COPY {{a}}1 {{a}}4 {line}")).starts_with("-ERR "), "{line}");
+        }
+        assert_eq!(client.say("EXISTS {a}1 {a}2 {a}3 {a}4"), ":3\r\n");
+    }
+}
+
+#[test]
+fn names_databases_and_versions_are_read_as_redis_reads_them() {
+    let sides = Sides::redis();
+    for line in [
+        "SELECT 0",
+        "SELECT 00",
+        "SELECT +0",
+        "SELECT -0",
+        "SELECT 99",
+        "SELECT -1",
+        "SELECT x",
+        "SELECT 2147483648",
+        "HELLO 2 SETNAME \"a b\"",
+        "CLIENT SETNAME \"a b\"",
+        "HELLO 4",
+        "HELLO x",
+        "HELLO 02",
+        "HELLO 2 SETNAME \"a b\"\r\nCLIENT GETNAME",
+    ] {
+        sides.agree(&format!("{line}\r\n"));
+    }
+    let mut client = sides.proxy.client();
+    let said = client.say("HELLO 3");
+    assert!(said.starts_with("-NOPROTO unsupported protocol version") && said.contains("protocol=2"), "{said}");
+    assert!(client.say("HELLO 2 SETNAME ab").starts_with("*14\r\n"));
+    assert_eq!(client.say("CLIENT GETNAME"), "$2\r\nab\r\n");
+}
+
 /// Reading commands that are right, of keys under which there is nothing.
 const RIGHT: &[&str] = &[
     "GET k",

@@ -51,10 +51,13 @@ impl Client {
                 self.mark();
             }
             Local::Auth => self.authenticate(asked),
-            Local::Select => match asked.argument(1) {
-                b"0" => self.answer_static(OK),
-                other if is_number(other) => self.answer_static(b"-ERR DB index is out of range\r\n"),
-                _ => self.answer_static(b"-ERR value is not an integer or out of range\r\n"),
+            Local::Select => match commands::integer(asked.argument(1)).map(i32::try_from) {
+                Some(Ok(0)) => self.answer_static(OK),
+                Some(Ok(_)) => self.answer_static(b"-ERR DB index is out of range\r\n"),
+                Some(Err(_)) => {
+                    self.answer_static(b"-ERR value is out of range, value must between -2147483648 and 2147483647\r\n")
+                }
+                None => self.answer_static(b"-ERR value is not an integer or out of range\r\n"),
             },
             Local::Client => self.client(asked),
             Local::Command => self.command(asked),
@@ -94,13 +97,18 @@ impl Client {
         if asked.count() > 1 {
             match asked.argument(1) {
                 b"2" => {}
-                version if is_number(version) => {
+                b"3" => {
+                    return self.answer_static(
+                        b"-NOPROTO unsupported protocol version: the proxy speaks RESP2, tell your client to (redis-py protocol=2, node-redis RESP: 2)\r\n",
+                    );
+                }
+                version if commands::integer(version).is_some() => {
                     return self.answer_static(b"-NOPROTO unsupported protocol version\r\n");
                 }
                 _ => return self.answer_static(b"-ERR Protocol version is not an integer or out of range\r\n"),
             }
         }
-        let mut at = 2;
+        let (mut at, mut name) = (2, None);
         while at < asked.count() {
             let word = asked.argument(at);
             if word.eq_ignore_ascii_case(b"auth") && at + 2 < asked.count() {
@@ -113,7 +121,7 @@ impl Client {
                 self.authenticated = true;
                 at += 3;
             } else if word.eq_ignore_ascii_case(b"setname") && at + 1 < asked.count() {
-                self.identity.get_or_insert_default().name = asked.argument(at + 1).to_vec();
+                name = Some(asked.argument(at + 1));
                 at += 2;
             } else {
                 let line = format!("-ERR Syntax error in HELLO option '{}'\r\n", printable(word));
@@ -124,6 +132,11 @@ impl Client {
             return self.answer_static(
                 b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n",
             );
+        }
+        if let Some(name) = name
+            && !self.set_name(name)
+        {
+            return;
         }
         let mut reply = b"*14\r\n".to_vec();
         for (name, value) in [("server", "redis"), ("version", SPOKEN)] {
@@ -143,6 +156,17 @@ impl Client {
         self.answer(reply);
     }
 
+    /// What it is called from now on. False: it may not be, and is told.
+    fn set_name(&mut self, name: &[u8]) -> bool {
+        let right = name.iter().all(|byte| (b'!'..=b'~').contains(byte));
+        if right {
+            self.identity.get_or_insert_default().name = name.to_vec();
+        } else {
+            self.answer_static(b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n");
+        }
+        right
+    }
+
     fn client(&mut self, asked: &Asked<'_>) {
         let sub = asked.argument(1).to_ascii_lowercase();
         match (sub.as_slice(), asked.count()) {
@@ -155,13 +179,9 @@ impl Client {
                 _ => self.answer_static(b"$-1\r\n"),
             },
             (b"setname", 3) => {
-                if asked.argument(2).iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
-                    return self.answer_static(
-                        b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
-                    );
+                if self.set_name(asked.argument(2)) {
+                    self.answer_static(OK);
                 }
-                self.identity.get_or_insert_default().name = asked.argument(2).to_vec();
-                self.answer_static(OK);
             }
             (b"setinfo", 4) => {
                 let identity = self.identity.get_or_insert_default();
@@ -278,11 +298,6 @@ impl Client {
             Err(_) => self.answer_static(b"-ERR Invalid arguments specified for command\r\n"),
         }
     }
-}
-
-/// Whether it is a number of the width that Redis takes for a database or a version.
-fn is_number(word: &[u8]) -> bool {
-    std::str::from_utf8(word).ok().and_then(|word| word.parse::<i32>().ok()).is_some()
 }
 
 /// As Redis says it.

@@ -405,6 +405,7 @@ impl Client {
         }
         match command.treat {
             Treat::Forward => self.forward(command, asked, run),
+            Treat::OneDatabase => self.copy(command, asked, run),
             Treat::Split(join) => self.split(command, join, asked, run),
             Treat::Local(what) => {
                 self.worker.cells().add(Kv::LOCAL, 1);
@@ -417,6 +418,23 @@ impl Client {
             Treat::Container => self.refuse(refused(command.name, Refusal::OneServer)),
             Treat::Refuse(why) => self.refuse(refused(command.name, why)),
         }
+    }
+
+    /// A copy, which may be asked for in another database: clients are to see one alone.
+    fn copy(&mut self, command: &'static Command, asked: &Asked<'_>, run: &mut Run) -> Outcome {
+        let ours = i64::from(self.pool.plan().source.redis_db);
+        let mut at = 3;
+        while at < asked.count() {
+            if asked.argument(at).eq_ignore_ascii_case(b"db") {
+                at += 1;
+                // What is no number at all the server calls so.
+                if commands::integer(asked.argument(at)).is_some_and(|other| other != ours) {
+                    return self.refuse(refused(command.name, Refusal::Databases));
+                }
+            }
+            at += 1;
+        }
+        self.forward(command, asked, run)
     }
 
     #[inline]

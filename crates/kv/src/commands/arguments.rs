@@ -139,7 +139,7 @@ fn any(word: &[u8], names: &[&str]) -> bool {
 }
 
 /// A number as Redis reads it: digits, no zero before others, and perhaps a minus.
-pub(super) fn integer(word: &[u8]) -> Option<i64> {
+pub(crate) fn integer(word: &[u8]) -> Option<i64> {
     let digits = word.strip_prefix(b"-").unwrap_or(word);
     let plain = match digits {
         [b'0'] => digits.len() == word.len(),

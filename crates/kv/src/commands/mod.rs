@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 pub use keys::{Keys, KeysError, keys};
 pub use nothing::nothing;
 
+pub(crate) use arguments::integer;
+
 /// Whether a command changes what is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -109,6 +111,8 @@ impl Refusal {
 pub enum Treat {
     /// It goes to the server of its keys; when they live apart it is refused.
     Forward,
+    /// As `Forward`, within the pool's database.
+    OneDatabase,
     /// It is split by server, and the replies are joined.
     Split(Join),
     /// It is answered here.

@@ -6,7 +6,7 @@
 
 use super::Access::{Other as O, Read as R, Write as W};
 use super::Find::{Counted, Range, Script, Sort, StoredCounted, Stores, Streams};
-use super::Treat::{Alone, Any, Container, Forward, Local as L, Refuse, Split};
+use super::Treat::{Alone, Any, Container, Forward, Local as L, OneDatabase, Refuse, Split};
 use super::{Command, Join, Local, Refusal, row};
 
 /// Every command of Redis 7.
@@ -35,7 +35,7 @@ pub(super) static COMMANDS: &[Command] = &[
     row("cluster", -2, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
     row("command", -1, O, (0, 0, 0), Range, L(Local::Command)),
     row("config", -2, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
-    row("copy", -3, W, (1, 2, 1), Range, Forward),
+    row("copy", -3, W, (1, 2, 1), Range, OneDatabase),
     row("dbsize", 1, R, (0, 0, 0), Range, Alone),
     row("debug", -2, O, (0, 0, 0), Range, Refuse(Refusal::OneServer)),
     row("decr", 2, W, (1, 1, 1), Range, Forward),

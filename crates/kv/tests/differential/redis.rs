@@ -23,7 +23,7 @@ const DEPTH: u64 = 200;
 /// The names of the table whose commands a pool passes on or answers.
 fn passed_on(single: bool) -> impl Iterator<Item = &'static str> {
     let treated = move |treat| match treat {
-        Treat::Forward | Treat::Split(_) | Treat::Any | Treat::Local(_) => true,
+        Treat::Forward | Treat::OneDatabase | Treat::Split(_) | Treat::Any | Treat::Local(_) => true,
         Treat::Alone => single,
         Treat::Container | Treat::Refuse(_) => false,
     };

@@ -12,7 +12,7 @@ fn reason(command: &Command) -> Option<Refusal> {
         Treat::Refuse(why) => Some(why),
         Treat::Alone => Some(Refusal::EveryServer),
         Treat::Container => Some(Refusal::OneServer),
-        Treat::Forward | Treat::Split(_) | Treat::Local(_) | Treat::Any => None,
+        Treat::Forward | Treat::OneDatabase | Treat::Split(_) | Treat::Local(_) | Treat::Any => None,
     }
 }
 
