@@ -123,6 +123,8 @@ pub(crate) struct Lane {
     impatient: Option<u64>,
     /// Since when it takes no new requests because of a client.
     slow_since: Option<Instant>,
+    /// Who waits to hear that a write was carried out that was given up here, and where that begins in the stream.
+    unsettled: Vec<(u64, Rc<ClientCell>)>,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
     /// It is there for one request, see `alone`.
@@ -196,6 +198,7 @@ impl Lane {
                 ahead_of: None,
                 impatient: None,
                 slow_since: None,
+                unsettled: Vec::new(),
                 retired: false,
                 alone: false,
                 own: None,
@@ -416,6 +419,9 @@ impl Lane {
     /// Lets go of what has been answered.
     fn forget(&mut self) {
         let answered = self.answered();
+        if !self.unsettled.is_empty() {
+            self.settle(answered);
+        }
         while let Some((end, _)) = self.kept.front()
             && (*end <= answered || self.handed_bytes - answered > KEPT_MAX)
         {

@@ -36,7 +36,7 @@ impl Client {
             self.wait_for_all();
             return true;
         }
-        if self.gathered.is_some() || self.streamed.is_some() {
+        if self.gathered.is_some() || self.streamed.is_some() || self.is_unsettled() {
             return true;
         }
         if self.worker.successor().is_some() {

@@ -87,6 +87,7 @@ impl Client {
             && self.base >= self.barrier
             && self.kept <= super::KEPT_SOFT
             && !self.is_backed_up()
+            && !self.is_unsettled()
     }
 
     /// Takes what has come.
@@ -174,7 +175,8 @@ impl Client {
             || self.kept > super::KEPT_SOFT
             || self.out.len() > super::UNTAKEN_MAX
             || self.phase != Phase::Open
-            || self.base < self.barrier;
+            || self.base < self.barrier
+            || self.is_unsettled();
         self.held |= enough;
         enough
     }

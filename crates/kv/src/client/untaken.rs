@@ -23,6 +23,8 @@ pub(super) struct Awaited {
     pub(super) ahead: Vec<Rc<LaneCell>>,
     /// The task that waits for it to take what it was sent.
     pub(super) room: Option<Task>,
+    /// Writes of its own that were given up and may yet be carried out.
+    pub(super) unsettled: usize,
     /// It has gone before all that it asked was answered.
     pub(super) left: Option<Left>,
 }
@@ -75,6 +77,27 @@ impl Client {
         }
     }
 
+    /// A write of its own was given up and may yet be carried out: nothing more is asked before that is settled.
+    pub(crate) fn wait_to_settle(&mut self) {
+        self.awaited.get_or_insert_default().unsettled += 1;
+    }
+
+    /// A write that was given up has been carried out, or will not be.
+    pub(crate) fn has_settled(&mut self) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.unsettled = awaited.unsettled.saturating_sub(1);
+        }
+        if self.phase != Phase::Gone {
+            self.mark();
+        }
+    }
+
+    /// Whether what it asks now could overtake a write that was given up.
+    #[inline]
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.awaited.as_ref().is_some_and(|awaited| awaited.unsettled > 0)
+    }
+
     pub(super) fn wait_for_room(&mut self) {
         let Some(me) = self.me.upgrade() else { return };
         if self.waits_for_room() {
@@ -108,7 +131,7 @@ impl Client {
             if let Some(mut awaited) = client.awaited.take() {
                 awaited.room = None;
                 resume = std::mem::take(&mut awaited.resume);
-                client.awaited = (!awaited.ahead.is_empty()).then_some(awaited);
+                client.awaited = (!awaited.ahead.is_empty() || awaited.unsettled > 0).then_some(awaited);
             }
             match outcome {
                 Ok(()) => {}

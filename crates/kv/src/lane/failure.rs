@@ -8,6 +8,7 @@ use buf::Chunk;
 
 use super::slow::Slowness;
 use super::{Lane, LaneCell, Link, bytes_of};
+use crate::client::ClientCell;
 use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
@@ -28,6 +29,9 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
         remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
     server.lane_failed(&worker, lane, fault, asked);
     let (mut first, mut slow) = (true, Slowness::new());
+    for (_, client) in remains.unsettled.drain(..) {
+        client.borrow_mut().has_settled();
+    }
     while let Some(pending) = remains.queue.pop_front() {
         let end = remains.queue.front().map_or(remains.ends, |next| next.start);
         let broken_off = std::mem::take(&mut first) && remains.passing;
@@ -108,6 +112,7 @@ pub(super) struct Remains {
     queue: VecDeque<Pending>,
     kept: VecDeque<(u64, Chunk)>,
     ends: u64,
+    unsettled: Vec<(u64, Rc<ClientCell>)>,
     /// The stream's bytes that the kernel took.
     sent: u64,
     passing: bool,
@@ -152,7 +157,7 @@ impl Lane {
         // It may be held on to by somebody who has yet to hear of this.
         self.out.rest();
         (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
-        let queue = std::mem::take(&mut self.queue);
-        Remains { queue, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
+        let (queue, unsettled) = (std::mem::take(&mut self.queue), std::mem::take(&mut self.unsettled));
+        Remains { queue, unsettled, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
     }
 }

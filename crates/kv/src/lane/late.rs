@@ -9,7 +9,7 @@ use super::{Lane, give_fault};
 use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvServer;
-use crate::pending::Owner;
+use crate::pending::{Again, Owner};
 
 impl Lane {
     /// Has a timer while somebody waits with a deadline, or a late reply is awaited.
@@ -48,7 +48,12 @@ impl Lane {
             if !is_handshake && !again && (at > 0 || !self.passing) {
                 let noted = slow.note(&self.worker, &self.server, pending);
                 let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+                let is_write = pending.again != Again::Always;
+                let start = pending.start;
                 self.tell_slow(noted, at, Fault::TimedOut);
+                if is_write {
+                    self.leave_unsettled(start, &owner);
+                }
                 give_fault(&self.worker, owner, Fault::TimedOut);
                 late += 1;
             }

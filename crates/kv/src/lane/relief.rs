@@ -51,6 +51,26 @@ impl Lane {
         self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
     }
 
+    /// A write, which begins there in the stream, is given up. Where requests go another way meanwhile the next of its
+    /// client could be carried out before it: there it waits until the late reply has come, or the connection ends.
+    pub(super) fn leave_unsettled(&mut self, start: u64, owner: &Owner) {
+        if self.slow_since.is_some()
+            && !self.alone
+            && let Some(client) = owner.client()
+        {
+            client.borrow_mut().wait_to_settle();
+            self.unsettled.push((start, client));
+        }
+    }
+
+    /// What is before that place in the stream has been carried out.
+    #[cold]
+    pub(super) fn settle(&mut self, before: u64) {
+        for (_, client) in self.unsettled.extract_if(.., |(start, _)| *start < before) {
+            client.borrow_mut().has_settled();
+        }
+    }
+
     /// Nobody who has a request here asks anything more before it is answered, and who waits for room here goes elsewhere.
     pub(crate) fn hold_all_back(&mut self) {
         self.hold_back();
@@ -87,8 +107,8 @@ impl Lane {
             self.ahead_of = Some((seq, since));
         }
         self.ask_elsewhere(&slow, usize::from(begun));
-        let others_wait =
-            self.queue.iter().any(|pending| pending.owner.client().is_some_and(|own| !Rc::ptr_eq(&own, &slow)));
+        let others_wait = !self.unsettled.is_empty()
+            || self.queue.iter().any(|pending| pending.owner.client().is_some_and(|own| !Rc::ptr_eq(&own, &slow)));
         if waits_for.is_none() && others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX) {
             slow.borrow_mut().cut();
             return;

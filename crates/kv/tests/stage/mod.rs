@@ -61,6 +61,8 @@ pub struct Store {
     pub stopped: Cell<bool>,
     /// It closes its connections, once it has something to say.
     pub dies: Cell<bool>,
+    /// It does nothing more before what it has said is taken.
+    pub is_meek: Cell<bool>,
     /// How long each answer takes.
     pub pace: Cell<Duration>,
     /// How long its values are.
@@ -107,6 +109,9 @@ impl Store {
                     }
                     _ => b"+OK\r\n".to_vec(),
                 }));
+                if self.is_meek.get() && tcp.room(0).await.is_err() {
+                    return self.ended.set(self.ended.get() + 1);
+                }
             }
         }
     }
