@@ -19,6 +19,7 @@ extern crate self as kv;
 mod client;
 pub mod commands;
 pub mod configuration;
+mod contain;
 mod fault;
 #[doc(hidden)]
 pub mod fuzz;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeSet, HashMap};
+use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -14,6 +15,7 @@ use net::Names;
 use stats::Cells;
 
 use crate::client::{Client, ClientCell, HandOver, Moving, Slots};
+use crate::contain::each;
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
 use crate::memory::{Count, Told};
@@ -528,33 +530,34 @@ impl Worker {
     /// Fails what failed, hands over what is held, sends what is ready.
     fn turn_ends(&self) {
         self.0.now.set(None);
+        let mut panic = None;
         for _ in 0..FAILURES_MAX {
             let failed = self.0.failed.take();
             if failed.is_empty() {
                 break;
             }
-            for (lane, fault) in failed {
-                lane::fail(&lane, fault);
-            }
+            each(&failed, &mut panic, |(lane, fault)| lane::fail(lane, *fault), |_| {});
         }
-        for lane in self.0.resume.take() {
-            lane.borrow_mut().resume();
-        }
+        let resume = self.0.resume.take();
+        each(&resume, &mut panic, |lane| lane.borrow_mut().resume(), lane::give_up);
         let mut lanes = self.0.dirty_lanes.take();
-        for lane in lanes.drain(..) {
-            lane.borrow_mut().flush();
-        }
+        each(&lanes, &mut panic, |lane| lane.borrow_mut().flush(), lane::give_up);
+        lanes.clear();
         self.put_back(&self.0.dirty_lanes, lanes);
         let mut clients = self.0.dirty_clients.take();
-        for client in clients.drain(..) {
-            client.borrow_mut().flush();
-        }
+        each(&clients, &mut panic, |client| client.borrow_mut().flush(), |client| client.borrow_mut().cut());
+        clients.clear();
         self.put_back(&self.0.dirty_clients, clients);
         drop(self.0.buried.take());
         if self.0.waiting.get() >= CROWD {
             self.0.thread.gather(GATHER);
         }
         self.0.now.set(None);
+        if let Some(panic) = panic {
+            // What was given up ends with the next turn, which is to come at once. Its thread counts it.
+            self.0.thread.spawn("kv turn", async {});
+            resume_unwind(panic);
+        }
     }
 
     /// Lets go of all that it has: connections to servers hold on to it as it does to them.
