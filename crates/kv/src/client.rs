@@ -10,6 +10,7 @@
 //! `local` answers what the proxy answers itself, `untaken` waits for those who do not take what they are sent.
 
 mod about;
+mod described;
 mod gather;
 mod kind;
 mod leave;

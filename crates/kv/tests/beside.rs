@@ -278,6 +278,41 @@ fn names_databases_and_versions_are_read_as_redis_reads_them() {
     assert_eq!(client.say("CLIENT GETNAME"), "$2\r\nab\r\n");
 }
 
+#[test]
+fn commands_are_described_in_the_fields_of_redis() {
+    use serde_json::{Value, json};
+    let sides = Sides::redis();
+    // Each as a list, with what both are to tell alike.
+    let told = |client: &mut world::Client, name: &str| {
+        let said = client.say(&format!("COMMAND INFO {name}"));
+        let mut words = said.split("\r\n").filter(|word| !word.starts_with('$'));
+        let one = value(&mut words)[0].clone();
+        let some = |at: usize, known: &[&str]| {
+            let words = one[at].as_array().unwrap().iter().filter_map(Value::as_str);
+            let mut words: Vec<String> = words.filter(|word| known.contains(word)).map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        let flags = some(2, &["fast", "movablekeys"]);
+        json!([one.as_array().unwrap().len(), one[1], flags, one[3], one[4], one[5], some(6, &["@fast", "@slow"])])
+    };
+    let (mut alone, mut pool) = (sides.alone.client(), sides.proxy.client());
+    for name in ["get", "mget", "set", "eval", "zadd", "xread", "sort", "zunionstore", "georadius", "hgetall", "ping"] {
+        assert_eq!(told(&mut pool, name), told(&mut alone, name), "{name}");
+    }
+    assert_eq!(told(&mut pool, "get"), json!([10, "2", ["fast"], "1", "1", "1", ["@fast"]]));
+}
+
+/// A reply's elements, each a line: lists of what lines say.
+fn value<'a>(lines: &mut impl Iterator<Item = &'a str>) -> serde_json::Value {
+    let line = lines.next().unwrap();
+    match line.split_at_checked(1) {
+        Some(("*", count)) => (0..count.parse::<usize>().unwrap()).map(|_| value(lines)).collect(),
+        Some((":" | "+", word)) => word.into(),
+        _ => line.into(),
+    }
+}
+
 /// Reading commands that are right, of keys under which there is nothing.
 const RIGHT: &[&str] = &[
     "GET k",

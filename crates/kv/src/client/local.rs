@@ -1,8 +1,9 @@
 //! What the proxy answers itself.
 
+use super::described::describe;
 use super::requests::{Asked, refused};
 use super::{Client, Phase};
-use crate::commands::{self, Access, Command, Local, Refusal, Treat};
+use crate::commands::{self, Command, Local, Refusal, Treat};
 use crate::slow::Asker;
 
 /// What a client said of itself.
@@ -241,7 +242,7 @@ impl Client {
                 let mut reply = Vec::with_capacity(32 << 10);
                 let rows: Vec<&Command> = known.collect();
                 reply.extend_from_slice(format!("*{}\r\n", rows.len()).as_bytes());
-                rows.into_iter().for_each(|command| row(&mut reply, command));
+                rows.into_iter().for_each(|command| describe(&mut reply, command));
                 self.answer(reply);
             }
             (b"count", 2) => {
@@ -252,7 +253,7 @@ impl Client {
                 let mut reply = format!("*{}\r\n", asked.count() - 2).into_bytes();
                 for at in 2..asked.count() {
                     match commands::look_up(asked.argument(at)) {
-                        Some(command) => row(&mut reply, command),
+                        Some(command) => describe(&mut reply, command),
                         None => reply.extend_from_slice(b"$-1\r\n"),
                     }
                 }
@@ -319,15 +320,3 @@ pub(super) fn printable(word: &[u8]) -> String {
 
 /// The Redis whose commands are known here.
 pub(super) const SPOKEN: &str = "7.0.15";
-
-fn row(reply: &mut Vec<u8>, command: &Command) {
-    let (first, last, step) = command.places;
-    reply.extend_from_slice(b"*6\r\n");
-    bulk(reply, command.name.as_bytes());
-    let flag = match command.access {
-        Access::Read => "*1\r\n+readonly\r\n",
-        Access::Write => "*1\r\n+write\r\n",
-        Access::Other => "*0\r\n",
-    };
-    reply.extend_from_slice(format!(":{}\r\n{flag}:{first}\r\n:{last}\r\n:{step}\r\n", command.arity).as_bytes());
-}
