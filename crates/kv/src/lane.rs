@@ -117,8 +117,8 @@ pub(crate) struct Lane {
     paused: bool,
     /// Who paused it last.
     slow: Weak<ClientCell>,
-    /// What that client waits for, and since when at least, while the lane is paused because it is ahead of that.
-    ahead_of: Option<(u64, Instant)>,
+    /// What that client waits for while the lane is paused because it is ahead of that.
+    ahead_of: Option<relief::Ahead>,
     /// It has waited long enough for this reply of that client: others are kept as far as may be.
     impatient: Option<u64>,
     /// Since when it takes no new requests because of a client.

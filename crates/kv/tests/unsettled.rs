@@ -1,4 +1,5 @@
-//! A write that was given up while the connection it was sent on stood still, and what its client writes after it.
+//! Who waits behind a connection that stands still: with a write that was given up meanwhile, or ahead of a reply that comes
+//! by and by.
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
@@ -28,5 +29,27 @@ fn what_a_client_writes_after_a_write_that_was_given_up_does_not_overtake_it() {
         assert!(stage.now() - begun < millis(10_000), "nor is it for long: {:?}", stage.now() - begun);
         let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
         assert_eq!(done, ["warm", "large", "other", "first", "second"]);
+    });
+}
+
+#[test]
+fn who_is_ahead_of_a_reply_that_comes_by_and_by_waits_for_it_and_loses_nothing() {
+    const VALUE: usize = 256 << 10;
+    const VALUES: usize = 24;
+    let source = PoolSource { memory: 4 << 20, ..pool("p", vec![server(1), server(2)]) };
+    run(vec![source], 2, async |stage| {
+        let mut client = stage.client(0).await;
+        let (late, quick) = (client.key_on(1).await, client.key_on(2).await);
+        stage.store(1).value_len.set(4 * VALUE);
+        stage.store(1).trickles.set(millis(500));
+        stage.store(2).value_len.set(VALUE);
+        let begun = stage.now();
+        client.put(&["GET", &late]);
+        (0..VALUES).for_each(|_| client.put(&["GET", &quick]));
+        for _ in 0..=VALUES {
+            let reply = client.reply().await;
+            assert!(reply.len() > VALUE, "{reply:.80}");
+        }
+        assert!(stage.now() - begun > millis(10_000), "it took more than the patience of who is ahead");
     });
 }

@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::Instant;
+
 use super::slow::Slowness;
 use super::{Lane, Link, bytes_of};
 use crate::client::ClientCell;
@@ -24,6 +26,18 @@ const BLOCKED_MAX: Duration = Duration::from_secs(5);
 /// How long a lane that is ahead of a client's earlier reply waits for any progress of that client before it goes on, as
 /// far as may be kept. What the client waits for may be behind this lane, by way of others that wait alike.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
+
+/// What that is in bytes, where an earlier reply comes by and by.
+const PROGRESS_MIN: u64 = 16 << 10;
+
+/// A reply that a client waits for, of which a lane is ahead.
+pub(super) struct Ahead {
+    seq: u64,
+    /// How much the client had taken then, in bytes.
+    taken: u64,
+    /// Since when there is no progress, at least.
+    since: Instant,
+}
 
 impl Lane {
     /// Goes on receiving after a client has taken what it had.
@@ -99,21 +113,30 @@ impl Lane {
         let now = self.worker.now();
         let waits_for = slow.borrow().waits_for();
         if let Some(seq) = waits_for {
-            let since = self.ahead_of.filter(|ahead| ahead.0 == seq).map_or(now, |ahead| ahead.1);
-            if now - since >= AHEAD_MAX {
+            let taken = slow.borrow().untaken().map_or(0, |(_, taken)| taken);
+            let ahead = match self.ahead_of.take() {
+                Some(ahead) if ahead.seq == seq && taken.saturating_sub(ahead.taken) < PROGRESS_MIN => ahead,
+                _ => Ahead { seq, taken, since: now },
+            };
+            if now - ahead.since >= AHEAD_MAX || self.is_blocked(&slow, now) {
                 self.impatient = Some(seq);
                 return self.resume();
             }
-            self.ahead_of = Some((seq, since));
+            self.ahead_of = Some(ahead);
         }
         self.ask_elsewhere(&slow, usize::from(begun));
-        let others_wait = !self.unsettled.is_empty()
-            || self.queue.iter().any(|pending| pending.owner.client().is_some_and(|own| !Rc::ptr_eq(&own, &slow)));
-        if waits_for.is_none() && others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX) {
+        if waits_for.is_none() && self.is_blocked(&slow, now) {
             slow.borrow_mut().cut();
             return;
         }
         self.relief = Some(self.worker.thread().schedule_in(me, AHEAD_MAX));
+    }
+
+    /// Whether others than that client have waited here for as long as they may.
+    fn is_blocked(&self, slow: &Rc<ClientCell>, now: Instant) -> bool {
+        let others_wait = !self.unsettled.is_empty()
+            || self.queue.iter().any(|pending| pending.owner.client().is_some_and(|own| !Rc::ptr_eq(&own, slow)));
+        others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX)
     }
 
     /// Asks what the server has been asked from the one at `first` on at another connection, as far as it reads, and its

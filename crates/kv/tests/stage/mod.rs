@@ -33,6 +33,8 @@ pub const PORT: u16 = 6_379;
 const LONG: Duration = Duration::from_secs(600);
 /// How often a process does its house-keeping.
 const TICK: Duration = millis(200);
+/// Of a value that comes by and by.
+const PART: usize = 32 << 10;
 const TTL: Duration = Duration::from_secs(2);
 pub const NAMES: NamesOptions =
     NamesOptions { ttl: TTL, negative_ttl: Duration::from_secs(1), timeout: TTL, stale: Duration::ZERO };
@@ -61,6 +63,8 @@ pub struct Store {
     pub stopped: Cell<bool>,
     /// It closes its connections, once it has something to say.
     pub dies: Cell<bool>,
+    /// How long it takes for each part of a value; none: a value goes in one.
+    pub trickles: Cell<Duration>,
     /// It does nothing more before what it has said is taken.
     pub is_meek: Cell<bool>,
     /// How long each answer takes.
@@ -101,14 +105,22 @@ impl Store {
                     return self.ended.set(self.ended.get() + 1);
                 }
                 ASKED.with(|all| all.borrow_mut().push((self.number, key)));
-                tcp.send(chunk(match command.as_str() {
+                let answer = match command.as_str() {
                     "TYPE" => format!("+{}\r\n", self.number).into_bytes(),
                     "GET" => {
                         let len = self.value_len.get();
                         [format!("${len}\r\n").as_bytes(), &vec![b'x'; len], b"\r\n"].concat()
                     }
                     _ => b"+OK\r\n".to_vec(),
-                }));
+                };
+                let pause = self.trickles.get();
+                let part = if pause.is_zero() { answer.len() } else { PART };
+                for part in answer.chunks(part) {
+                    tcp.send(chunk(part.to_vec()));
+                    if !pause.is_zero() {
+                        thread.sleep(pause).await;
+                    }
+                }
                 if self.is_meek.get() && tcp.room(0).await.is_err() {
                     return self.ended.set(self.ended.get() + 1);
                 }
