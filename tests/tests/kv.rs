@@ -249,7 +249,7 @@ fn an_operator_sees_pools_servers_and_commands_and_takes_a_server_out() {
     tree.done(&["ctl", "kv", "eject", "two"]);
     eventually("the server is out", || {
         let servers = tree.json(&["ctl", "kv", "servers"]);
-        (servers["alpha"][1]["state"] == "ejected").then_some(())
+        (servers["alpha"][1]["state"] == "held").then_some(())
     });
     for key in &on_two {
         assert!(place(key).contains("called one"), "{}", place(key));

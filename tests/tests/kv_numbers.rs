@@ -81,8 +81,40 @@ fn what_clients_ask_is_counted_by_pool_and_command_wherever_numbers_are_told() {
     assert_eq!(of_pool("beltway_kv_pool_reads_total{pool=\"POOL\",found=\"nothing\"}"), [10.0, 1.0]);
     assert_eq!(of_pool("beltway_kv_pool_clients_open{pool=\"POOL\"}"), [1.0, 1.0]);
 
+    // Of each command also bytes, what reads found, and how long it took; of servers what reads found.
+    let command = |pool: &str, protocol: &str, command: &str, name: &str, more: &str| {
+        let labels = format!("{{pool=\"{pool}\",protocol=\"{protocol}\",command=\"{command}\"{more}}}");
+        metrics.sample(&format!("beltway_kv_command_{name}{labels}")).unwrap_or(0.0)
+    };
+    let reads = |pool: &str, protocol: &str, name: &str| {
+        ["something", "nothing"]
+            .map(|found| command(pool, protocol, name, "reads_total", &format!(",found=\"{found}\"")))
+    };
+    assert_eq!(reads("alpha", "redis", "get"), [20.0, 10.0]);
+    assert_eq!(reads("alpha", "redis", "mget"), [20.0, 0.0]);
+    assert_eq!(reads("alpha", "redis", "set"), [0.0, 0.0]);
+    assert_eq!(reads("beta", "memcached", "get"), [5.0, 1.0]);
+    let len = |line: &str| walks::kv::request(line).len();
+    let asked: usize = (0..20).map(|key| len(&format!("GET key:{key}"))).sum();
+    let asked = asked + (0..10).map(|key| len(&format!("GET none:{key}"))).sum::<usize>();
+    let told = ["request", "reply"].map(|which| command("alpha", "redis", "get", &format!("{which}_bytes_total"), ""));
+    #[expect(clippy::cast_precision_loss, reason = "they are small")]
+    let expected = [asked as f64, (20 * "$1\r\nx\r\n".len() + 10 * "$-1\r\n".len()) as f64];
+    assert_eq!(told, expected);
+    for (name, count) in [("get", 30.0), ("set", 20.0), ("incr", 3.0), ("mget", 2.0)] {
+        assert_eq!(command("alpha", "redis", name, "seconds_count", ""), count);
+    }
+    let servers = tree.json(&["ctl", "kv", "servers"]);
+    let of_servers_of = |pool: &str, field: &str| -> u64 {
+        servers[pool].as_array().unwrap().iter().map(|server| server[field].as_u64().unwrap()).sum()
+    };
+    let found = ["alpha", "beta"].map(|pool| ["hits", "misses"].map(|field| of_servers_of(pool, field)));
+    assert_eq!(found, [[40, 10], [5, 1]]);
+
     // `ctl`.
     let top = tree.json(&["ctl", "kv", "top"]);
+    let get = top.as_array().unwrap().iter().find(|row| row["pool"] == "alpha" && row["name"] == "get").unwrap();
+    assert_eq!((&get["hits"], &get["misses"], &get["time"]["count"]), (&20.into(), &10.into(), &30.into()));
     let row = |pool: &str, name: &str| {
         let found = top.as_array().unwrap().iter().find(|row| row["pool"] == pool && row["name"] == name);
         found.map(|row| (row["calls"].as_u64().unwrap(), row["error_replies"].as_u64().unwrap()))
@@ -139,6 +171,38 @@ fn what_clients_ask_is_counted_by_pool_and_command_wherever_numbers_are_told() {
         }
     }
     all(11);
+}
+
+#[test]
+fn what_no_server_answered_is_told_by_command_and_why() {
+    let (alpha, nobody) = (free_address(), free_address());
+    let mut silent = Store::redis(&[]);
+    let beta = free_address();
+    let tree = KvTree::run_counted(&format!(
+        "alpha:\n  listen: {alpha}\n  redis: true\n  servers:\n    - \"{nobody}:1 nobody\"\n\
+         beta:\n  listen: {beta}\n  redis: true\n  timeout: 100ms\n  servers:\n    - \"{}:1 silent\"\n",
+        silent.address()
+    ));
+    let mut client = KvClient::connect(alpha);
+    for _ in 0..3 {
+        assert!(client.ask("GET a").unwrap().starts_with("-ERR"));
+    }
+    assert!(client.ask("HSET a b c").unwrap().starts_with("-ERR"));
+    silent.process().signal(Signal::STOP);
+    assert!(KvClient::connect(beta).ask("INCR a").unwrap().contains("timed out"));
+    silent.process().signal(Signal::CONT);
+    let top = tree.json(&["ctl", "kv", "top"]);
+    let failed = |pool: &str, name: &str| {
+        let row = top.as_array().unwrap().iter().find(|row| row["pool"] == pool && row["name"] == name);
+        let row = row.unwrap_or_else(|| panic!("no {name} of {pool} in {top}"));
+        (row["forward_errors"].as_u64().unwrap(), row["forward_errors_by"].clone())
+    };
+    assert_eq!(failed("alpha", "get"), (3, serde_json::json!({"refused": 3})));
+    assert_eq!(failed("alpha", "hset"), (1, serde_json::json!({"refused": 1})));
+    assert_eq!(failed("beta", "incr"), (1, serde_json::json!({"timed_out": 1})));
+    let sample = "beltway_kv_command_forward_errors_total\
+                  {pool=\"alpha\",protocol=\"redis\",command=\"get\",kind=\"refused\"}";
+    assert_eq!(tree.metrics().sample(sample), Some(3.0));
 }
 
 /// Requests of a pool that wait to be sent or answered, as of a moment ago.

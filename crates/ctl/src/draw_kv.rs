@@ -122,13 +122,15 @@ pub fn servers_table(report: &KvReport) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}",
+        "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}",
         "pool",
         "server",
         "state",
         "conns",
         "requests",
         "replies",
+        "hits",
+        "misses",
         "errors",
         "timeouts",
         "waiting",
@@ -141,13 +143,15 @@ pub fn servers_table(report: &KvReport) -> String {
             let is = !server.uncounted;
             let _ = writeln!(
                 text,
-                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}",
+                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}",
                 pool.name,
                 server.name,
                 server.state,
                 counted(is, server.connections),
                 counted(is, server.requests),
                 counted(is, server.responses),
+                counted(is, server.hits),
+                counted(is, server.misses),
                 counted(is, server.error_replies),
                 counted(is, server.timed_out),
                 counted(is, server.in_queue),
@@ -167,20 +171,38 @@ pub fn commands_table(report: &KvReport) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:<16} {:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
-        "pool", "protocol", "command", "calls", "errors", "total ms", "mean us"
+        "{:<16} {:<10} {:<20} {:>12} {:>10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14} {:>10} {:>14}",
+        "pool",
+        "protocol",
+        "command",
+        "calls",
+        "errors",
+        "failed",
+        "hits",
+        "misses",
+        "KiB asked",
+        "KiB replied",
+        "total ms",
+        "mean us",
+        "p50/p99 us"
     );
     for command in &report.commands {
         let _ = writeln!(
             text,
-            "{:<16} {:<10} {:<20} {:>12} {:>10} {:>14} {:>10}",
+            "{:<16} {:<10} {:<20} {:>12} {:>10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14} {:>10} {:>14}",
             command.pool,
             command.protocol,
             command.name,
             command.calls,
             command.error_replies,
+            command.forward_errors,
+            command.hits,
+            command.misses,
+            command.request_bytes.div_ceil(1024),
+            command.response_bytes.div_ceil(1024),
             command.total_us / 1_000,
-            command.total_us.checked_div(command.calls).unwrap_or(0)
+            command.total_us.checked_div(command.calls).unwrap_or(0),
+            times(&command.time)
         );
     }
     text
@@ -239,7 +261,7 @@ mod tests {
             ..KvPoolReport::default()
         };
         let command = KvCommandReport { name: "get".to_owned(), calls: 2, total_us: 30, ..KvCommandReport::default() };
-        let report = KvReport { threads: 1, pools: vec![pool], commands: vec![command], slow: Vec::new() };
+        let report = KvReport { threads: 1, pools: vec![pool], commands: vec![command], ..KvReport::default() };
         let pools = pools_table(&report);
         assert!(pools.lines().count() == 2 && pools.contains("1/2") && pools.contains("42"), "{pools}");
         let servers = servers_table(&report);
@@ -257,6 +279,7 @@ mod tests {
             KvSlowReport { at_us: 1_000_000, took_us: 123, argument: "a\r".to_owned(), ..KvSlowReport::default() };
         let slow = slow_table(&KvReport { slow: vec![slow], ..KvReport::default() }, WallTime::from_micros(6_500_000));
         assert!(slow.lines().count() == 2 && slow.contains("5 s") && slow.ends_with("a\\r\n"), "{slow}");
-        assert!(commands_table(&report).ends_with("        15\n"), "{}", commands_table(&report));
+        let top = commands_table(&report);
+        assert!(top.contains("        15 ") && top.ends_with(" -\n"), "{top}");
     }
 }

@@ -84,6 +84,8 @@ pub(crate) struct Lane {
     expired: usize,
     /// The stream's length with what is held, and without.
     pushed: u64,
+    /// Bytes of the reply that is coming which are not with the rest any more.
+    passed: usize,
     handed_bytes: u64,
     /// Bytes that went before the stream: the handshake.
     lead: u64,
@@ -174,6 +176,7 @@ impl Lane {
                 handed: 0,
                 expired: 0,
                 pushed: 0,
+                passed: 0,
                 handed_bytes: 0,
                 lead: 0,
                 kept: VecDeque::new(),

@@ -1,20 +1,19 @@
 //! What is counted of each pool, server and command.
 //!
-//! [`Ledger::declare`] gives each its place in the segment, [`Ledger::numbers`] a thread its cells. A server that a reload
-//! brings has no place of its own before the next restart: it counts together with all others of that kind. Commands
-//! are counted pool by pool, as far as there are few pools; of those that were never called nobody is told.
+//! [`Ledger::declare`] gives pools and servers their places in the segment, [`Ledger::numbers`] a thread its cells. A server
+//! that a reload brings has no place of its own before the next restart: it counts together with all others of that kind.
+//! A command of a pool has its place from its first reply or failure on ([`commands`](self::command)).
 
+mod command;
 mod totals;
 
-use std::sync::Arc;
-
+pub(crate) use command::{CommandIndex, Commands, KvCommand};
 pub(crate) use totals::Totals;
 
 use stats::{Cells, Counter, Instance, Registry, RegistryError, Segment};
 
 use config::kv::{COUNTED_POOLS_MAX, COUNTED_SERVERS_MAX};
 
-use crate::commands::{self, Command, Join, Treat};
 use crate::fault::Fault;
 use crate::plan::{Plan, Protocol};
 
@@ -136,6 +135,10 @@ stats::metrics! {
     counter SERVER_ERROR = "beltway_kv_server_error_replies_total" { kind = "SERVER_ERROR" };
     /// Replies of the server that are errors, by their first word.
     counter OTHER_ERROR = "beltway_kv_server_error_replies_total" { kind = "other" };
+    /// Reads of the server, by what they found.
+    counter HITS = "beltway_kv_server_reads_total" { found = "something" };
+    /// Reads of the server, by what they found.
+    counter MISSES = "beltway_kv_server_reads_total" { found = "nothing" };
     /// Requests that wait to be sent to the server now.
     gauge IN_QUEUE = "beltway_kv_server_in_queue";
     /// Bytes of them.
@@ -169,101 +172,8 @@ impl KvServer {
     }
 }
 
-stats::metrics! {
-    /// One thread's share of a command's numbers in a pool.
-    pub struct KvCommand;
-
-    /// Requests of the command that servers answered; a part of a split one is one.
-    counter CALLS = "beltway_kv_command_calls_total";
-    /// Replies to the command that are errors.
-    counter ERRORS = "beltway_kv_command_error_replies_total";
-    /// From arrival to reply, all requests of the command together.
-    counter TIME = "beltway_kv_command_seconds_total" in Nanoseconds;
-}
-
-/// Pools whose commands are counted pool by pool; those of all others are counted together.
-const COMMAND_POOLS_MAX: usize = 8;
 /// What the others are called.
 const OTHERS: &str = "(others)";
-
-/// memcached's commands, which have no table.
-const MEMCACHED: [&str; 17] = [
-    "get",
-    "gets",
-    "gat",
-    "gats",
-    "set",
-    "add",
-    "replace",
-    "append",
-    "prepend",
-    "cas",
-    "delete",
-    "incr",
-    "decr",
-    "touch",
-    "flush_all",
-    "version",
-    "stats",
-];
-
-/// Which command of its protocol a request is, for its numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CommandIndex(u16);
-
-impl CommandIndex {
-    /// None that is counted.
-    pub(crate) const NONE: Self = Self(u16::MAX);
-
-    /// Of Redis.
-    #[inline]
-    pub(crate) fn of(command: &'static Command) -> Self {
-        let first = std::ptr::from_ref(&commands::all()[0]).addr();
-        let at = (std::ptr::from_ref(command).addr() - first) / size_of::<Command>();
-        Self(u16::try_from(at).unwrap_or(u16::MAX))
-    }
-
-    /// Of memcached, by its name.
-    #[inline]
-    pub(crate) fn of_memcached(name: &[u8]) -> Self {
-        let at = MEMCACHED.iter().position(|known| known.as_bytes() == name);
-        Self(at.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX))
-    }
-
-    /// Its name.
-    pub(crate) fn name(self, protocol: Protocol) -> &'static str {
-        let at = usize::from(self.0);
-        let name = match protocol {
-            Protocol::Redis => commands::all().get(at).map(|command| command.name),
-            Protocol::Memcached => MEMCACHED.get(at).copied(),
-        };
-        name.unwrap_or("?")
-    }
-
-    /// Whether Redis answers it with an array of values, one for each key.
-    pub(crate) fn has_many_values(self) -> bool {
-        commands::all().get(usize::from(self.0)).is_some_and(|command| command.treat == Treat::Split(Join::Values))
-    }
-}
-
-/// The names of all that servers are sent, by their index; none in the place of what they are not.
-fn sent(protocol: Protocol) -> Vec<Option<&'static str>> {
-    match protocol {
-        Protocol::Redis => {
-            let goes = |command: &Command| {
-                matches!(
-                    command.treat,
-                    Treat::Forward | Treat::OneDatabase | Treat::Split(_) | Treat::Any | Treat::Alone
-                )
-            };
-            commands::all().iter().map(|command| goes(command).then_some(command.name)).collect()
-        }
-        Protocol::Memcached => MEMCACHED.iter().copied().map(Some).collect(),
-    }
-}
-
-/// What each thread has of something for each command.
-type EachCommand<T> = Arc<[Option<T>]>;
 
 /// Where everything is counted.
 #[derive(Clone, Debug)]
@@ -272,9 +182,7 @@ pub struct Ledger {
     servers: Vec<(String, String, Instance)>,
     other_pool: Instance,
     other_server: Instance,
-    /// The commands of the first pools, and of all others by their protocol.
-    commands: Vec<(String, EachCommand<Instance>)>,
-    other_commands: Vec<(Protocol, EachCommand<Instance>)>,
+    commands: command::Ledger,
 }
 
 impl Ledger {
@@ -294,27 +202,10 @@ impl Ledger {
                 }
             }
         }
-        let mut each = |pool: &str, protocol| {
-            let word = if protocol == Protocol::Redis { "redis" } else { "memcached" };
-            let place = |name: Option<&str>| {
-                let labels = |name| [("pool", pool), ("protocol", word), ("command", name)];
-                name.map(|name| registry.add_for::<KvCommand>(&labels(name))).transpose()
-            };
-            sent(protocol).into_iter().map(place).collect::<Result<EachCommand<Instance>, _>>()
-        };
-        let (mut commands, mut other_commands) = (Vec::new(), Vec::new());
-        for pool in plan.pools.iter().take(COMMAND_POOLS_MAX) {
-            commands.push((pool.source.name.clone(), each(&pool.source.name, pool.protocol)?));
-        }
-        // A reload may bring any kind.
-        for protocol in [Protocol::Redis, Protocol::Memcached] {
-            other_commands.push((protocol, each(OTHERS, protocol)?));
-        }
         Ok(Self {
             pools,
             servers,
-            commands,
-            other_commands,
+            commands: command::Ledger::declare(registry)?,
             other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
             other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
         })
@@ -328,29 +219,13 @@ impl Ledger {
             .servers
             .iter()
             .map(|(pool, server, place)| Some((pool.clone(), server.clone(), segment.cells_of(*place, thread)?)));
-        let cells = |places: &EachCommand<Instance>| {
-            let cell = |place: &Option<Instance>| match place {
-                Some(place) => segment.cells_of::<KvCommand>(*place, thread).map(Some),
-                None => Some(None),
-            };
-            places.iter().map(cell).collect::<Option<EachCommand<Cells<KvCommand>>>>()
-        };
         Some(Numbers {
             everywhere: Some(Box::new((self.clone(), segment.clone()))),
             pools: pools.collect::<Option<_>>()?,
             servers: servers.collect::<Option<_>>()?,
             other_pool: segment.cells_of(self.other_pool, thread)?,
             other_server: segment.cells_of(self.other_server, thread)?,
-            commands: self
-                .commands
-                .iter()
-                .map(|(pool, places)| Some((pool.clone(), cells(places)?)))
-                .collect::<Option<_>>()?,
-            other_commands: self
-                .other_commands
-                .iter()
-                .map(|(protocol, places)| Some((*protocol, cells(places)?)))
-                .collect::<Option<_>>()?,
+            commands: command::Places::new(self.commands.clone(), segment.clone(), thread),
         })
     }
 }
@@ -362,21 +237,9 @@ pub struct Numbers {
     servers: Vec<(String, String, Cells<KvServer>)>,
     other_pool: Cells<KvPool>,
     other_server: Cells<KvServer>,
-    commands: Vec<(String, EachCommand<Cells<KvCommand>>)>,
-    other_commands: Vec<(Protocol, EachCommand<Cells<KvCommand>>)>,
+    commands: command::Places,
     /// Where all threads' are.
     everywhere: Option<Box<(Ledger, Segment)>>,
-}
-
-/// One thread's cells of a pool's commands.
-#[derive(Clone, Debug)]
-pub(crate) struct Commands(EachCommand<Cells<KvCommand>>);
-
-impl Commands {
-    #[inline]
-    pub(crate) fn of(&self, index: CommandIndex) -> Option<&Cells<KvCommand>> {
-        self.0.get(usize::from(index.0))?.as_ref()
-    }
 }
 
 impl Numbers {
@@ -388,16 +251,15 @@ impl Numbers {
             servers: Vec::new(),
             other_pool: Cells::detached(),
             other_server: Cells::detached(),
-            commands: Vec::new(),
-            other_commands: Vec::new(),
+            commands: command::Places::default(),
             everywhere: None,
         }
     }
 
     /// What all threads have counted of a pool; none when it has no numbers of its own.
-    pub(crate) fn totals(&self, pool: &str, protocol: Protocol) -> Option<Totals> {
+    pub(crate) fn totals(&self, pool: &str) -> Option<Totals> {
         let (ledger, segment) = self.everywhere.as_deref()?;
-        ledger.totals(segment, pool, protocol)
+        ledger.totals(segment, pool)
     }
 
     pub(crate) fn pool(&self, name: &str) -> Cells<KvPool> {
@@ -410,8 +272,6 @@ impl Numbers {
     }
 
     pub(crate) fn commands(&self, pool: &str, protocol: Protocol) -> Commands {
-        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, cells)| cells);
-        let others = || self.other_commands.iter().find(|(speaks, _)| *speaks == protocol).map(|(_, cells)| cells);
-        Commands(own.or_else(others).map_or_else(|| Arc::from([]), Arc::clone))
+        self.commands.of_pool(pool, protocol)
     }
 }

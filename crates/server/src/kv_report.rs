@@ -170,6 +170,8 @@ impl Teller {
             request_bytes: of("beltway_kv_server_sent_bytes_total"),
             responses: of("beltway_kv_server_replies_total"),
             response_bytes: of("beltway_kv_server_reply_bytes_total"),
+            hits: numbers.number("beltway_kv_server_reads_total", &format!("{labels}something\0")),
+            misses: numbers.number("beltway_kv_server_reads_total", &format!("{labels}nothing\0")),
             error_replies: errors.values().sum(),
             error_replies_by: errors,
             in_queue: of("beltway_kv_server_in_queue"),

@@ -1,12 +1,16 @@
 //! The bytes of a segment: where things lie, as numbers of 8-byte words in the machine's own byte order.
 //!
 //! ```text
-//! header (16 words) │ directory: 8 words a metric │ strings │ beats: one line a thread │ areas: threads + 1
+//! header (16 words) │ directory: 8 words a metric │ strings │ beats: one line a thread │ areas: threads + 1 │ late
 //! ```
 //!
 //! Header, directory and strings are written once, before the magic; a reader that finds the magic finds them whole,
 //! and a checksum tells when they are not. Each event thread has one area and one beat, each on lines of its own; the
 //! last area is the process's. A metric lies at the same offset in every area.
+//!
+//! `late` describes metrics that came while the segment was in use, where room was kept for them: a line with their
+//! number, which is written last, a directory like the other, and the texts of their labels, which go on counting where the
+//! other strings end.
 
 /// Says that this is a segment, in this machine's byte order. Written last.
 pub(crate) const MAGIC: u64 = u64::from_ne_bytes(*b"BELTWAY\x01");
@@ -44,6 +48,10 @@ pub(crate) mod header {
     pub(crate) const BEATS: usize = 10;
     pub(crate) const AREAS: usize = 11;
     pub(crate) const AREA_WORDS: usize = 12;
+    /// Where what came late is described; 0: there is no room for any.
+    pub(crate) const LATE: usize = 13;
+    /// How many metrics that has room for.
+    pub(crate) const LATE_MAX: usize = 14;
     pub(crate) const CHECKSUM: usize = 15;
 }
 

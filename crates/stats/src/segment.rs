@@ -2,8 +2,8 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::beat::Beat;
 use crate::cells::{Cells, HeapWords, SharedCells};
@@ -14,6 +14,8 @@ use crate::format::{
 use crate::histogram::{SUB_BITS, VALUE_BITS};
 use crate::snapshot::{Metric, Snapshot, Value};
 use crate::table::{Kind, MetricDef, Table, Unit};
+
+mod late;
 
 /// Why tables do not make a segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +44,16 @@ impl std::error::Error for RegistryError {}
 #[derive(Clone, Default, Debug)]
 pub struct Registry {
     tables: Vec<Registered>,
+    spares: Vec<Spare>,
+}
+
+/// Room for rows that come later.
+#[derive(Clone, Copy, Debug)]
+struct Spare {
+    id: TypeId,
+    rows: &'static [MetricDef],
+    words: usize,
+    count: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -96,6 +108,12 @@ impl Registry {
         Ok(Instance(self.tables.len() - 1))
     }
 
+    /// Keeps room to add the rows of `T` while the segment is in use, for so many things at most: [`Segment::add_late`].
+    /// All such room takes up to half of what a segment may have left; beyond that there is less of it.
+    pub fn reserve<T: Table>(&mut self, count: usize) {
+        self.spares.push(Spare { id: TypeId::of::<T>(), rows: T::ROWS, words: T::WORDS, count });
+    }
+
     /// The layout of a segment for so many event threads.
     ///
     /// # Errors
@@ -123,7 +141,7 @@ impl Registry {
                 offset += row.words();
             }
         }
-        Layout::of(&described, tables, threads)
+        Layout::of(&described, tables, &self.spares, threads)
     }
 }
 
@@ -156,10 +174,16 @@ pub struct Layout {
     areas: usize,
     area_words: usize,
     words: usize,
+    late: late::Room,
 }
 
 impl Layout {
-    fn of(metrics: &[Described<'_>], tables: Vec<Placed>, threads: usize) -> Result<Self, RegistryError> {
+    fn of(
+        metrics: &[Described<'_>],
+        mut tables: Vec<Placed>,
+        spares: &[Spare],
+        threads: usize,
+    ) -> Result<Self, RegistryError> {
         if metrics.len() > METRICS_MAX {
             return Err(RegistryError::TooMany("metrics", metrics.len()));
         }
@@ -184,6 +208,7 @@ impl Layout {
             description.extend(words);
             offset += metric.words;
         }
+        let texts = late::texts(spares, &mut strings);
         let strings_at = description.len();
         let strings_bytes = strings.0.len();
         description.extend(strings.0.chunks(8).map(|chunk| {
@@ -194,8 +219,12 @@ impl Layout {
         let beats = to_line(description.len());
         description.resize(beats, 0);
         let areas = beats + threads * BEAT_WORDS;
+        let free = WORDS_MAX.saturating_sub(areas + (threads + 1) * to_line(offset.max(1)));
+        let mut late = late::Room::of(spares, texts, free / 2 / (threads + 1), strings_bytes);
+        late.take_places(&mut tables, &mut offset);
         let area_words = to_line(offset.max(1));
-        let words = areas + (threads + 1) * area_words;
+        late.at = areas + (threads + 1) * area_words;
+        let words = late.at + late.words();
         if words > WORDS_MAX {
             return Err(RegistryError::TooMany("words", words));
         }
@@ -209,10 +238,12 @@ impl Layout {
             (header::BEATS, beats as u64),
             (header::AREAS, areas as u64),
             (header::AREA_WORDS, area_words as u64),
+            (header::LATE, if late.metrics_max == 0 { 0 } else { late.at as u64 }),
+            (header::LATE_MAX, late.metrics_max as u64),
         ] {
             description[at] = value;
         }
-        Ok(Self { description, tables, threads, beats, areas, area_words, words })
+        Ok(Self { description, tables, threads, beats, areas, area_words, words, late })
     }
 
     /// How many words of memory the segment needs.
@@ -241,7 +272,8 @@ impl Layout {
         }
         // Release: who reads the magic, reads what it promises.
         words[header::MAGIC].store(MAGIC, Ordering::Release);
-        Ok(Segment(Arc::new(Inside { words, layout: self })))
+        let used = Mutex::new(late::Used::of(&self.late));
+        Ok(Segment(Arc::new(Inside { words, layout: self, used })))
     }
 
     /// A segment on the heap that no other process reads: for tests, simulation and processes without a runtime
@@ -285,6 +317,7 @@ pub struct Segment(Arc<Inside>);
 struct Inside {
     words: &'static [AtomicU64],
     layout: Layout,
+    used: Mutex<late::Used>,
 }
 
 impl Segment {
@@ -303,6 +336,15 @@ impl Segment {
         let table = layout.tables.get(instance.0).filter(|table| table.id == TypeId::of::<T>())?;
         let at = layout.areas + thread * layout.area_words + table.offset;
         (thread < self.threads()).then(|| Cells::new(&self.0.words[at..at + table.words]))
+    }
+
+    /// Adds the rows of `T` for the thing that these labels name, where [`Registry::reserve`] has kept room; `None` when all
+    /// of it is taken. Readers see it from now on. Costs a lock: for what is seen for the first time.
+    #[must_use]
+    pub fn add_late<T: Table>(&self, labels: &[(&str, &str)]) -> Option<Instance> {
+        let Inside { words, layout, used } = &*self.0;
+        let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.add(words, &layout.late, &layout.tables, TypeId::of::<T>(), labels).map(Instance)
     }
 
     /// The process's cells of table `T`, which any thread may write; `None` when there is no such table.
@@ -338,7 +380,8 @@ impl Segment {
 
     /// Sets every number and beat to zero. Not while threads write.
     pub fn reset(&self) {
-        for word in &self.0.words[self.0.layout.beats..] {
+        // What came late stays declared.
+        for word in &self.0.words[self.0.layout.beats..self.0.layout.late.at] {
             word.store(0, Ordering::Relaxed);
         }
     }
@@ -359,7 +402,7 @@ impl Snapshot {
     /// [`RegistryError::TooMany`].
     pub fn to_words(&self) -> Result<Vec<u64>, RegistryError> {
         let described: Vec<Described<'_>> = self.metrics.iter().map(Described::of).collect();
-        let layout = Layout::of(&described, Vec::new(), 0)?;
+        let layout = Layout::of(&described, Vec::new(), &[], 0)?;
         let mut words = layout.described_by(Identity {
             pid: self.pid,
             generation: self.generation,

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::beat::BeatReading;
 use crate::format::{
-    BEAT_WORDS, ENTRY_WORDS, HEADER_WORDS, MAGIC, METRICS_MAX, THREADS_MAX, VERSION, WORDS_MAX, checksum, entry, header,
+    BEAT_WORDS, ENTRY_WORDS, HEADER_WORDS, LINE_WORDS, MAGIC, METRICS_MAX, THREADS_MAX, VERSION, WORDS_MAX, checksum,
+    entry, header,
 };
 use crate::histogram::{Distribution, HISTOGRAM_WORDS};
 use crate::segment::shape;
@@ -103,8 +104,7 @@ impl Snapshot {
         if magic.load(Ordering::Acquire) != MAGIC {
             return Err(SegmentError::NotASegment);
         }
-        let words: Vec<u64> = memory.iter().take(WORDS_MAX).map(|word| word.load(Ordering::Relaxed)).collect();
-        Reader { words: &words }.snapshot()
+        Reader { words: &copy(&memory[..memory.len().min(WORDS_MAX)]) }.snapshot()
     }
 
     /// Reads a segment that was copied, as from its file. Copying a file cannot be interrupted by a signal, as reading
@@ -196,6 +196,39 @@ impl Snapshot {
     }
 }
 
+/// A copy of the words that mean anything: of each area only what is described, since the rest may never have been touched.
+fn copy(memory: &[AtomicU64]) -> Vec<u64> {
+    let at = |place: usize| memory.get(place).map_or(0, |word| word.load(Ordering::Acquire));
+    let number = |place: usize| usize::try_from(at(place)).unwrap_or(usize::MAX).min(memory.len());
+    let (areas, area_words) = (number(header::AREAS), number(header::AREA_WORDS));
+    let (late, late_max) = (number(header::LATE), number(header::LATE_MAX).min(METRICS_MAX));
+    // First: what is added from here on is not in the copy.
+    let lates = if late == 0 { 0 } else { number(late).min(late_max) };
+    let entries = |from: usize, count: usize| (0..count).map(move |number| from + number * ENTRY_WORDS);
+    let ends = entries(HEADER_WORDS, number(header::METRICS).min(METRICS_MAX)).chain(entries(late + LINE_WORDS, lates));
+    let end = |place: usize| (at(place + entry::OFFSET_BYTES) / 8).saturating_add(at(place + entry::WORDS));
+    let used = ends.map(end).max().unwrap_or(0);
+    let used = usize::try_from(used).unwrap_or(usize::MAX).min(area_words);
+    let mut words = vec![0; memory.len()];
+    let mut take = |from: usize, count: usize| {
+        let to = from.saturating_add(count).min(memory.len());
+        if let (Some(to), Some(from)) = (words.get_mut(from..to), memory.get(from..to)) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.load(Ordering::Relaxed));
+        }
+    };
+    take(0, areas);
+    for area in 0..number(header::THREADS).min(THREADS_MAX) + 1 {
+        take(areas.saturating_add(area.saturating_mul(area_words)), used);
+    }
+    if late != 0 {
+        take(late, memory.len());
+        if let Some(count) = words.get_mut(late) {
+            *count = lates as u64;
+        }
+    }
+    words
+}
+
 struct Reader<'a> {
     words: &'a [u64],
 }
@@ -230,7 +263,7 @@ impl Reader<'_> {
         if checksum(sum[1..].iter().copied()) != stored {
             return Err(SegmentError::Damaged("checksum"));
         }
-        let strings: Vec<u8> = self
+        let mut strings: Vec<u8> = self
             .slice(strings_at, strings_bytes.div_ceil(8), "strings")?
             .iter()
             .flat_map(|word| word.to_ne_bytes())
@@ -239,6 +272,15 @@ impl Reader<'_> {
         let areas: Vec<&[u64]> =
             self.slice(areas, area_words.saturating_mul(threads + 1), "areas")?.chunks(area_words.max(1)).collect();
         let entries = self.slice(HEADER_WORDS, metrics * ENTRY_WORDS, "directory")?;
+        let late = self.number(header::LATE, self.words.len(), "late")?;
+        let late_max = self.number(header::LATE_MAX, METRICS_MAX, "late")?;
+        let mut lates: &[u64] = &[];
+        if late != 0 {
+            let directory = late + LINE_WORDS;
+            lates = self.slice(directory, self.number(late, late_max, "late")? * ENTRY_WORDS, "late")?;
+            let texts = self.words.get(directory + late_max * ENTRY_WORDS..).ok_or(SegmentError::Damaged("late"))?;
+            strings.extend(texts.iter().flat_map(|word| word.to_ne_bytes()));
+        }
         let (beats, _) = self.slice(beats, threads * BEAT_WORDS, "beats")?.as_chunks::<BEAT_WORDS>();
         Ok(Snapshot {
             pid: u32::try_from(self.words[header::PID]).map_err(|_| SegmentError::Damaged("pid"))?,
@@ -247,6 +289,7 @@ impl Reader<'_> {
             beats: beats.iter().filter_map(|words| BeatReading::read(words)).collect(),
             metrics: entries
                 .chunks(ENTRY_WORDS)
+                .chain(lates.chunks(ENTRY_WORDS))
                 .map(|entry| Self::metric(entry, &strings, &areas))
                 .collect::<Result<_, _>>()?,
         })

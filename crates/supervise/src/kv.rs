@@ -149,6 +149,10 @@ pub struct KvServerReport {
     pub responses: u64,
     /// Bytes of them.
     pub response_bytes: u64,
+    /// Reads that found something.
+    pub hits: u64,
+    /// Reads that found nothing.
+    pub misses: u64,
     /// Replies that are errors.
     pub error_replies: u64,
     /// Those of them that there were, by their first word.
@@ -191,7 +195,7 @@ pub struct Times {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KvCommandReport {
-    /// The pool; `(others)` where there are too many to count each by itself.
+    /// The pool; `(others)` with the commands beyond those that are counted each by itself.
     pub pool: String,
     /// `redis` or `memcached`.
     pub protocol: String,
@@ -199,10 +203,24 @@ pub struct KvCommandReport {
     pub name: String,
     /// How often servers answered it.
     pub calls: u64,
+    /// Bytes of those requests.
+    pub request_bytes: u64,
+    /// Bytes of the answers.
+    pub response_bytes: u64,
     /// Answers that are errors.
     pub error_replies: u64,
+    /// Requests that no server answered.
+    pub forward_errors: u64,
+    /// Those of them that there were, by why.
+    pub forward_errors_by: BTreeMap<String, u64>,
+    /// Reads that found something.
+    pub hits: u64,
+    /// Reads that found nothing.
+    pub misses: u64,
     /// From arrival to reply, all together.
     pub total_us: u64,
+    /// From arrival to reply, of each.
+    pub time: Times,
 }
 
 /// A request that took long.

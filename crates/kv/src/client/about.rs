@@ -42,8 +42,7 @@ impl Gathered<'_> {
 
 impl Client {
     fn totals(&self) -> Option<Totals> {
-        let plan = self.pool.plan();
-        self.worker.numbers().totals(&plan.source.name, plan.protocol)
+        self.worker.numbers().totals(&self.pool.plan().source.name)
     }
 
     /// The answer to `INFO`.
@@ -169,9 +168,7 @@ impl Client {
             ];
             named.into_iter().for_each(|(name, counter)| stat(name, &totals.count(counter)));
             for (name, commands) in COUNTED {
-                if let Some(calls) = totals.calls(commands) {
-                    stat(name, &calls);
-                }
+                stat(name, &totals.calls(commands));
             }
             stat("beltway_forward_errors", &totals.forward_errors());
             stat("beltway_memory", &totals.gauge(KvPool::MEMORY));

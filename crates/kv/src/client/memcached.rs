@@ -259,6 +259,7 @@ impl Client {
         if let Some(outcome) = self.send_to_all(How::Stats, kind, asked, b"stats\r\n") {
             return outcome;
         }
+        self.failed(kind.command, Fault::Refused);
         self.fail_now(Fault::Refused);
         Outcome::Done
     }
@@ -279,6 +280,7 @@ impl Client {
             return outcome;
         }
         if !quiet {
+            self.failed(kind.command, Fault::Refused);
             self.fail_now(Fault::Refused);
         }
         Outcome::Done

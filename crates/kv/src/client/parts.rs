@@ -137,6 +137,7 @@ impl Client {
                         _ => {
                             cells.add(Kv::FORWARD_ERRORS, 1);
                             self.pool.cells().add(KvPool::failed(*fault), 1);
+                            self.failed(kind.command, *fault);
                             Chunk::from_static(fault.line(protocol))
                         }
                     };

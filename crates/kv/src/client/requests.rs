@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
 use crate::miss;
-use crate::numbers::KvPool;
+use crate::numbers::{CommandIndex, KvPool};
 use crate::outbox::Source;
 use crate::pending::{Again, Owner};
 use crate::plan::{Class, Protocol};
@@ -524,8 +524,18 @@ impl Client {
                 self.pool.cells().add(KvPool::MISSES, 1);
                 self.answer(nothing);
             }
-            None => self.fail_now(fault),
+            None => {
+                self.failed(kind.command, fault);
+                self.fail_now(fault);
+            }
         }
+    }
+
+    /// Counts a request that no server was asked.
+    #[cold]
+    pub(super) fn failed(&self, command: CommandIndex, fault: Fault) {
+        let plan = self.pool.plan();
+        self.worker.numbers().commands(&plan.source.name, plan.protocol).failed(command, fault);
     }
 
     /// The request just read has no server to go to.

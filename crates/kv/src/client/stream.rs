@@ -95,6 +95,7 @@ impl Client {
                 Some(lane)
             }
             Err(fault) => {
+                self.failed(command, fault);
                 self.fail_now(fault);
                 None
             }

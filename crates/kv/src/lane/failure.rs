@@ -51,9 +51,10 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
             }
             continue;
         }
-        let unsent = pending.start >= remains.sent;
+        let (unsent, command) = (pending.start >= remains.sent, pending.command);
         if let Some(fault) = server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end)) {
             tell(fault);
+            server.commands().failed(command, fault);
         }
     }
     for client in waiting {

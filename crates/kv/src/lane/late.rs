@@ -49,12 +49,14 @@ impl Lane {
                 let noted = slow.note(&self.worker, &self.server, pending);
                 let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
                 let is_write = pending.again != Again::Always;
-                let start = pending.start;
+                let (start, command) = (pending.start, pending.command);
                 self.tell_slow(noted, at, Fault::TimedOut);
                 if is_write {
                     self.leave_unsettled(start, &owner);
                 }
-                give_fault(&self.worker, owner, Fault::TimedOut);
+                if give_fault(&self.worker, owner, Fault::TimedOut).is_some() {
+                    self.server.commands().failed(command, Fault::TimedOut);
+                }
                 late += 1;
             }
             self.expired += usize::from(all_before);

@@ -191,7 +191,7 @@ impl Lane {
                 Scanned::Malformed => break Some(Fault::Nonsense),
             }
         };
-        tally.tell(self);
+        tally.tell(self, self.queue.front().map_or(self.pushed, |next| next.start));
         let mut touched = std::mem::take(&mut self.touched);
         for client in touched.drain(..) {
             let mut to = client.borrow_mut();
@@ -228,7 +228,8 @@ impl Lane {
         let Some(pending) = &self.current else { return None };
         let long = self.passing || !self.pieces.is_empty();
         let reply = if long { &[] } else { block.get(range.clone()).unwrap_or_default() };
-        tally.add(self, pending, reply, self.reply.found());
+        let len = (std::mem::take(&mut self.passed) + range.len()) as u64;
+        tally.add(self, pending, reply, len, self.reply.found());
         #[cfg(test)]
         super::tests::panic_if_told(reply);
         if long {
@@ -290,6 +291,7 @@ impl Lane {
         if range.is_empty() {
             return Ok(());
         }
+        self.passed += range.len();
         let Some(pending) = self.queue.front_mut() else { return Err(Fault::Nonsense) };
         match &pending.owner {
             Owner::Client(client, seq) => {
@@ -365,7 +367,9 @@ impl Lane {
         if let Some(pending) = self.queue.front_mut() {
             let noted = Slowness::new().note(&self.worker, &self.server, pending);
             let owner = std::mem::replace(&mut pending.owner, Owner::Nobody);
+            let command = pending.command;
             self.tell_slow(noted, 0, Fault::TooLarge);
+            self.server.commands().failed(command, Fault::TooLarge);
             super::give_fault(&self.worker, owner, Fault::TooLarge);
         }
     }

@@ -164,6 +164,7 @@ impl Lane {
             let retried = self.server.retry(&self.worker, pending, Fault::TimedOut, false, |_| Some(bytes));
             if let Some(fault) = retried {
                 self.tell_slow(noted, at, fault);
+                self.server.commands().failed(command, fault);
             }
         }
     }

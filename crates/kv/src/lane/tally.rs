@@ -14,20 +14,33 @@ pub(super) struct Tally {
     replies: u32,
     hits: u32,
     misses: u32,
+    /// Where the first of their requests begins among all that were sent.
+    start: u64,
+    /// Bytes of the replies.
+    bytes: u64,
     slow: Slowness,
 }
 
 impl Tally {
     pub(super) const fn new() -> Self {
-        Self { command: CommandIndex::NONE, asked: 0, replies: 0, hits: 0, misses: 0, slow: Slowness::new() }
+        Self {
+            command: CommandIndex::NONE,
+            asked: 0,
+            replies: 0,
+            hits: 0,
+            misses: 0,
+            start: 0,
+            bytes: 0,
+            slow: Slowness::new(),
+        }
     }
 
-    /// Takes in a reply which begins with `bytes`. Of a long one the beginning is not here, and was no error.
+    /// Takes in a reply of `len` bytes which begins with `bytes`. Of a long one the beginning is not here, and was no error.
     #[inline]
-    pub(super) fn add(&mut self, lane: &Lane, pending: &Pending, bytes: &[u8], found: Found) {
+    pub(super) fn add(&mut self, lane: &Lane, pending: &Pending, bytes: &[u8], len: u64, found: Found) {
         if (self.command, self.asked) != (pending.command, pending.asked) {
-            self.tell(lane);
-            (self.command, self.asked) = (pending.command, pending.asked);
+            self.tell(lane, pending.start);
+            (self.command, self.asked, self.start) = (pending.command, pending.asked, pending.start);
             if let Some(noted) = self.slow.note(&lane.worker, &lane.server, pending) {
                 let end = lane.queue.front().map_or(lane.pushed, |next| next.start);
                 let bytes = bytes_of(&lane.kept, pending.start, end);
@@ -36,6 +49,7 @@ impl Tally {
             }
         }
         self.replies += 1;
+        self.bytes += len;
         // What nobody gets was found by nobody.
         let reads = pending.again == Again::Always && !matches!(pending.owner, Owner::Nobody);
         match bytes {
@@ -71,20 +85,33 @@ impl Tally {
         }
     }
 
-    /// Writes down what was taken in.
-    pub(super) fn tell(&mut self, lane: &Lane) {
+    /// Writes down what was taken in. The requests end at `end` among all that were sent.
+    pub(super) fn tell(&mut self, lane: &Lane, end: u64) {
         let replies = u64::from(std::mem::take(&mut self.replies));
         if replies == 0 {
             return;
         }
         let nanos = u64::from(lane.worker.micros().wrapping_sub(self.asked)) * 1_000;
-        lane.server.cells().observe_times(KvServer::TIME, nanos, replies);
-        if let Some(command) = lane.server.commands().of(self.command) {
+        let (server, command) = (lane.server.cells(), lane.server.commands().of(self.command));
+        server.observe_times(KvServer::TIME, nanos, replies);
+        let bytes = std::mem::take(&mut self.bytes);
+        if let Some(command) = command {
             command.add(KvCommand::CALLS, replies);
-            command.add(KvCommand::TIME, nanos * replies);
+            command.observe_times(KvCommand::TIME, nanos, replies);
+            command.add(KvCommand::REQUEST_BYTES, end.saturating_sub(self.start));
+            command.add(KvCommand::REPLY_BYTES, bytes);
         }
-        let pool = lane.server.pool_cells();
-        pool.add(KvPool::HITS, std::mem::take(&mut self.hits).into());
-        pool.add(KvPool::MISSES, std::mem::take(&mut self.misses).into());
+        let (hits, misses) = (std::mem::take(&mut self.hits).into(), std::mem::take(&mut self.misses).into());
+        if hits + misses > 0 {
+            let pool = lane.server.pool_cells();
+            pool.add(KvPool::HITS, hits);
+            pool.add(KvPool::MISSES, misses);
+            server.add(KvServer::HITS, hits);
+            server.add(KvServer::MISSES, misses);
+            if let Some(command) = command {
+                command.add(KvCommand::HITS, hits);
+                command.add(KvCommand::MISSES, misses);
+            }
+        }
     }
 }

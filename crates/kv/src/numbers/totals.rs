@@ -1,22 +1,19 @@
 //! What all threads together have counted of a pool, for clients who ask the proxy about itself.
 
-use std::sync::Arc;
-
 use base::WallTime;
-use stats::{Cells, Counter, Gauge, Instance, Segment, Table};
+use stats::{Cells, Counter, Gauge, Segment, Table};
 
-use super::{EachCommand, KvCommand, KvPool, Ledger};
+use super::{KvCommand, KvPool, Ledger, command};
 use crate::fault::Fault;
-use crate::plan::Protocol;
 
 /// The cells of all threads. They are read here and written by each thread alone.
 #[derive(Debug)]
 pub(crate) struct Totals {
     pool: Vec<Cells<KvPool>>,
     segment: Segment,
-    /// Where its commands are counted, if they are for this pool alone: looked at by who wants to know of them.
-    commands: Option<EachCommand<Instance>>,
-    protocol: Protocol,
+    /// Where its commands are counted: looked at by who wants to know of them.
+    commands: command::Ledger,
+    name: String,
     /// When the process began to count.
     pub(crate) since: WallTime,
 }
@@ -32,14 +29,13 @@ pub(crate) struct OfCommand {
 
 impl Ledger {
     /// Of this pool; none when it has no numbers of its own.
-    pub(super) fn totals(&self, segment: &Segment, pool: &str, protocol: Protocol) -> Option<Totals> {
+    pub(super) fn totals(&self, segment: &Segment, pool: &str) -> Option<Totals> {
         let (_, place) = self.pools.iter().find(|(name, _)| name == pool)?;
-        let own = self.commands.iter().find(|(name, _)| name == pool).map(|(_, places)| Arc::clone(places));
         Some(Totals {
             pool: of_threads(segment, |thread| segment.cells_of(*place, thread)),
             segment: segment.clone(),
-            commands: own,
-            protocol,
+            commands: self.commands.clone(),
+            name: pool.to_owned(),
             since: WallTime::from_micros(segment.started_micros()),
         })
     }
@@ -75,29 +71,25 @@ impl Totals {
         Fault::ALL.into_iter().map(|fault| self.count(KvPool::failed(fault))).sum()
     }
 
-    /// The commands that servers were asked, if they are counted for this pool alone.
+    /// The commands that servers were asked.
     pub(crate) fn commands(&self) -> impl Iterator<Item = OfCommand> {
         let of = |(name, cells): (&'static str, Vec<Cells<KvCommand>>)| OfCommand {
             name,
             calls: sum(&cells, KvCommand::CALLS),
             errors: sum(&cells, KvCommand::ERRORS),
-            micros: sum(&cells, KvCommand::TIME) / 1_000,
+            micros: cells.iter().map(|cells| cells.distribution(KvCommand::TIME).sum()).sum::<u64>() / 1_000,
         };
         self.cells().map(of).filter(|command| command.calls > 0)
     }
 
     fn cells(&self) -> impl Iterator<Item = (&'static str, Vec<Cells<KvCommand>>)> {
-        let names = self.commands.as_ref().map(|_| super::sent(self.protocol)).unwrap_or_default();
-        let places = self.commands.iter().flat_map(|places| places.iter());
-        names.into_iter().zip(places).filter_map(|(name, place)| {
-            let place = (*place)?;
-            Some((name?, of_threads(&self.segment, |thread| self.segment.cells_of(place, thread))))
-        })
+        let places = self.commands.of_pool(&self.name).into_iter();
+        places.map(|(name, place)| (name, of_threads(&self.segment, |thread| self.segment.cells_of(place, thread))))
     }
 
-    /// Calls of these commands together; none when commands are not counted for this pool alone.
-    pub(crate) fn calls(&self, names: &[&str]) -> Option<u64> {
+    /// Calls of these commands together.
+    pub(crate) fn calls(&self, names: &[&str]) -> u64 {
         let counted = self.cells().filter(|(name, _)| names.contains(name));
-        self.commands.is_some().then(|| counted.map(|(_, cells)| sum(&cells, KvCommand::CALLS)).sum())
+        counted.map(|(_, cells)| sum(&cells, KvCommand::CALLS)).sum()
     }
 }

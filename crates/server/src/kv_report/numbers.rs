@@ -68,24 +68,36 @@ pub(super) fn commands(snapshot: &Snapshot) -> Vec<KvCommandReport> {
     let mut found: HashMap<[&str; 3], KvCommandReport> = HashMap::new();
     for metric in snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_command_")) {
         let label = |wanted: &str| metric.labels.iter().find(|(key, _)| key == wanted).map_or("", |(_, text)| text);
-        let Value::Counter(value) = metric.value else { continue };
         let (pool, protocol, name) = (label("pool"), label("protocol"), label("command"));
-        if value == 0 {
-            continue;
-        }
         let report = found.entry([pool, protocol, name]).or_insert_with(|| KvCommandReport {
             pool: pool.to_owned(),
             protocol: protocol.to_owned(),
             name: name.to_owned(),
             ..KvCommandReport::default()
         });
-        match metric.name.as_str() {
-            "beltway_kv_command_calls_total" => report.calls = value,
-            "beltway_kv_command_error_replies_total" => report.error_replies = value,
-            _ => report.total_us = value / 1_000,
+        let value = match &metric.value {
+            Value::Counter(value) => *value,
+            Value::Histogram(distribution) => {
+                (report.time, report.total_us) = (times(distribution), distribution.sum() / 1_000);
+                continue;
+            }
+            Value::Gauge(_) => continue,
+        };
+        match (metric.name.as_str(), label("found")) {
+            ("beltway_kv_command_calls_total", _) => report.calls = value,
+            ("beltway_kv_command_error_replies_total", _) => report.error_replies = value,
+            ("beltway_kv_command_request_bytes_total", _) => report.request_bytes = value,
+            ("beltway_kv_command_reply_bytes_total", _) => report.response_bytes = value,
+            ("beltway_kv_command_reads_total", "something") => report.hits = value,
+            ("beltway_kv_command_reads_total", _) => report.misses = value,
+            ("beltway_kv_command_forward_errors_total", _) if value > 0 => {
+                report.forward_errors += value;
+                report.forward_errors_by.insert(label("kind").to_owned(), value);
+            }
+            _ => {}
         }
     }
-    let mut called: Vec<_> = found.into_values().filter(|report| report.calls > 0).collect();
+    let mut called: Vec<_> = found.into_values().filter(|report| report.calls + report.forward_errors > 0).collect();
     called.sort_by(|a, b| b.total_us.cmp(&a.total_us).then_with(|| a.name.cmp(&b.name)));
     called
 }

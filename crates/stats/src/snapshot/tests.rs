@@ -1,4 +1,5 @@
 use super::*;
+use crate::table::Table;
 use crate::{BeatName, Identity, Registry, RegistryError};
 
 crate::metrics! {
@@ -159,4 +160,53 @@ fn a_segment_that_is_reset_counts_from_zero() {
     segment.cells::<Shop>(0).unwrap().add(Shop::SOLD, 3);
     segment.reset();
     assert_eq!(Snapshot::read(segment.words()).unwrap().counter("shop_sold_total"), 0);
+}
+
+#[test]
+fn what_is_added_while_the_segment_is_in_use_is_read_like_the_rest_until_there_is_no_room() {
+    let mut registry = Registry::new();
+    registry.add::<Yard>().unwrap();
+    registry.reserve::<Shop>(2);
+    let segment = registry.layout(2).unwrap().create_on_heap(WHO).unwrap();
+    assert_eq!(Snapshot::read(segment.words()).unwrap().metrics.len(), Yard::ROWS.len());
+    assert!(segment.add_late::<Yard>(&[("of", "none")]).is_none(), "no room was kept for it");
+    for (number, street) in ["long", "short"].into_iter().enumerate() {
+        let place = segment.add_late::<Shop>(&[("street", street)]).unwrap();
+        let (one, two) = (segment.cells_of::<Shop>(place, 0).unwrap(), segment.cells_of::<Shop>(place, 1).unwrap());
+        one.add(Shop::SOLD, number as u64 + 1);
+        two.add(Shop::SOLD, 10);
+        two.observe(Shop::WAIT, 1_000);
+    }
+    assert!(segment.add_late::<Shop>(&[("street", "third")]).is_none());
+    segment.process::<Yard>().unwrap().add(Yard::CARTS, 3);
+    for read in [Snapshot::read(segment.words()).unwrap(), Snapshot::from_words(&copied(&segment)).unwrap()] {
+        let sold = |street| read.metric("shop_sold_total", &[("street", street), ("what", "bread")]).unwrap();
+        assert_eq!((&sold("long").value, &sold("short").value), (&Value::Counter(11), &Value::Counter(12)));
+        assert_eq!(sold("long").help, "Sold.");
+        assert_eq!((read.distribution("shop_wait_seconds").count(), read.counter("yard_carts_total")), (2, 3));
+        let mut sum = Snapshot::default();
+        sum.add_dead(&read);
+        assert_eq!(Snapshot::from_words(&sum.to_words().unwrap()).unwrap().metrics, sum.metrics);
+    }
+    // What is damaged there is told, and does not panic.
+    let whole = copied(&segment);
+    let late = usize::try_from(whole[header::LATE]).unwrap();
+    for word in late..late + 40 {
+        for damage in [u64::MAX, 1 << 40, 7] {
+            let mut damaged = whole.clone();
+            damaged[word] = damage;
+            let _ = Snapshot::from_words(&damaged);
+        }
+    }
+    segment.reset();
+    assert_eq!(Snapshot::read(segment.words()).unwrap().counter("shop_sold_total"), 0);
+}
+
+#[test]
+fn room_that_a_segment_has_not_is_not_kept() {
+    let mut registry = Registry::new();
+    registry.add::<Yard>().unwrap();
+    registry.reserve::<Shop>(1_000_000);
+    let layout = registry.layout(8).unwrap();
+    assert!(layout.words() < crate::format::WORDS_MAX, "{}", layout.words());
 }
