@@ -183,10 +183,17 @@ impl Numbers {
     #[inline]
     fn of(bytes: &[u8], words: &[Range<u32>]) -> Option<Self> {
         let word = |at| word(bytes, words, at);
+        let cas = word(0) == b"cas";
+        // Nearly always.
+        if let (false, Some(_), Some(_), Some(length)) =
+            (cas, small(word(LENGTH_AT - 2)), small(word(LENGTH_AT - 1)), small(word(LENGTH_AT)))
+        {
+            return Some(Self { length, plain: true });
+        }
         let (flags, flags_plain) = unsigned(word(LENGTH_AT - 2))?;
         let (time, time_plain) = signed(word(LENGTH_AT - 1))?;
         let (long, length_plain) = signed(word(LENGTH_AT))?;
-        let (_, unique_plain) = if word(0) == b"cas" { unsigned(word(LENGTH_AT + 1))? } else { (0, true) };
+        let (_, unique_plain) = if cas { unsigned(word(LENGTH_AT + 1))? } else { (0, true) };
         let length = low_half(long);
         let fit = u32::try_from(flags).is_ok() && i32::try_from(time).is_ok() && i64::from(length) == long;
         Some(Self { length, plain: fit && flags_plain && time_plain && length_plain && unique_plain })
@@ -238,6 +245,24 @@ pub fn rewritten(bytes: &[u8], words: &[Range<u32>]) -> Vec<u8> {
     let data = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
     line.extend_from_slice(&bytes[data..]);
     line
+}
+
+/// A number of few digits.
+#[inline]
+fn small(word: &[u8]) -> Option<i32> {
+    // So many digits fit.
+    if !(1..=9).contains(&word.len()) {
+        return None;
+    }
+    let mut number = 0;
+    for byte in word {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + i32::from(digit);
+    }
+    Some(number)
 }
 
 /// A number's lower 32 bits, as memcached keeps them.
