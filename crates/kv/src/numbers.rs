@@ -2,7 +2,7 @@
 //!
 //! [`Ledger::declare`] gives pools and servers their places in the segment, [`Ledger::numbers`] a thread its cells. A server
 //! that a reload brings has no place of its own before the next restart: it counts together with all others of that kind.
-//! A command of a pool has its place from its first reply or failure on ([`commands`](self::command)).
+//! A command of a pool has its place from its first reply or failure on (see `command`).
 
 mod command;
 mod totals;
