@@ -205,7 +205,7 @@ impl Ledger {
         Ok(Self {
             pools,
             servers,
-            commands: command::Ledger::declare(registry)?,
+            commands: command::Ledger::declare(registry, plan.pools.len())?,
             other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
             other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
         })

@@ -114,6 +114,12 @@ impl Registry {
         self.spares.push(Spare { id: TypeId::of::<T>(), rows: T::ROWS, words: T::WORDS, count });
     }
 
+    /// The same without room for what comes later: where there is none for it.
+    #[must_use]
+    pub fn without_late(&self) -> Self {
+        Self { tables: self.tables.clone(), spares: Vec::new() }
+    }
+
     /// The layout of a segment for so many event threads.
     ///
     /// # Errors

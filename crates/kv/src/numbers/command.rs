@@ -1,7 +1,7 @@
 //! What is counted of each command of each pool.
 //!
 //! There are hundreds of commands, and a pool sees few of them: so a command has its place when it is seen for the first
-//! time. There are [`COMMANDS_MAX`] places in all, of some 2.6 KB for each event thread (most of it one histogram), which no
+//! time. There are [`COMMANDS_OF_POOL`] places for each pool, [`COMMANDS_MAX`] at most, of some 2.6 KB for each event thread (most of it one histogram), which no
 //! thread touches before it needs them; what comes when all are taken is counted as `(others)`, by protocol. A run of
 //! replies to neighbours of one command costs some ten additions, whatever its length.
 
@@ -65,8 +65,10 @@ impl KvCommand {
     }
 }
 
-/// Commands of all pools together that are counted each by itself.
+/// Commands of all pools together that are counted each by itself, and how many there is room for by each pool: what is
+/// kept room for takes memory and has to be there when a server starts.
 const COMMANDS_MAX: usize = 128;
+const COMMANDS_OF_POOL: usize = 24;
 
 /// memcached's commands, which have no table.
 const MEMCACHED: [&str; 17] = [
@@ -140,8 +142,8 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn declare(registry: &mut Registry) -> Result<Self, RegistryError> {
-        registry.reserve::<KvCommand>(COMMANDS_MAX);
+    pub(super) fn declare(registry: &mut Registry, pools: usize) -> Result<Self, RegistryError> {
+        registry.reserve::<KvCommand>(COMMANDS_MAX.min(pools.saturating_mul(COMMANDS_OF_POOL)));
         let mut others = |protocol| {
             let labels = [("pool", OTHERS), ("protocol", word(protocol)), ("command", OTHERS)];
             Ok((protocol, registry.add_for::<KvCommand>(&labels)?))
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn commands_have_places_when_they_are_seen_and_share_one_when_there_are_none_left() {
         let mut registry = Registry::new();
-        let ledger = Ledger::declare(&mut registry).unwrap();
+        let ledger = Ledger::declare(&mut registry, COMMANDS_MAX).unwrap();
         let segment = registry.layout(2).unwrap().create_on_heap(stats::Identity::default()).unwrap();
         let threads = [0, 1].map(|thread| Places::new(ledger.clone(), segment.clone(), thread));
         let calls = || {

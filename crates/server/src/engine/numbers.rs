@@ -1,5 +1,6 @@
 //! The segment of a server's numbers, and those of its event loops.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,8 +34,16 @@ pub(super) fn create(
     let segment = match path {
         None => layout.create_on_heap(identity).map_err(|error| error.to_string())?,
         Some(path) => {
-            let words = sys::shm::SharedWords::create(&path, layout.words())
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+            let failed = |error| format!("{}: {error}", path.display());
+            let (layout, words) = match sys::shm::SharedWords::create(&path, layout.words()) {
+                // A full disk keeps nobody from starting: commands are counted together then.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    let layout = registry.without_late().layout(threads).map_err(|error| error.to_string())?;
+                    let words = sys::shm::SharedWords::create(&path, layout.words()).map_err(failed)?;
+                    (layout, words)
+                }
+                words => (layout, words.map_err(failed)?),
+            };
             layout.create(words, identity).map_err(|error| error.to_string())?
         }
     };
