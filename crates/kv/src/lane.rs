@@ -123,10 +123,11 @@ pub(crate) struct Lane {
     ahead_of: Option<relief::Ahead>,
     /// It has waited long enough for this reply of that client: others are kept as far as may be.
     impatient: Option<u64>,
-    /// Since when it takes no new requests because of a client.
+    /// Since when others wait because of a client, and nothing more is asked here.
     slow_since: Option<Instant>,
-    /// Who waits to hear that a write was carried out that was given up here, and where that begins in the stream.
-    unsettled: Vec<(u64, Rc<ClientCell>)>,
+    /// Whose writes were given up here and may yet be carried out, and where those begin in the stream, in its order. Since
+    /// the lane stood still these clients wait to hear of it.
+    unsettled: VecDeque<(u64, Weak<ClientCell>)>,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
     /// It is there for one request, see `alone`.
@@ -201,7 +202,7 @@ impl Lane {
                 ahead_of: None,
                 impatient: None,
                 slow_since: None,
-                unsettled: Vec::new(),
+                unsettled: VecDeque::new(),
                 retired: false,
                 alone: false,
                 own: None,
@@ -306,6 +307,7 @@ impl Lane {
         if self.queue.is_empty() {
             self.queue.shrink_to(QUEUE_KEPT_MAX);
             self.kept.shrink_to(QUEUE_KEPT_MAX);
+            self.unsettled.shrink_to(QUEUE_KEPT_MAX);
             self.waiting.shrink_to(QUEUE_KEPT_MAX);
         }
     }

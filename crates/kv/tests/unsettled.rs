@@ -5,6 +5,7 @@
 
 mod stage;
 
+use buf::{Block, SizeClass};
 use kv::PoolSource;
 use stage::{millis, pool, run, server};
 
@@ -29,6 +30,62 @@ fn what_a_client_writes_after_a_write_that_was_given_up_does_not_overtake_it() {
         assert!(stage.now() - begun < millis(10_000), "nor is it for long: {:?}", stage.now() - begun);
         let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
         assert_eq!(done, ["warm", "large", "other", "first", "second"]);
+    });
+}
+
+#[test]
+fn what_a_client_writes_after_a_write_that_was_given_up_before_its_connection_stood_still_does_not_overtake_it() {
+    let source = PoolSource { timeout: Some(millis(300)), ..pool("p", vec![server(1)]) };
+    run(vec![source], 1, async |stage| {
+        let (mut slow, mut writes, mut other) = (stage.client(0).await, stage.client(0).await, stage.client(0).await);
+        assert_eq!(slow.ask(&["GET", "warm"]).await, "$1\r\nx\r\n");
+        stage.store(1).is_meek.set(true);
+        stage.store(1).trickles.set(millis(100));
+        stage.store(1).value_len.set(4 << 20);
+        slow.put(&["GET", "large"]);
+        stage.sleep(millis(100)).await;
+        stage.store(1).trickles.set(millis(0));
+        writes.put(&["SET", "first", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        // Until too much of the large value has come.
+        stage.sleep(millis(4_000)).await;
+        let begun = stage.now();
+        writes.put(&["SET", "second", "x"]);
+        other.put(&["SET", "other", "x"]);
+        assert_eq!(other.reply().await, "+OK\r\n");
+        assert!(stage.now() - begun < millis(100), "others are not held up: {:?}", stage.now() - begun);
+        assert_eq!(writes.reply().await, "+OK\r\n");
+        assert!(stage.now() - begun < millis(10_000), "nor is it for long: {:?}", stage.now() - begun);
+        let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
+        assert_eq!(done, ["warm", "large", "other", "first", "second"]);
+    });
+}
+
+#[test]
+fn a_client_that_takes_its_reply_slowly_is_not_cut_while_only_its_own_write_waits_behind_that() {
+    const TIMED_OUT: &[u8] = b"-ERR Connection timed out\r\n";
+    let source = PoolSource { timeout: Some(millis(1_000)), ..pool("p", vec![server(1)]) };
+    run(vec![source], 1, async |stage| {
+        let mut slow = stage.client(0).await;
+        assert_eq!(slow.ask(&["GET", "warm"]).await, "$1\r\nx\r\n");
+        stage.store(1).value_len.set(16 << 20);
+        let begun = stage.now();
+        slow.put(&["GET", "large"]);
+        slow.put(&["SET", "first", "x"]);
+        let mut have = Vec::new();
+        while !have.ends_with(TIMED_OUT) {
+            let mut block = Block::new(SizeClass::Large);
+            let got = slow.tcp.recv(&mut block).await.expect("it is not cut");
+            assert!(got > 0, "it ends after {} bytes", have.len());
+            have.extend_from_slice(&block);
+            stage.sleep(millis(50)).await;
+        }
+        assert!(have.len() > 16 << 20, "{}", have.len());
+        assert!(stage.now() - begun > millis(10_000), "slowly: {:?}", stage.now() - begun);
+        stage.store(1).value_len.set(1);
+        assert_eq!(slow.ask(&["SET", "second", "x"]).await, "+OK\r\n");
+        let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
+        assert_eq!(done, ["warm", "large", "first", "second"]);
     });
 }
 

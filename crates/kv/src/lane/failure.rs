@@ -1,7 +1,7 @@
 //! The end of a connection, and what becomes of the requests on it.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use base::Instant;
 use buf::Chunk;
@@ -29,7 +29,7 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
         remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
     server.lane_failed(&worker, lane, fault, asked);
     let (mut first, mut slow) = (true, Slowness::new());
-    for (_, client) in remains.unsettled.drain(..) {
+    for client in remains.unsettled.drain(..).filter_map(|client| client.upgrade()) {
         client.borrow_mut().has_settled();
     }
     while let Some(pending) = remains.queue.pop_front() {
@@ -113,7 +113,8 @@ pub(super) struct Remains {
     queue: VecDeque<Pending>,
     kept: VecDeque<(u64, Chunk)>,
     ends: u64,
-    unsettled: Vec<(u64, Rc<ClientCell>)>,
+    /// Who waits to hear of writes that were given up.
+    unsettled: Vec<Weak<ClientCell>>,
     /// The stream's bytes that the kernel took.
     sent: u64,
     passing: bool,
@@ -158,7 +159,11 @@ impl Lane {
         // It may be held on to by somebody who has yet to hear of this.
         self.out.rest();
         (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
-        let (queue, unsettled) = (std::mem::take(&mut self.queue), std::mem::take(&mut self.unsettled));
+        let (queue, mut unsettled) = (std::mem::take(&mut self.queue), std::mem::take(&mut self.unsettled));
+        if self.slow_since.is_none() {
+            unsettled.clear();
+        }
+        let unsettled = unsettled.into_iter().map(|(_, client)| client).collect();
         Remains { queue, unsettled, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
     }
 }

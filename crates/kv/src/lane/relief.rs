@@ -3,7 +3,8 @@
 //! The lane is paused, so that no more is kept for that client; it takes no new requests, and those who read behind it
 //! are asked for elsewhere. No client's requests overtake each other by that: whoever has a request here asks nothing
 //! more before all that it asked is answered, and what was to be carried out around a write of the same client stays
-//! here with it.
+//! here with it. A write of its own that was given up counts for that as one that waits, also when it was before the lane
+//! stood still.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -54,9 +55,15 @@ impl Lane {
     /// wait behind it and may be asked twice.
     pub(super) fn retire(&mut self) {
         let Some(me) = self.me.upgrade() else { return };
+        if self.slow_since.is_none() {
+            self.slow_since = Some(self.worker.now());
+            // What was given up before this may be overtaken from now on.
+            for client in self.unsettled.iter().filter_map(|(_, client)| client.upgrade()) {
+                client.borrow_mut().wait_to_settle();
+            }
+        }
         if !std::mem::replace(&mut self.retired, true) {
             self.server.forget(&me);
-            self.slow_since = Some(self.worker.now());
             // Who waits for room here finds some elsewhere.
             self.wake_all_waiting();
             self.hold_back();
@@ -65,23 +72,30 @@ impl Lane {
         self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
     }
 
-    /// A write, which begins there in the stream, is given up. Where requests go another way meanwhile the next of its
-    /// client could be carried out before it: there it waits until the late reply has come, or the connection ends.
+    /// A write, which begins there in the stream, is given up. When requests go another way the next of its client could be
+    /// carried out before it: from then on it waits until the late reply has come, or the connection ends.
     pub(super) fn leave_unsettled(&mut self, start: u64, owner: &Owner) {
-        if self.slow_since.is_some()
-            && !self.alone
+        if !self.alone
             && let Some(client) = owner.client()
         {
-            client.borrow_mut().wait_to_settle();
-            self.unsettled.push((start, client));
+            if self.slow_since.is_some() {
+                client.borrow_mut().wait_to_settle();
+            }
+            // Where limits differ a later one may be given up first.
+            let at = self.unsettled.partition_point(|(other, _)| *other < start);
+            self.unsettled.insert(at, (start, Rc::downgrade(&client)));
         }
     }
 
     /// What is before that place in the stream has been carried out.
     #[cold]
     pub(super) fn settle(&mut self, before: u64) {
-        for (_, client) in self.unsettled.extract_if(.., |(start, _)| *start < before) {
-            client.borrow_mut().has_settled();
+        while let Some((_, client)) = self.unsettled.pop_front_if(|(start, _)| *start < before) {
+            if self.slow_since.is_some()
+                && let Some(client) = client.upgrade()
+            {
+                client.borrow_mut().has_settled();
+            }
         }
     }
 
@@ -134,8 +148,9 @@ impl Lane {
 
     /// Whether others than that client have waited here for as long as they may.
     fn is_blocked(&self, slow: &Rc<ClientCell>, now: Instant) -> bool {
-        let others_wait = !self.unsettled.is_empty()
-            || self.queue.iter().any(|pending| pending.owner.client().is_some_and(|own| !Rc::ptr_eq(&own, slow)));
+        let is_other = |client: Rc<ClientCell>| !Rc::ptr_eq(&client, slow);
+        let others_wait = self.unsettled.iter().any(|(_, client)| client.upgrade().is_some_and(is_other))
+            || self.queue.iter().any(|pending| pending.owner.client().is_some_and(is_other));
         others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX)
     }
 
