@@ -3,7 +3,7 @@
 //! Pools come with the configuration and their listeners with the process, so a server has those pools for life; what is
 //! behind them changes by [`KvEngine::commit`]. A server without pools has no worker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -191,6 +191,8 @@ pub(crate) struct KvEngine {
     shared: Arc<Shared>,
     /// Where servers that are held, and what others counted, are remembered.
     home: RefCell<Option<Home>>,
+    /// Not when the file could not be read, and nobody has told since.
+    held_is_known: Cell<bool>,
     teller: Arc<Teller>,
     stats: Arc<StatsPort>,
 }
@@ -263,7 +265,8 @@ impl KvEngine {
         let setup = KvSetup { plan, shared, names, segment, ledger, door: KvDoor { pools: accepting, alone } };
         let sockets = RefCell::new(sockets);
         let home = RefCell::default();
-        Ok((Self { shares, stores, door, sockets, shared: of_engine, home, teller, stats }, setup))
+        let held_is_known = Cell::new(true);
+        Ok((Self { shares, stores, door, sockets, shared: of_engine, home, held_is_known, teller, stats }, setup))
     }
 
     /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
@@ -277,6 +280,7 @@ impl KvEngine {
                 self.shared.set_held(pairs(&held));
             }
             Err(error) => {
+                self.held_is_known.set(false);
                 let file = directory.held_servers();
                 let file = file.display();
                 log.report(Level::Error, format_args!("{file}: which servers are held by hand is not known: {error}"));
@@ -305,6 +309,20 @@ impl KvEngine {
         self.shared.held().into_iter().map(|(pool, server)| HeldServer { pool, server }).collect()
     }
 
+    /// Those, or what is remembered, when that could not be read before.
+    fn held_for_change(&self, directory: &RuntimeDir, pools: &[PoolFacts]) -> Result<Held, String> {
+        if self.held_is_known.get() {
+            return Ok(self.held_now());
+        }
+        let read = Held::read(directory).map_err(|error| {
+            let file = directory.held_servers();
+            format!("{}: which servers are held by hand is not known: {error}", file.display())
+        })?;
+        let is_there =
+            |one: &&HeldServer| pools.iter().any(|pool| pool.name == one.pool && pool.servers.contains(&one.server));
+        Ok(read.iter().filter(is_there).cloned().collect())
+    }
+
     /// Holds just these servers from now on, and takes back one more, on every thread.
     fn hold(&self, held: &Held, restored: Option<&HeldServer>, threads: &[Handle]) {
         let (before, now) = (self.shared.held(), pairs(held));
@@ -312,6 +330,9 @@ impl KvEngine {
         let back = before.difference(&now).chain(restored.iter().filter(|one| !before.contains(one)));
         let changed: Vec<_> =
             back.map(|one| (one, false)).chain(now.difference(&before).map(|one| (one, true))).collect();
+        // First: a thread that takes a new configuration after it has heard it goes by this.
+        self.shared.set_held(now.clone());
+        self.held_is_known.set(true);
         for ((pool, server), out) in changed {
             for thread in threads {
                 let (pool, server) = (pool.clone(), server.clone());
@@ -323,7 +344,6 @@ impl KvEngine {
                 });
             }
         }
-        self.shared.set_held(now);
     }
 
     /// Accepts nothing more. The threads' workers are told by [`drain`] or [`hand_over`].
@@ -418,9 +438,14 @@ impl KvEngine {
         let has = |pool: &PoolFacts| pool.servers.iter().any(|other| other == server);
         let pool = held::pool_of(pools.iter().map(|pool| (pool.name.as_str(), has(pool))), named, server)?;
         let one = HeldServer { pool, server: server.to_owned() };
-        let mut held = self.held_now();
+        let home = self.home.borrow();
+        let directory = home.as_ref().map(|home| &home.directory);
+        let mut held = match directory {
+            Some(directory) => self.held_for_change(directory, &pools)?,
+            None => self.held_now(),
+        };
         held.set(one.clone(), out)?;
-        if let Some(Home { directory, .. }) = &*self.home.borrow() {
+        if let Some(directory) = directory {
             held.keep(directory).map_err(|error| format!("{}: {error}", directory.held_servers().display()))?;
         }
         self.hold(&held, Some(&one), threads);
