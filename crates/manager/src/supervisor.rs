@@ -13,7 +13,6 @@ use supervise::change::{Proposal, Step};
 use supervise::configuration;
 use supervise::control::Endpoint;
 use supervise::failure::{DONE, Failure};
-use supervise::held::Held;
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
@@ -29,6 +28,7 @@ use sys::signal::{Signals, Taken};
 
 use crate::admin::{self, AdminHandle};
 use crate::change::{Asker, Change};
+use crate::held::Holding;
 use crate::listeners;
 use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, How, Server};
@@ -85,7 +85,7 @@ pub(crate) struct Supervisor {
     /// Readiness fails by an operator's wish.
     pub(crate) leaving: bool,
     /// Servers of pools that are out of their rings by an operator's wish.
-    pub(crate) held: Held,
+    pub(crate) held: Holding,
     /// An operator wants no server to run.
     pub(crate) down: bool,
     housekeeping_at: Instant,
@@ -169,7 +169,7 @@ impl Supervisor {
             standby_not_before: Instant::ORIGIN,
             cop,
             stopping: false,
-            held: Held::default(),
+            held: Holding::default(),
             down: legacy.as_ref().is_some_and(|legacy| legacy.down),
             housekeeping_at: started_at,
             room: None,
