@@ -22,7 +22,7 @@ use sys::process::Signal;
 
 /// How long manager may take for an answer, however busy the machine is.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// How long a manager that is just being respawned is waited for.
+/// How long a manager or a server that is just being respawned is waited for.
 const RESPAWN_WITHIN: Duration = Duration::from_secs(1);
 /// Between two tries meanwhile.
 const TRY_INTERVAL: Duration = Duration::from_millis(20);
@@ -42,7 +42,10 @@ pub enum CtlError {
     /// Manager did not answer.
     #[error("manager: {0}")]
     Manager(#[from] ControlError),
-    /// The stop is not complete.
+    /// The server that serves did not answer.
+    #[error("server: {0}")]
+    Server(#[source] ControlError),
+    /// It could not be done, or not in time.
     #[error("{0}")]
     Unfinished(String),
 }
@@ -189,7 +192,7 @@ pub fn drain(directory: &RuntimeDir, wanted: bool) -> Result<(), CtlError> {
 /// Asks the server that serves of its cache.
 ///
 /// # Errors
-/// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when no server serves, or it refuses.
 pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheReply, CtlError> {
     match ask_server(directory, Request::Cache(question))? {
         Reply::Cache(reply) => Ok(*reply),
@@ -201,7 +204,7 @@ pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheRep
 /// Asks the server that serves of its pools.
 ///
 /// # Errors
-/// [`CtlError::NotRunning`], also when no server serves; [`CtlError::Unfinished`] when it refuses.
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when no server serves, or it refuses.
 pub fn kv(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
     let mut report = kv_part(directory, KvQuestion::Report)?;
     for _ in 0..KV_PARTS_MAX {
@@ -227,7 +230,9 @@ fn kv_part(directory: &RuntimeDir, question: KvQuestion) -> Result<KvReport, Ctl
 pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: bool) -> Result<(), CtlError> {
     let request = Request::Kv(KvQuestion::Hold { pool, server, out });
     let reply = match ask_running(directory, &request, ANSWER_WITHIN) {
-        Err(CtlError::NotRunning(_) | CtlError::Manager(_)) => ask_server(directory, request)?,
+        // It is manager's to say, and then nobody else's.
+        Err(CtlError::Manager(ControlError::Refused(why))) => return Err(CtlError::Unfinished(why)),
+        Err(CtlError::Manager(_)) => ask_server(directory, request)?,
         other => other?,
     };
     match reply {
@@ -237,22 +242,61 @@ pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: b
     }
 }
 
-/// Asks the server that serves, past manager.
+/// Asks the server that serves, past manager; waits for one that just takes the place of another. What is asked twice does
+/// no more than what is asked once.
 fn ask_server(directory: &RuntimeDir, request: Request) -> Result<Reply, CtlError> {
-    let generation = match ask_running(directory, &Request::Status, ANSWER_WITHIN) {
-        Ok(Reply::Status(status)) => {
-            status.servers.iter().rev().find(|s| s.state == ServerState::Ready).map(|server| server.generation)
+    let deadline = SystemClock.now() + RESPAWN_WITHIN;
+    loop {
+        let why = match serving(directory)? {
+            Ok(generation) => {
+                let server = Connection::open(&directory.server_socket(generation));
+                match server.and_then(|server| server.ask(request.clone(), ANSWER_WITHIN)) {
+                    Ok((reply, _)) => return Ok(reply),
+                    Err(ControlError::Refused(why)) => return Err(CtlError::Unfinished(why)),
+                    // It died, and nobody has noticed yet.
+                    Err(error @ (ControlError::Absent(..) | ControlError::Closed | ControlError::Io(_))) => {
+                        error.to_string()
+                    }
+                    Err(error) => return Err(CtlError::Server(error)),
+                }
+            }
+            Err(why) => why,
+        };
+        if SystemClock.now() >= deadline {
+            return Err(CtlError::Unfinished(format!("no server serves yet: {why}")));
         }
-        Ok(_) => None,
+        wait::readable(&[], TRY_INTERVAL)?;
+    }
+}
+
+/// The generation of the server that serves, or in words why there is none.
+fn serving(directory: &RuntimeDir) -> Result<Result<u64, String>, CtlError> {
+    match ask_running(directory, &Request::Status, ANSWER_WITHIN) {
+        Ok(Reply::Status(status)) => {
+            let ready = status.servers.iter().rev().find(|server| server.state == ServerState::Ready);
+            Ok(ready.map(|server| server.generation).ok_or_else(|| in_words(&status)))
+        }
         // One that was started by itself has no manager.
-        Err(CtlError::NotRunning(_) | CtlError::Manager(_)) => directory.server_generations()?.into_iter().next_back(),
-        Err(error) => return Err(error),
-    };
-    let Some(generation) = generation else {
-        return Err(CtlError::NotRunning(directory.path().display().to_string()));
-    };
-    let server = Connection::open(&directory.server_socket(generation))?;
-    Ok(server.ask(request, ANSWER_WITHIN)?.0)
+        Ok(_) | Err(CtlError::Manager(_)) => {
+            for generation in directory.server_generations()?.into_iter().rev() {
+                if lease::holder(&directory.server_lease(generation))? != Holder::Nobody {
+                    return Ok(Ok(generation));
+                }
+            }
+            Ok(Err("none lives".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What the servers do, none of which serves.
+fn in_words(status: &Status) -> String {
+    let each = status
+        .servers
+        .iter()
+        .map(|server| format!("that of generation {} is {}", server.generation, server.state.as_str()));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { "none lives".to_owned() } else { each.join(", ") }
 }
 
 /// Says whether a server is to run, and waits until one serves, or none lives, at most `bound`.
@@ -314,4 +358,87 @@ fn alive(directory: &RuntimeDir) -> io::Result<Vec<(String, Option<u32>)>> {
         }
     }
     Ok(alive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use supervise::control::Endpoint;
+    use supervise::status::ServerStatus;
+
+    /// Both answer all that they are asked until the test ends: manager one status after the other, the last again and
+    /// again; the server of `generation` that it is done.
+    fn with_tree<T>(
+        name: &str,
+        told: &[&[(u64, ServerState)]],
+        generation: u64,
+        test: impl FnOnce(&RuntimeDir) -> T,
+    ) -> T {
+        let home = std::env::temp_dir().join(format!("beltway-ctl-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        let directory = RuntimeDir::new(&home);
+        directory.create().unwrap();
+        let mut manager = Endpoint::bind(&directory.manager_socket()).unwrap();
+        let mut server = Endpoint::bind(&directory.server_socket(generation)).unwrap();
+        let mut told = told.iter().map(|servers| {
+            let server = |&(generation, state): &_| ServerStatus { generation, state, ..ServerStatus::default() };
+            Box::new(Status { servers: servers.iter().map(server).collect(), ..Status::default() })
+        });
+        let mut last = told.next().unwrap();
+        let is_over = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for question in manager.questions() {
+                        manager.answer(&question, Reply::Status(last.clone()), &[]);
+                        last = told.next().unwrap_or(last.clone());
+                    }
+                    for question in server.questions() {
+                        server.answer(&question, Reply::Done, &[]);
+                    }
+                    let waited = manager.descriptors().chain(server.descriptors()).collect::<Vec<_>>();
+                    wait::readable(&waited, TRY_INTERVAL).unwrap();
+                }
+            });
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&directory)));
+            is_over.store(true, Ordering::Relaxed);
+            result
+        });
+        let _ = std::fs::remove_dir_all(&home);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    const QUESTION: Request = Request::Kv(KvQuestion::Report);
+
+    #[test]
+    fn a_server_that_takes_the_place_of_a_dead_one_is_waited_for() {
+        use ServerState::{Ready, Starting};
+        // Its death is not noticed, then it is, then there is another.
+        let told: &[&[_]] = &[&[(1, Ready)], &[(1, Ready)], &[], &[(2, Starting)], &[(2, Ready)]];
+        let reply = with_tree("respawn", told, 2, |directory| ask_server(directory, QUESTION));
+        assert_eq!(reply.unwrap(), Reply::Done);
+    }
+
+    #[test]
+    fn who_has_no_server_yet_is_said_to_run_all_the_same() {
+        let told: &[&[_]] = &[&[(1, ServerState::Draining), (2, ServerState::Starting)]];
+        let error = with_tree("starting", told, 2, |directory| ask_server(directory, QUESTION)).unwrap_err();
+        let text = "no server serves yet: that of generation 1 is draining, that of generation 2 is starting";
+        assert!(matches!(&error, CtlError::Unfinished(why) if why == text), "{error}");
+        let dead = |directory: &RuntimeDir| ask_server(directory, QUESTION);
+        let error = with_tree("dead", &[&[(1, ServerState::Ready)]], 2, dead).unwrap_err();
+        assert!(matches!(&error, CtlError::Unfinished(why) if why.contains("server.1.sock")), "{error}");
+    }
+
+    #[test]
+    fn where_nobody_lives_nothing_runs_whatever_they_left() {
+        let home = std::env::temp_dir().join(format!("beltway-ctl-nobody-{}", std::process::id()));
+        let directory = RuntimeDir::new(&home);
+        directory.create().unwrap();
+        std::fs::write(directory.server_lease(3), "1\n").unwrap();
+        let error = ask_server(&directory, QUESTION).unwrap_err();
+        std::fs::remove_dir_all(&home).unwrap();
+        assert!(matches!(error, CtlError::NotRunning(_)), "{error}");
+    }
 }
