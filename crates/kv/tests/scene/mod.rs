@@ -94,15 +94,17 @@ impl Proxy {
         Self { threads, cells, shares }
     }
 
-    /// Has its first thread keep house that often.
+    /// Has its threads keep house that often.
     pub fn keep_house(&self, every: Duration) {
-        let (thread, worker) = (self.threads[0].clone(), worker(0));
-        self.threads[0].spawn("house-keeping", async move {
-            loop {
-                thread.sleep(every).await;
-                worker.tick();
-            }
-        });
+        for (at, thread) in self.threads.iter().enumerate() {
+            let (own, worker) = (thread.clone(), worker(at));
+            thread.spawn("house-keeping", async move {
+                loop {
+                    own.sleep(every).await;
+                    worker.tick();
+                }
+            });
+        }
     }
 }
 

@@ -45,6 +45,8 @@ const THREADS: usize = 2;
 /// All clients are through in this time, each of their waits at its longest.
 const WORLD_MAX: Duration = Duration::from_secs(40_000);
 const AFTERMATH: Duration = Duration::from_secs(2_000);
+/// How often house is kept, as in production.
+const TICK: Duration = Duration::from_millis(200);
 
 thread_local! {
     static LEDGER: RefCell<Option<Rc<Ledger>>> = const { RefCell::new(None) };
@@ -77,7 +79,13 @@ async fn renew(thread: Thread, worker: Worker, dialect: Dialect, calm: bool, ser
     }
 }
 
-fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3] {
+/// What the threads say that they keep of requests and replies, in bytes.
+fn kept(proxy: &Proxy) -> u64 {
+    proxy.cells.iter().map(|cells| cells.value(kv::Kv::MEMORY)).sum()
+}
+
+/// Says how many replies were good, errors, and connections that ended early, and the most bytes that were kept.
+fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 4] {
     let before = buf::pool_use().used;
     // A connection that falls silent without a word stays open: clients may be idle as long as they like.
     let silences = faults.cut > 0;
@@ -106,6 +114,7 @@ fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3
         });
     }
     let proxy = Proxy::start(&world, vec![source(&mut rng, dialect, calm, servers)], THREADS);
+    proxy.keep_house(TICK);
     if rng.one_in(3) {
         for (at, thread) in proxy.threads.iter().enumerate() {
             thread.spawn("renew", renew(thread.clone(), scene::worker(at), dialect, calm, servers));
@@ -117,7 +126,12 @@ fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3
         let rounds = 1 + rng.below(4);
         clients.spawn("client", client(clients.clone(), name, count, rounds, Rc::clone(&ledger)));
     }
-    let over = world.run_until(|| ledger.over.get() == count, WORLD_MAX);
+    let most = Cell::new(0);
+    let is_over = || {
+        most.set(most.get().max(kept(&proxy)));
+        ledger.over.get() == count
+    };
+    let over = world.run_until(is_over, WORLD_MAX);
     let wrong = std::mem::take(&mut *ledger.wrong.borrow_mut());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(over, Ok(()), "{} of {count} clients are through", ledger.over.get());
@@ -128,28 +142,34 @@ fn run_world(seed: u64, faults: Faults, dialect: Dialect, calm: bool) -> [u64; 3
         assert_eq!(proxy.shares.open(), 0, "client connections");
         assert!(proxy.cells.iter().all(|cells| cells.value(kv::Kv::CLIENT_OPEN) == 0));
     }
+    if proxy.shares.open() == 0 {
+        assert_eq!(kept(&proxy), 0, "bytes that are kept for nobody");
+    }
     LEDGER.with(|slot| *slot.borrow_mut() = None);
     drop(proxy);
     drop(world);
     drop((serving, clients));
     assert_eq!(buf::pool_use().used, before, "blocks");
-    ledger.counts.each_ref().map(Cell::get)
+    let [good, errors, closed] = ledger.counts.each_ref().map(Cell::get);
+    [good, errors, closed, most.get()]
 }
 
 /// Runs each seed's world, of the one protocol and of the other.
 fn run_seeds(test: &'static str, seeds: std::ops::Range<u64>, faults: impl Fn(u64) -> Faults, calm: bool) {
     for dialect in [Dialect::Redis, Dialect::Memcached] {
-        let sum = Cell::new([0_u64; 3]);
+        let sum = Cell::new([0_u64; 4]);
         Seeds::new("beltway-kv", test).run(seeds.clone(), |seed| {
             let of_world = run_world(seed, faults(seed), dialect, calm);
             let mut all = sum.get();
             all.iter_mut().zip(of_world).for_each(|(all, of)| *all += of);
             sum.set(all);
         });
-        let [good, errors, closed] = sum.get();
+        let [good, errors, closed, kept] = sum.get();
         println!("{dialect:?}: {good} good, {errors} errors, {closed} closed");
         if !Seeds::is_replay() {
             assert!(good > 0 && (calm == (errors == 0)), "{good} {errors} {closed}");
+            // In a calm world little is kept for long enough to be seen.
+            assert!(calm || kept > 0, "that all was given back says nothing");
         }
     }
 }
