@@ -321,12 +321,35 @@ fn is_search(words: &[&[u8]]) -> bool {
 
 /// The keys and ids of streams, perhaps behind how many entries are wanted.
 fn is_xread(words: &[&[u8]]) -> bool {
-    match words {
-        [word, count, rest @ ..] if is(word, "count") => integer(count).is_some() && is_xread(rest),
+    let mut rest = words;
+    while let [word, count, behind @ ..] = rest
+        && is(word, "count")
+    {
+        if integer(count).is_none() {
+            return false;
+        }
+        rest = behind;
+    }
+    match rest {
         [word, streams @ ..] if is(word, "streams") => {
             let (_, ids) = streams.split_at(streams.len() / 2);
             !streams.is_empty() && streams.len().is_multiple_of(2) && ids.iter().all(|id| *id == b"$" || is_id(id))
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_xread_the_last_count_stands_however_many_there_are() {
+        let of = |count: &[&[u8]], times: usize| {
+            let words = [&b"xread"[..]].into_iter().chain(count.repeat(times)).chain([&b"streams"[..], b"k", b"$"]);
+            are_right("xread", &words.collect::<Vec<_>>())
+        };
+        assert!(of(&[b"count", b"1"], 200_000));
+        assert!(!of(&[b"count", b"x"], 1) && !of(&[b"count"], 1));
     }
 }
