@@ -4,10 +4,13 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::commands::Keys;
+use crate::wire::memcached::RETRIEVAL_MAX;
 use crate::wire::resp::Line;
 
 /// Keys that what is kept for the next request may have room for.
 const KEYS_KEPT_MAX: usize = 1_024;
+/// Parts that [`Split::divide`] may make, beyond one for each server. Of the longest retrieval it makes fewer.
+const CUTS_MAX: usize = RETRIEVAL_MAX / 1_000;
 
 /// Which keys of a request live on which server.
 #[derive(Default)]
@@ -90,24 +93,30 @@ impl Split {
     }
 
     /// Cuts parts whose lines of memcached, with `first` words before the keys, would be longer than `most`.
-    pub(crate) fn divide(&mut self, first: usize, words: &[Range<u32>], most: usize) {
+    /// False when they would become too many: nothing is cut then.
+    #[must_use]
+    pub(crate) fn divide(&mut self, first: usize, words: &[Range<u32>], most: usize) -> bool {
         let len = |at: &usize| words.get(*at).map_or(0, |word| (word.end - word.start) as usize + 1);
         let head: usize = (0..first).map(|at| len(&at)).sum();
         let (mut servers, mut ends, mut part_of) = (Vec::new(), Vec::new(), Vec::with_capacity(self.keys.len()));
         let mut begins = Vec::with_capacity(self.servers.len());
+        let parts_max = self.servers.len() + CUTS_MAX;
         let mut begin = 0;
         for (server, end) in self.servers.iter().zip(&self.ends) {
             begins.push(begin);
             // A part of its own even where nothing is left to cut.
-            let mut size = usize::MAX;
+            let (mut size, mut part) = (usize::MAX, 0);
             for key in &self.keys[begin..*end] {
                 if size.saturating_add(len(key)) > most {
+                    let number = u16::try_from(servers.len()).ok().filter(|_| servers.len() < parts_max);
+                    let Some(number) = number else { return false };
+                    part = number;
                     servers.push(*server);
                     ends.push(part_of.len());
                     size = head + 1;
                 }
                 size += len(key);
-                part_of.push(u16::try_from(servers.len() - 1).unwrap_or(u16::MAX));
+                part_of.push(part);
                 if let Some(last) = ends.last_mut() {
                     *last = part_of.len();
                 }
@@ -120,6 +129,7 @@ impl Split {
             *at += 1;
         }
         (self.servers, self.ends) = (servers, ends);
+        true
     }
 
     /// One part for each of these servers, without keys.
@@ -219,7 +229,7 @@ mod tests {
         for most in [14, 64, 1_000, 10_000] {
             let mut split = Split::default();
             split.by_server(&keys, |at| Some(at % 3));
-            split.divide(2, &words, most);
+            assert!(split.divide(2, &words, most));
             let mut cursors = vec![0; split.servers().len()];
             for (at, part) in (2..).zip(split.places()) {
                 let part = usize::from(*part);
@@ -234,6 +244,34 @@ mod tests {
             }
             assert_eq!(cursors.len() == 3, most >= 1_000);
         }
+    }
+
+    #[test]
+    fn what_would_be_cut_into_too_many_lines_is_not_cut() {
+        let whole: String = (0..=CUTS_MAX + 1).fold("gat 7".into(), |line, _| line + " k");
+        let mut words = Vec::new();
+        memcached::scan(format!("{whole}\r\n").as_bytes(), &mut words);
+        let split_of = |end| {
+            let mut split = Split::default();
+            split.by_server(&Keys { first: 2, end, step: 1, ..Keys::default() }, |_| Some(0));
+            split
+        };
+        // Each key in a line of its own.
+        let mut split = split_of(words.len() - 1);
+        assert!(split.divide(2, &words, 8));
+        assert_eq!(split.servers().len(), CUTS_MAX + 1);
+        let mut split = split_of(words.len());
+        assert!(!split.divide(2, &words, 8));
+        assert_eq!(split.servers(), [Some(0)]);
+        // No part has a number that stands for another one's.
+        let mut wide = Split { servers: vec![Some(0); 65_536], ends: (1..=65_536).collect(), ..Split::default() };
+        wide.keys = vec![2; 65_536];
+        wide.places = (0..=u16::MAX).collect();
+        assert!(wide.divide(2, &words, 8));
+        wide.keys.push(2);
+        wide.places.push(u16::MAX);
+        wide.ends[65_535] += 1;
+        assert!(!wide.divide(2, &words, 8));
     }
 
     fn text(whole: &[u8], pieces: impl FnOnce(&mut dyn FnMut(Piece<'_>))) -> (String, usize) {

@@ -162,6 +162,33 @@ fn a_retrieval_may_be_as_long_as_the_keys_of_a_page() {
 }
 
 #[test]
+fn a_time_is_what_memcached_takes_for_one() {
+    let sides = Sides::memcached();
+    let long = "l".repeat(251);
+    for time in [
+        "0",
+        "-1",
+        "+5",
+        "0007",
+        "2147483648",
+        "4294967296",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "\t5",
+        "5\tx",
+        "5x",
+        "0x10",
+        "1e3",
+        "--5",
+        "x",
+    ] {
+        sides.agree(&format!("gat {time} a\r\ngats {time} a b c\r\ngat {time}\r\ngat {time} a {long}\r\n"));
+    }
+}
+
+#[test]
 fn http_is_ended_as_the_servers_end_it() {
     let after = "set e 0 0 1\r\nx\r\n";
     let sides = Sides::memcached();

@@ -119,3 +119,43 @@ fn no_line_makes_a_server_answer_more_or_less_than_once() {
         }
     }
 }
+
+#[test]
+fn no_line_makes_a_server_close_what_all_clients_share() {
+    const BAD_TIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
+    const TOO_LONG: &str = "CLIENT_ERROR line too long\r\n";
+    let keys: String = (0..8_000).map(|at| format!(" k{at:05}")).collect();
+    let (blank, zero) = (|count| " ".repeat(count), |count| "0".repeat(count));
+    let lines = [
+        // A server looks for the name of so long a line no further.
+        (format!("{}get{keys}", blank(101)), TOO_LONG),
+        (format!("{}gets{keys}", blank(200)), TOO_LONG),
+        (format!("{}get a", blank(2_500)), TOO_LONG),
+        (format!("{}gat 0{keys}", blank(101)), TOO_LONG),
+        (format!("{}get{keys}", blank(100)), "END\r\n"),
+        (format!("{}gat 0{keys}", blank(100)), "END\r\n"),
+        (format!("{}get a", blank(1_900)), "END\r\n"),
+        (format!("get{} a{}b{}", blank(3_000), blank(50_000), blank(3_000)), "END\r\n"),
+        (format!("gat{} 0{}a b{}", blank(3_000), blank(50_000), blank(3_000)), "END\r\n"),
+        // The time goes with each part.
+        (format!("gat {} a", zero(40_000)), BAD_TIME),
+        (format!("gats {}{keys}", zero(33)), BAD_TIME),
+        (format!("gat {}", zero(40_000)), BAD_TIME),
+        (format!("gat x{keys}"), BAD_TIME),
+        (format!("gat {}{keys}", zero(32)), "END\r\n"),
+        (format!("gats {} a", zero(32)), "END\r\n"),
+    ];
+    for count in [1, 2] {
+        let servers = servers(count);
+        let proxy = Proxy::start(pool(&servers, false), 1);
+        let (mut client, mut other) = (proxy.client(), proxy.client());
+        for (line, said) in &lines {
+            client.send(format!("{line}\r\n").as_bytes());
+            let start: String = line.trim_start().chars().take(20).collect();
+            assert_eq!(String::from_utf8(client.memcached_reply()).unwrap(), *said, "after {start:?} of {count}");
+            other.expect("get mine\r\n", "END\r\n");
+        }
+        assert_eq!(proxy.numbers().counter("beltway_kv_forward_errors_total"), 0);
+        assert_eq!(proxy.numbers().counter("beltway_kv_server_failures_total"), 0);
+    }
+}

@@ -17,7 +17,9 @@ use crate::outbox::Source;
 use crate::pending::Owner;
 use crate::plan::MultigetPolicy;
 use crate::split::{Piece, Split};
-use crate::wire::memcached::{self, BAD_DELETE, BAD_LINE, BAD_TIME, END, ERROR, NOREPLY, Scan, is_key};
+use crate::wire::memcached::{
+    self, BAD_DELETE, BAD_LINE, BAD_TIME, END, ERROR, NOREPLY, Scan, TOO_LONG, is_key, is_time,
+};
 use crate::wire::resp::Request;
 
 const REFUSED_FLUSH: &[u8] = b"SERVER_ERROR flush_all is not allowed through the proxy\r\n";
@@ -119,8 +121,7 @@ impl Client {
             b"get" | b"gets" if count >= 2 => return self.retrieve(asked, 1, run),
             b"gat" | b"gats" if count >= 3 => return self.retrieve(asked, 2, run),
             b"gat" | b"gats" if count == 2 => {
-                let is_time = std::str::from_utf8(asked.argument(1)).is_ok_and(|time| time.parse::<i32>().is_ok());
-                return self.refuse_static(if is_time { END } else { BAD_TIME });
+                return self.refuse_static(if is_time(asked.argument(1)) { END } else { BAD_TIME });
             }
             // Looked at while it was scanned.
             name if memcached::has_data(name) => {}
@@ -205,6 +206,9 @@ impl Client {
     }
 
     fn retrieve(&mut self, asked: &Asked<'_>, first: usize, run: &mut Run) -> Outcome {
+        if first == 2 && !is_time(asked.argument(1)) {
+            return self.refuse_static(BAD_TIME);
+        }
         if !(first..asked.count()).all(|at| is_key(asked.argument(at))) {
             return self.refuse_static(BAD_LINE);
         }
@@ -219,8 +223,9 @@ impl Client {
         let keys = Keys { first, end: asked.count(), step: 1, ..Keys::default() };
         let mut split = Split::take();
         split.by_server(&keys, |at| self.pool.pick(asked.argument(at)));
-        if is_long {
-            split.divide(first, asked.arguments, memcached::OTHER_LINE_MAX);
+        if is_long && !split.divide(first, asked.arguments, memcached::OTHER_LINE_MAX) {
+            split.keep();
+            return self.refuse_static(TOO_LONG);
         }
         let outcome = if let [only] = split.servers()
             && !is_long

@@ -12,6 +12,10 @@ pub const RETRIEVAL_MAX: usize = 2 << 20;
 const LINE_MAX: usize = 48 << 10;
 /// The longest line of a request that is no retrieval: beyond it memcached may close the connection.
 pub const OTHER_LINE_MAX: usize = 2_000;
+/// The most blanks before a longer line than that: beyond them memcached closes the connection, whatever follows.
+const INDENT_MAX: usize = 100;
+/// The longest time of expiry of a retrieval: it goes with each part of it.
+const TIME_MAX: usize = 32;
 /// The longest key.
 pub const KEY_MAX: usize = 250;
 /// The most data behind one line: what servers can be set to take.
@@ -50,7 +54,8 @@ pub const ERROR: &[u8] = b"ERROR\r\n";
 pub const BAD_LINE: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 /// The data are not as long as the line says.
 pub const BAD_DATA: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
-const TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
+/// The line is longer than servers take.
+pub const TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
 /// The data are longer than any server takes.
 pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 
@@ -116,14 +121,15 @@ pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) 
         at = stop;
     }
     let len = end + 1;
-    let Some(name) = words.first().and_then(|word| line.get(word.start as usize..word.end as usize)) else {
+    let Some(first) = words.first().map(|word| word.start as usize..word.end as usize) else {
         return Scan::Refused(len, ERROR);
     };
+    let name = line.get(first.clone()).unwrap_or_default();
     let stores = has_data(name);
     let why = if memchr::memchr(0, line).is_some() {
         // For memcached a zero byte ends the line, so that it would read another one: and a last word of its own.
         BAD_LINE
-    } else if line.len() > OTHER_LINE_MAX && !retrieves(name) {
+    } else if line.len() > OTHER_LINE_MAX && (!retrieves(name) || first.start > INDENT_MAX) {
         TOO_LONG
     } else if stores {
         return storage(bytes, len, words);
@@ -306,6 +312,12 @@ fn number(word: &[u8]) -> Option<(bool, u64, bool)> {
     }
     let ends = digits.get(count).is_none_or(|byte| is_blank(byte) || *byte == 0);
     (count > 0 && ends).then_some((negative, size, plain && count == digits.len()))
+}
+
+/// Whether this is a time of expiry, as servers read it, of a length that goes with each part of a retrieval.
+#[must_use]
+pub fn is_time(word: &[u8]) -> bool {
+    word.len() <= TIME_MAX && signed(word).is_some()
 }
 
 /// Whether this is a key that servers take.
