@@ -4,7 +4,9 @@
 
 mod world;
 
-use world::{Proxy, Server, pool};
+use std::net::Shutdown;
+
+use world::{Proxy, Server, eventually, pool};
 
 fn servers(count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::memcached()).collect()
@@ -158,4 +160,19 @@ fn no_line_makes_a_server_close_what_all_clients_share() {
         assert_eq!(proxy.numbers().counter("beltway_kv_forward_errors_total"), 0);
         assert_eq!(proxy.numbers().counter("beltway_kv_server_failures_total"), 0);
     }
+}
+
+#[test]
+fn who_ends_in_the_data_of_a_refused_line_is_answered_all_the_same() {
+    let servers = servers(1);
+    let proxy = Proxy::start(pool(&servers, false), 1);
+    let mut client = proxy.client();
+    client.expect("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+    servers[0].signal("-STOP");
+    client.send(b"get a\r\nset k x 0 100\r\nabc");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    eventually("the proxy has seen its end", || proxy.numbers().counter("beltway_kv_pool_client_ends_total") == 1);
+    servers[0].signal("-CONT");
+    let said = "VALUE a 0 1\r\nx\r\nEND\r\nCLIENT_ERROR bad command line format\r\n";
+    assert_eq!(client.rest(), said);
 }

@@ -11,7 +11,7 @@ use buf::{Block, SizeClass};
 use event::Action;
 
 use super::requests::Asked;
-use super::{Client, STALLED_MAX};
+use super::{Client, Phase, STALLED_MAX};
 use crate::commands::{self, Find, Treat};
 use crate::lane::{Lane, LaneCell};
 use crate::metrics::Kv;
@@ -203,11 +203,17 @@ impl Client {
                     self.streamed = Some(streamed);
                     return;
                 }
-                // What has not been asked whole is not asked.
                 Poll::Ready(Ok(0)) => {
-                    self.streamed = Some(streamed);
                     self.has_ended();
-                    self.close();
+                    if streamed.lane.is_some() {
+                        // What has not been asked whole is not asked.
+                        self.streamed = Some(streamed);
+                        self.close();
+                    } else {
+                        // What is dropped was answered, and so will be what was asked before.
+                        self.phase = Phase::Ending;
+                        self.mark();
+                    }
                     return;
                 }
                 Poll::Ready(Err(_)) => {
