@@ -20,7 +20,8 @@ type Measure = fn(&mut Field) -> Outcome<Vec<Row>>;
 /// All of them.
 pub(super) const ROWS: &[(&str, Measure)] = &[("one server killed", killed), ("one server stopped", stopped)];
 
-const SETUP: Setup = Setup { protocol: Protocol::Redis, servers: 2, ejects: true, threads: 1, pinned: true };
+const SETUP: Setup =
+    Setup { protocol: Protocol::Redis, servers: 2, ejects: true, threads: 1, pinned: true, tied: false };
 const CLIENTS: usize = 8;
 const PACE: Duration = Duration::from_millis(4);
 const BEGINS: Duration = Duration::from_secs(1);

@@ -23,7 +23,8 @@ type Measure = fn(&Field) -> Outcome<Vec<Row>>;
 pub(super) const ROWS: &[(&str, Measure)] =
     &[("memory of connections", connections), ("memory of unread replies", unread), ("a value of 64 MiB", large)];
 
-const SETUP: Setup = Setup { protocol: Protocol::Redis, servers: 1, ejects: false, threads: 1, pinned: true };
+const SETUP: Setup =
+    Setup { protocol: Protocol::Redis, servers: 1, ejects: false, threads: 1, pinned: true, tied: false };
 /// Between the last event and a look at the memory.
 const SETTLE: Duration = Duration::from_millis(2_000);
 /// Connections held open, what each asks at once, and how often it does.

@@ -27,18 +27,21 @@ pub(super) enum Kind {
     Floor,
     /// Debian's twemproxy.
     Nutcracker,
+    /// This project's with one event thread, beside itself with several.
+    Single,
     /// This project's.
     Beltway,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Direct, Self::Floor, Self::Nutcracker, Self::Beltway];
+    pub(super) const ALL: [Self; 5] = [Self::Direct, Self::Floor, Self::Nutcracker, Self::Single, Self::Beltway];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
             Self::Nutcracker => "nutcracker",
+            Self::Single => "beltway-single",
             Self::Beltway => "beltway",
         }
     }
@@ -56,6 +59,8 @@ pub(super) struct Setup {
     pub(super) threads: usize,
     /// Alone on its core, or on any.
     pub(super) pinned: bool,
+    /// Each event thread on a core of its own (`pin_threads`).
+    pub(super) tied: bool,
 }
 
 /// A running proxy, or none where the server is asked directly.
@@ -93,6 +98,9 @@ impl Proxy {
         let words = match kind {
             Kind::Floor => floor(port, servers, lengths)?,
             Kind::Direct | Kind::Nutcracker => nutcracker(&room, port, setup, servers)?,
+            Kind::Single => {
+                return Self::start(lab, beltway, Kind::Beltway, &Setup { threads: 1, ..*setup }, stores, None);
+            }
             Kind::Beltway if beltway.ends_with("proxy") => example(beltway, port, setup, servers),
             Kind::Beltway => server(beltway, &room, port, setup, servers)?,
         };
@@ -139,9 +147,10 @@ fn pool(indent: &str, port: u16, setup: &Setup, servers: &[Store]) -> String {
 /// The real server.
 fn server(program: &Path, room: &Path, port: u16, setup: &Setup, servers: &[Store]) -> Outcome<Vec<String>> {
     let text = format!(
-        "runtime_dir: {}\nthreads: {}\nadmin: {{listen: off}}\nserver: {{listen: off}}\nkv:\n  pools:\n{}",
+        "runtime_dir: {}\nthreads: {}\npin_threads: {}\nadmin: {{listen: off}}\nserver: {{listen: off}}\nkv:\n  pools:\n{}",
         room.join("run").display(),
         setup.threads,
+        setup.tied,
         pool("    ", port, setup, servers)
     );
     let conf = room.join("beltway.yaml");
