@@ -23,8 +23,8 @@ use crate::servers::Server;
 use crate::supervisor::Supervisor;
 
 /// How long a server may take to hear it. Its main thread may just be waiting for its event threads to say how their
-/// servers are, which takes no longer than 200 ms.
-const HEARD_WITHIN: Duration = Duration::from_millis(500);
+/// servers are, which takes no longer than 400 ms.
+const HEARD_WITHIN: Duration = Duration::from_millis(600);
 
 /// What is remembered, and who is still to hear of it.
 #[derive(Debug, Default)]

@@ -14,6 +14,7 @@
 //! Read [`spawn`] first, then `routes`. Which numbers there are is the business of who counts them.
 
 mod api;
+mod fitting;
 mod guard;
 mod numbers;
 mod pac;

@@ -15,6 +15,8 @@ use supervise::obituary::ThreadAccount;
 use supervise::status::{ListenerStatus, ProcessStatus, Status};
 use sys::shm::SharedWordsReader;
 
+use super::fitting;
+
 /// Segments read for one answer; fold the dead before there are so many.
 pub const SEGMENTS_MAX: usize = 256;
 
@@ -173,7 +175,8 @@ pub fn numbers_matching(status: &Status, segments: &[PathBuf], pattern: &str) ->
 
 /// Adds the segments of dead generations to the file `folded`, which is made when it is not there, and removes them.
 /// `dead` are all dead generations older than every live one; those that `folded` includes already are only removed.
-/// A segment that cannot be read is removed too: what it counted is lost, which the answer tells.
+/// A segment that cannot be read is removed too: what it counted is lost, which the answer tells. What has counted nothing
+/// is left out, and what does not fit is counted with the others ([`fitting`]).
 ///
 /// Safe against death at any moment: the sum replaces its file by renaming, before anything is removed.
 ///
@@ -190,18 +193,26 @@ pub fn fold_dead(dead: &[PathBuf], folded: &Path) -> io::Result<Vec<String>> {
         }
     };
     let included = before.as_ref().map(|sum| sum.generation);
-    let mut sum = before.unwrap_or_default();
-    sum.pid = 0;
-    for path in dead {
+    let mut sum = Snapshot::default();
+    // The newest first: what was not seen for longest comes last.
+    for path in dead.iter().rev() {
         match snapshot(path) {
-            Ok(snapshot) if included.is_none_or(|included| snapshot.generation > included) => sum.add_dead(&snapshot),
+            Ok(mut snapshot) if included.is_none_or(|included| snapshot.generation > included) => {
+                snapshot.metrics.retain(fitting::has_counted);
+                sum.add_dead(&snapshot);
+            }
             Ok(_) => {}
             Err(error) => lost.push(format!("{}: {error}", path.display())),
         }
     }
-    // The dead have no threads and no gauges.
-    sum.beats.clear();
-    let words = sum.to_words().map_err(io::Error::other)?;
+    if let Some(mut before) = before {
+        before.metrics.retain(fitting::has_counted);
+        sum.add_dead(&before);
+    }
+    let (words, gone) = fitting::to_words(&mut sum).map_err(io::Error::other)?;
+    if gone > 0 {
+        lost.push(format!("those of {gone} pools, servers and commands apart: they are counted with the others now"));
+    }
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     // Forgotten with the run when we are killed before it has its name.
     let next = folded.with_extension("new");
