@@ -211,7 +211,7 @@ impl Pool {
     pub(crate) fn keep_held(&self, worker: &Worker) -> bool {
         let held = worker.shared().held_of(&self.plan.source.name);
         let held = self.servers.iter().filter(|server| held.iter().any(|name| name == server.name()));
-        held.inspect(|server| server.keep_out()).count() > 0
+        held.inspect(|server| server.keep_out(worker)).count() > 0
     }
 
     /// Each server's name and state.

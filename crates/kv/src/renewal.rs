@@ -135,20 +135,22 @@ impl Worker {
                     Err(probed) => server.begin(self, probed.get()),
                 }
             }
+            new.keep_held(self);
             let waits = new.any().is_some();
             if !waits {
                 new.servers().iter().for_each(|server| server.take_in(self));
             }
             for (server, state) in new.servers().iter().zip(&servers) {
-                // Another thread may have had an answer.
-                if state.as_ref().is_err_and(|probed| probed.get() != Probed::Well) && !server.is_well() {
+                // Another thread may have had an answer, and one that is held is asked nothing.
+                let is_unanswered = state.as_ref().is_err_and(|probed| probed.get() != Probed::Well);
+                if is_unanswered && !server.is_well() && !server.is_held() {
                     let (pool, server) = (new.plan().source.name.clone(), server.name().to_owned());
                     unanswered.push(Unanswered { pool, server, waits });
                 }
             }
             for server in old.servers() {
                 if !servers.iter().any(|state| state.as_ref().is_ok_and(|same| Rc::ptr_eq(same, server))) {
-                    server.depart(&new);
+                    server.depart(self, &new);
                 }
             }
             if let Some(place) = pools.iter_mut().find(|pool| Rc::ptr_eq(pool, &old)) {
@@ -157,7 +159,6 @@ impl Worker {
         }
         self.replace_pools(pools);
         for pool in self.pools().iter() {
-            pool.keep_held(self);
             pool.rebuild(self);
             if pool.plan().source.preconnect {
                 pool.preconnect(self);

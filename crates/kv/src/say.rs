@@ -12,7 +12,7 @@ use base::Instant;
 use event::log::{Level, LogSender};
 
 use crate::fault::Fault;
-use crate::server::Server;
+use crate::server::{Probed, Server};
 use crate::worker::Worker;
 
 /// How often the same is said of one server, or of one pool's clients, at most.
@@ -21,6 +21,42 @@ const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(10);
 /// Servers and pools of which it is remembered what was said.
 const REMEMBERED_MAX: usize = 4_096;
+
+/// Why a server is ejected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Out {
+    /// So many failures in a row.
+    Failures(u32),
+    /// Neither what it was asked nor a probe is answered.
+    Silent,
+    /// It answers that it loads its data.
+    Loads,
+    /// It was down when a configuration came by which such servers are ejected.
+    WasDown,
+}
+
+impl fmt::Display for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures(1) => f.write_str("ejected after a failure"),
+            Self::Failures(failures) => write!(f, "ejected after {failures} failures in a row"),
+            Self::Silent => f.write_str("ejected, it says nothing"),
+            Self::Loads => f.write_str("ejected, it loads its data"),
+            Self::WasDown => f.write_str("ejected, it was down when the configuration changed"),
+        }
+    }
+}
+
+/// What a server that is out says to a probe.
+fn still_out(probed: Probed) -> &'static str {
+    match probed {
+        Probed::Well => "answers a probe",
+        Probed::Loading => "answers a probe that it loads its data",
+        Probed::Silent(Fault::Handshake) => "answers a probe with an error",
+        Probed::Silent(Fault::Nonsense) => "answers a probe with what is no reply",
+        Probed::Silent(_) => "does not answer a probe",
+    }
+}
 
 /// What can be said of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,6 +138,11 @@ impl Voice {
         look(said.entry((pool.to_owned(), server.to_owned())).or_default())
     }
 
+    fn forget(&self, pool: &str, server: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.remove(&(pool.to_owned(), server.to_owned()));
+    }
+
     fn say(&self, what: What, now: Instant, pool: &str, server: &str, text: impl FnOnce() -> String) {
         if self.log.get().is_none() {
             return;
@@ -136,25 +177,21 @@ impl Server {
         self.say(worker, What::Failed, || format!("{} at {}", fault.outcome(), self.address()));
     }
 
-    /// It takes no requests from now on, until a probe is answered.
+    /// It takes no requests from now on, until a probe is answered. `ejected`: it is, and why.
     #[cold]
-    pub(crate) fn say_out(&self, worker: &Worker, ejected: Option<u32>) {
+    pub(crate) fn say_out(&self, worker: &Worker, ejected: Option<Out>) {
         let now = worker.now();
         worker.shared().voice().with(self.pool_name(), self.name(), |said| {
             said.out_since.get_or_insert(now);
         });
-        if let Some(failures) = ejected {
-            self.say(worker, What::Ejected, || match failures {
-                0 => "ejected, it says nothing".to_owned(),
-                1 => "ejected after a failure".to_owned(),
-                failures => format!("ejected after {failures} failures in a row"),
-            });
+        if let Some(why) = ejected {
+            self.say(worker, What::Ejected, || why.to_string());
         }
     }
 
     /// A probe of it was not answered as one that is well does.
     #[cold]
-    pub(crate) fn say_still_out(&self, worker: &Worker) {
+    pub(crate) fn say_still_out(&self, worker: &Worker, probed: Probed) {
         let now = worker.now();
         let out_for = worker
             .shared()
@@ -163,8 +200,18 @@ impl Server {
             .unwrap_or_default();
         // That it is out has just been said.
         if out_for >= EVERY {
-            self.say(worker, What::StillOut, || format!("does not answer a probe, for {} s now", out_for.as_secs()));
+            self.say(worker, What::StillOut, || format!("{}, for {} s now", still_out(probed), out_for.as_secs()));
         }
+    }
+
+    /// One of its name begins: it was not out before.
+    pub(crate) fn say_begun(&self, worker: &Worker) {
+        worker.shared().voice().with(self.pool_name(), self.name(), |said| said.out_since = None);
+    }
+
+    /// It has gone: of one that comes by its name nothing has been said.
+    pub(crate) fn say_gone(&self, worker: &Worker) {
+        worker.shared().voice().forget(self.pool_name(), self.name());
     }
 
     /// It takes requests from now on.
@@ -231,6 +278,15 @@ mod tests {
         said.out_since = Some(at(2));
         assert_eq!(said.back(at(20)), (Some(at(2)), false));
         assert_eq!(said.may_say(What::Failed, at(21)), Some(0));
+    }
+
+    #[test]
+    fn why_a_server_is_out_is_told_as_it_is() {
+        assert_eq!(Out::Failures(2).to_string(), "ejected after 2 failures in a row");
+        assert_eq!(Out::Loads.to_string(), "ejected, it loads its data");
+        assert_eq!(still_out(Probed::Loading), "answers a probe that it loads its data");
+        assert_eq!(still_out(Probed::Silent(Fault::Handshake)), "answers a probe with an error");
+        assert_eq!(still_out(Probed::Silent(Fault::Refused)), "does not answer a probe");
     }
 
     #[test]

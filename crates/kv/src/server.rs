@@ -21,6 +21,8 @@ mod inspect;
 mod judge;
 mod probe;
 mod renew;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use judge::{Standing, follow_verdicts};
 pub(crate) use renew::Probed;
@@ -173,6 +175,11 @@ impl Server {
         self.plan.patience()
     }
 
+    /// Whether some requests wait as long as it takes.
+    pub(crate) fn waits_for_ever(&self) -> bool {
+        self.plan.waits_for_ever()
+    }
+
     /// Whether a request may be due before one that was asked earlier.
     pub(crate) fn limits_differ(&self) -> bool {
         self.plan.limits_differ()
@@ -191,6 +198,11 @@ impl Server {
     /// Whether it is out of the ring because it is new, so that its keys are others' whatever the policy.
     pub(crate) fn is_new(&self) -> bool {
         self.state.get() == State::New
+    }
+
+    /// Whether it is out of the ring by hand.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.get() == State::Held
     }
 
     fn is_down(&self) -> bool {
@@ -327,11 +339,10 @@ impl Server {
         }
     }
 
-    /// Its other connections: what is on them goes elsewhere.
-    fn let_go(&self, fault: Fault) {
-        let lanes: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(Option::take).collect();
-        for lane in lanes {
-            lane::fail(&lane, fault);
+    /// Its other connections end with the turn, each by itself: what is on them goes elsewhere.
+    fn let_go(&self, worker: &Worker, fault: Fault) {
+        for lane in self.lanes.borrow_mut().iter_mut().filter_map(Option::take) {
+            worker.lane_has_failed(lane, fault);
         }
     }
 

@@ -192,6 +192,8 @@ struct Inside {
     dirty_clients: RefCell<Vec<Rc<ClientCell>>>,
     dirty_lanes: RefCell<Vec<Rc<LaneCell>>>,
     failed: RefCell<Vec<(Rc<LaneCell>, Fault)>>,
+    /// There may be verdicts of other threads to go by.
+    verdicts: Cell<bool>,
     resume: RefCell<Vec<Rc<LaneCell>>>,
     buried: RefCell<Vec<Tcp>>,
     /// Connections to servers, those included that their server knows no more.
@@ -252,6 +254,7 @@ impl Worker {
             dirty_clients: RefCell::default(),
             dirty_lanes: RefCell::default(),
             failed: RefCell::default(),
+            verdicts: Cell::new(false),
             resume: RefCell::default(),
             buried: RefCell::default(),
             lanes: RefCell::default(),
@@ -381,6 +384,8 @@ impl Worker {
             pool.tell(self);
         }
         self.0.superseded.borrow().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tell_memory());
+        self.give_forsaken_up();
+        self.follow_verdicts();
         self.cells().set(Kv::MEMORY, self.memory().own() as u64);
         if self.0.thread.index() == 0 {
             self.cells().set(Kv::MEMORY_MAX, i64::try_from(self.memory_max()).map_or(0, i64::unsigned_abs));
@@ -458,6 +463,22 @@ impl Worker {
         self.0.lanes.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Gives up the connections that their servers know no more and on which nothing comes.
+    fn give_forsaken_up(&self) {
+        let now = self.now();
+        for lane in self.0.lanes.borrow().iter().filter_map(Weak::upgrade) {
+            let is_forsaken = lane.borrow().is_forsaken(now);
+            if is_forsaken {
+                self.lane_has_failed(lane, Fault::TimedOut);
+            }
+        }
+    }
+
+    /// When the turn ends every server goes by what other threads have found of it.
+    pub(crate) fn follow_verdicts(&self) {
+        self.0.verdicts.set(true);
+    }
+
     pub(crate) fn lane_has_failed(&self, lane: Rc<LaneCell>, fault: Fault) {
         self.0.failed.borrow_mut().push((lane, fault));
     }
@@ -531,6 +552,11 @@ impl Worker {
     fn turn_ends(&self) {
         self.0.now.set(None);
         let mut panic = None;
+        if self.0.verdicts.take() {
+            for pool in self.pools().iter() {
+                each(pool.servers(), &mut panic, |server| server.mind_verdict(self), |_| {});
+            }
+        }
         for _ in 0..FAILURES_MAX {
             let failed = self.0.failed.take();
             if failed.is_empty() {
@@ -553,6 +579,9 @@ impl Worker {
             self.0.thread.gather(GATHER);
         }
         self.0.now.set(None);
+        if !self.0.failed.borrow().is_empty() {
+            self.0.thread.spawn("kv turn", async {});
+        }
         if let Some(panic) = panic {
             // What was given up ends with the next turn, which is to come at once. Its thread counts it.
             self.0.thread.spawn("kv turn", async {});

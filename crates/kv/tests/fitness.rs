@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -101,6 +102,22 @@ fn new_servers_of_which_none_answers_have_the_keys_that_nobody_else_could_take()
     assert_eq!(client.ask(&["GET", "a"]), "-ERR Connection refused\r\n");
     late.run();
     eventually("it answers", || client.ask(&["GET", "a"]) == "$-1\r\n");
+}
+
+#[test]
+fn a_server_that_is_held_is_not_told_of_as_one_that_does_not_answer_nor_counted_on_for_the_keys_of_others() {
+    let (all, late) = (servers(1), Server::absent_redis());
+    let held = |port: u16| BTreeSet::from([("test".to_owned(), format!("127.0.0.1:{port}"))]);
+    let proxy = Proxy::start(pool(&all, true), 1);
+    let mut client = proxy.client();
+    proxy.shared.set_held(held(late.port));
+    assert_eq!(proxy.renew(with_absent(&all, &late)), []);
+    assert_eq!([0, 1].map(|at| state(&mut client, at)), ["live", "held"]);
+    assert_eq!(proxy.renew(pool(&all, true)), []);
+    proxy.shared.set_held(held(all[0].port));
+    let unanswered = proxy.renew(with_absent(&all, &late));
+    assert_eq!(unanswered.iter().map(|told| told.waits).collect::<Vec<_>>(), [false]);
+    assert_eq!([0, 1].map(|at| state(&mut client, at)), ["held", "down"]);
 }
 
 #[test]

@@ -4,11 +4,15 @@
 
 mod world;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use event::log::LogThread;
-use kv::{Address, PoolSource};
+use kv::{Address, PoolSource, ServerSource};
 use world::{Proxy, Server, directory, eventually, pool};
 
 /// A log of this test's own.
@@ -76,6 +80,68 @@ fn a_server_that_fails_and_comes_back_is_told_of_once_whatever_is_asked_on_how_m
     let text = log.text();
     assert_eq!(text.matches("ejected after").count(), 1, "{text}");
     assert!(text.lines().count() <= 5, "{text}");
+}
+
+#[test]
+fn a_server_that_is_ejected_since_it_loads_its_data_is_told_of_as_that() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    let serve = move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            if told.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut stream = stream.unwrap();
+            if stream.read(&mut [0; 4_096]).is_ok_and(|got| got > 0) {
+                stream.write_all(b"-LOADING Redis is loading the dataset in memory\r\n").unwrap();
+            }
+            open.push(stream);
+        }
+    };
+    let serving = std::thread::Builder::new().spawn(serve).unwrap();
+    let servers = vec![ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None }];
+    let server_retry_timeout = Duration::from_mins(10);
+    let proxy =
+        Proxy::start(PoolSource { auto_eject_hosts: true, server_retry_timeout, servers, ..pool(&[], true) }, 1);
+    let log = Log::of(&proxy, "said-loads");
+    assert!(proxy.client().say("GET a").starts_with("-LOADING"));
+    log.says(": ejected, it loads its data");
+    ended.store(true, Ordering::Relaxed);
+    drop(TcpStream::connect(("127.0.0.1", port)));
+    serving.join().unwrap();
+}
+
+#[test]
+fn what_is_said_of_a_server_ends_with_it() {
+    let mut servers: Vec<Server> = (0..2).map(|_| Server::redis(&[])).collect();
+    let source = PoolSource {
+        auto_eject_hosts: true,
+        server_failure_limit: 1,
+        server_retry_timeout: Duration::from_mins(10),
+        ..pool(&servers, true)
+    };
+    let proxy = Proxy::start(source.clone(), 1);
+    let log = Log::of(&proxy, "said-gone");
+    servers[0].kill();
+    eventually("it is ejected", || {
+        let mut client = proxy.client();
+        (0..20).for_each(|at| drop(client.say(&format!("SET key{} 1", at * 7_919))));
+        log.text().contains("ejected after a failure")
+    });
+    let one = PoolSource { servers: vec![servers[1].source()], ..source.clone() };
+    assert_eq!(proxy.renew(one), []);
+    servers[0].run();
+    assert_eq!(proxy.renew(source), []);
+    assert!(!log.text().contains("back after"), "{}", log.text());
+    servers[0].kill();
+    eventually("it is told of anew", || {
+        let mut client = proxy.client();
+        (0..20).for_each(|at| drop(client.say(&format!("SET key{} 1", at * 7_919))));
+        log.text().matches("ejected after a failure").count() == 2
+    });
 }
 
 #[test]

@@ -11,12 +11,14 @@ use std::time::Duration;
 use buf::{Block, SizeClass};
 use event::sim::{Faults, World};
 use event::{Tcp, Thread};
-use kv::PoolSource;
 use kv::wire::Scanned;
 use kv::wire::resp::{Reply, request};
-use scene::{PROXY, Proxy, chunk, listen, server};
+use kv::{Plan, PoolSource};
+use scene::{NAMES, PROXY, Proxy, chunk, listen, server, worker};
 
 const PORT: u16 = 6_379;
+/// Where a server is that never stops, in no pool at first.
+const OTHER_PORT: u16 = 6_380;
 /// What the documentation promises of a request that is given as long as it takes.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(21);
 const TICK: Duration = Duration::from_millis(200);
@@ -25,7 +27,7 @@ thread_local! {
 }
 
 /// Answers whatever it is asked with `+OK`, unless the server is stopped: then when it goes on.
-async fn serve(thread: Thread, tcp: Tcp) {
+async fn serve(thread: Thread, tcp: Tcp, stops: bool) {
     let mut have: Vec<u8> = Vec::new();
     loop {
         let mut block = Block::new(SizeClass::Medium);
@@ -37,7 +39,7 @@ async fn serve(thread: Thread, tcp: Tcp) {
             let mut request = kv::wire::resp::Request::default();
             let kv::wire::resp::Scan::Whole(len) = request.scan(&have) else { break };
             have.drain(..len);
-            while STOPPED.get() {
+            while stops && STOPPED.get() {
                 thread.sleep(Duration::from_millis(50)).await;
             }
             tcp.send(chunk(b"+OK\r\n".to_vec()));
@@ -67,15 +69,22 @@ async fn ask(thread: Thread, words: &'static [&'static str], told: Rc<RefCell<Op
     }
 }
 
-/// A world with one server that is well, the proxy's pool in front of it by these settings, and a thread for clients.
+fn source(auto_eject_hosts: bool, port: u16) -> PoolSource {
+    PoolSource { redis: true, auto_eject_hosts, ..PoolSource::new("patient", vec![server(port)]) }
+}
+
+/// A world with one server that is well and another beside it, the proxy's pool in front of the one by these settings,
+/// and a thread for clients.
 fn world(auto_eject_hosts: bool) -> (Proxy, World, Thread) {
     STOPPED.set(false);
     let world = World::new(1, Faults::none());
     let servers = world.thread("servers").unwrap();
-    listen(&world, &servers, PORT, |thread, tcp| {
-        thread.spawn("redis", serve(thread.clone(), tcp));
-    });
-    let source = PoolSource { redis: true, auto_eject_hosts, ..PoolSource::new("patient", vec![server(PORT)]) };
+    for port in [PORT, OTHER_PORT] {
+        listen(&world, &servers, port, move |thread, tcp| {
+            thread.spawn("redis", serve(thread.clone(), tcp, port == PORT));
+        });
+    }
+    let source = source(auto_eject_hosts, PORT);
     assert_eq!(source.timeout, None);
     let proxy = Proxy::start(&world, vec![source], 1);
     proxy.keep_house(TICK);
@@ -108,6 +117,28 @@ fn a_request_without_a_time_waits_for_a_stopped_server_no_longer_than_is_promise
             world.run_for(Duration::from_secs(70)).unwrap();
             assert_eq!(asked(&world, &clients, words).0, "+OK\r\n", "a probe brought it back");
         }
+    }
+}
+
+#[test]
+fn a_request_without_a_time_waits_not_for_ever_for_a_stopped_server_that_a_reload_took_away() {
+    for (words, answer) in [(["GET", "a"].as_slice(), "+OK\r\n"), (&["SET", "a", "1"], "-ERR Connection timed out\r\n")]
+    {
+        let (proxy, world, clients) = world(false);
+        assert_eq!(asked(&world, &clients, words).0, "+OK\r\n");
+        STOPPED.set(true);
+        let told = Rc::new(RefCell::new(None));
+        clients.spawn("client", ask(clients.clone(), words, Rc::clone(&told)));
+        world.run_for(Duration::from_secs(1)).unwrap();
+        proxy.threads[0].spawn("renewal", async {
+            let plan = Plan::prepare(vec![source(false, OTHER_PORT)]).unwrap();
+            worker(0).renew(&plan, NAMES, |unanswered| assert_eq!(unanswered, []));
+        });
+        assert_eq!(asked(&world, &clients, &["GET", "b"]).0, "+OK\r\n");
+        world.run_until(|| told.borrow().is_some(), Duration::from_secs(300)).unwrap();
+        let (reply, waited) = told.borrow_mut().take().unwrap();
+        assert_eq!(String::from_utf8(reply).unwrap(), answer, "what may be asked twice is asked of the other");
+        assert!(waited < Duration::from_secs(22) && waited > Duration::from_secs(15), "{words:?}: {waited:?}");
     }
 }
 

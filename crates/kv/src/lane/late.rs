@@ -11,6 +11,10 @@ use crate::metrics::Kv;
 use crate::numbers::KvServer;
 use crate::pending::{Again, Owner};
 
+/// How long a server may owe replies on a connection that takes no new requests, and say nothing, before that is given up:
+/// nothing else asks whether it is still there.
+const SILENT: Duration = Duration::from_secs(20);
+
 impl Lane {
     /// Has a timer while somebody waits with a deadline, or a late reply is awaited.
     pub(super) fn watch_time(&mut self) {
@@ -89,6 +93,11 @@ impl Lane {
         !self.paused
             && self.expired > 0
             && self.server.patience().is_some_and(|limit| now - self.heard >= limit.saturating_mul(times))
+    }
+
+    /// Whether it takes no new requests, and those that it has would wait for ever for a server that has stopped.
+    pub(crate) fn is_forsaken(&self, now: Instant) -> bool {
+        self.retired && !self.alone && self.server.waits_for_ever() && self.is_mute(now, SILENT)
     }
 
     /// Whether the server owes a reply, and has said nothing for so long.

@@ -1,7 +1,7 @@
 //! What becomes of a connection when the code that looks at its replies panics; and what those who wait for nothing keep.
 
 #[path = "../../tests/scene/mod.rs"]
-mod scene;
+pub(crate) mod scene;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

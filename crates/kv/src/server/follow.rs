@@ -5,26 +5,21 @@
 //! longer among the answers, the connections to it take no new requests, and close when those that they have are
 //! answered. Of several addresses the one in use stays while it is among them. Where nothing is known, all stays.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::IpAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use base::Instant;
 
 use super::Server;
 use super::renew::leave;
-use crate::fault::Fault;
-use crate::lane::{self, LaneCell};
+use crate::lane::LaneCell;
 use crate::plan::Address;
 use crate::worker::Worker;
 
 /// How often the name is asked for, at most. It is looked up when what is remembered of it is as old as it may be.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a server that its name has left may owe replies and say nothing before it is given up: nothing else asks
-/// whether it is still there.
-const SILENT: Duration = Duration::from_secs(20);
-
 /// Where a server's name leads, as far as one thread knows.
 #[derive(Default)]
 pub(super) struct Following {
@@ -32,15 +27,12 @@ pub(super) struct Following {
     asked_at: Cell<Option<Instant>>,
     /// It is being asked.
     asks: Cell<bool>,
-    /// Connections to where it led before.
-    left: RefCell<Vec<Weak<LaneCell>>>,
 }
 
 impl Following {
     /// Goes on from what an older plan's server knew.
     pub(super) fn take_over(&self, old: &Self) {
         self.in_use.set(old.in_use.get());
-        self.left.borrow_mut().append(&mut old.left.borrow_mut());
     }
 }
 
@@ -60,7 +52,6 @@ impl Server {
             return;
         }
         following.asked_at.set(Some(now));
-        self.give_silent_up(now);
         if self.lanes.borrow().iter().all(Option::is_none) {
             return;
         }
@@ -83,19 +74,7 @@ impl Server {
         let gone: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(|place| place.take_if(is_elsewhere)).collect();
         for lane in gone {
             lane.borrow_mut().hold_all_back();
-            self.following.left.borrow_mut().push(Rc::downgrade(&lane));
             leave(&lane);
         }
-    }
-
-    /// Gives up the connections on which nothing comes from where it was before.
-    fn give_silent_up(&self, now: Instant) {
-        let mut silent = Vec::new();
-        self.following.left.borrow_mut().retain(|lane| {
-            let lane = lane.upgrade().filter(|lane| !lane.borrow().is_down());
-            silent.extend(lane.iter().filter(|lane| lane.borrow().is_mute(now, SILENT)).cloned());
-            lane.is_some()
-        });
-        silent.iter().for_each(|lane| lane::fail(lane, Fault::TimedOut));
     }
 }

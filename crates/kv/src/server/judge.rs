@@ -17,6 +17,7 @@ use super::{Server, State, probe};
 use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
+use crate::say::Out;
 use crate::worker::Worker;
 
 /// So many connections in a row that the server closed before it answered anything are as one that it refused: the first is
@@ -99,6 +100,12 @@ impl Standing {
         self.prober.store(number, Ordering::Relaxed);
     }
 
+    /// That one probes it no more.
+    pub(super) fn is_left_by(&self, number: u64) {
+        // Another's when another has begun in its place.
+        let _ = self.prober.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     pub(super) fn prober(&self) -> u64 {
         self.prober.load(Ordering::Relaxed)
     }
@@ -135,7 +142,7 @@ impl Drop for Inspection {
     }
 }
 
-/// On each thread: goes by the verdicts that others come to, from now on.
+/// On each thread: hears of the verdicts that others come to, from now on, which the turn's end goes by.
 pub(crate) fn follow_verdicts(worker: &Worker) {
     let (me, mut is_known) = (worker.clone(), false);
     let follow = poll_fn(move |context| {
@@ -143,7 +150,7 @@ pub(crate) fn follow_verdicts(worker: &Worker) {
             is_known = true;
             me.shared().wake_on_verdict(context.waker().clone());
         }
-        me.pools().iter().flat_map(|pool| pool.servers()).for_each(|server| server.follow_verdict(&me));
+        me.follow_verdicts();
         Poll::Pending
     });
     worker.thread().spawn("kv verdicts", follow);
@@ -166,7 +173,8 @@ impl Server {
     /// A good reply came.
     #[inline]
     pub(crate) fn succeeded(&self) {
-        if let Some(standing) = self.standing.get() {
+        // Another thread may have seen it fail, and this one not.
+        if let Some(standing) = self.standing.get().or_else(|| self.told().standing.get()) {
             standing.forgive();
             self.vain.set(0);
         }
@@ -197,7 +205,7 @@ impl Server {
         let source = &self.plan.source;
         if source.auto_eject_hosts {
             if failures >= source.server_failure_limit {
-                self.eject(worker, Fault::Closed);
+                self.eject(worker, Fault::Closed, Out::Failures(failures));
             }
         } else if matches!(fault, Fault::Refused | Fault::Unreachable | Fault::Handshake)
             || (in_vain && self.vain.get() >= VAIN_MAX)
@@ -212,7 +220,7 @@ impl Server {
             return;
         }
         if self.plan.source.auto_eject_hosts {
-            self.eject(worker, Fault::TimedOut);
+            self.eject(worker, Fault::TimedOut, Out::Silent);
         } else {
             self.go_down(worker, Fault::TimedOut);
         }
@@ -225,25 +233,26 @@ impl Server {
     }
 
     /// Takes it out of the ring until a probe is answered. What is on its connections goes elsewhere, or fails by `fault`.
-    fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault) {
-        self.put_out(worker, Verdict::Out, self.plan.source.server_retry_timeout);
-        self.let_go(fault);
+    fn eject(self: &Rc<Self>, worker: &Worker, fault: Fault, why: Out) {
+        self.put_out(worker, why, self.plan.source.server_retry_timeout);
+        self.let_go(worker, fault);
     }
 
     /// Takes it out of the ring as one that failed, though it answers: what is on its connections is answered.
     pub(super) fn retire(self: &Rc<Self>, worker: &Worker) {
-        self.put_out(worker, Verdict::Loads, self.plan.source.server_retry_timeout);
+        self.put_out(worker, Out::Loads, self.plan.source.server_retry_timeout);
         self.leave_all();
     }
 
     /// For all threads, unless another was first.
-    pub(super) fn put_out(self: &Rc<Self>, worker: &Worker, verdict: Verdict, probed_after: Duration) {
+    fn put_out(self: &Rc<Self>, worker: &Worker, why: Out, probed_after: Duration) {
         self.state.set(State::Ejected);
         let standing = self.standing();
+        let verdict = if why == Out::Loads { Verdict::Loads } else { Verdict::Out };
         if standing.judge(verdict, |now| matches!(now, Verdict::Open | Verdict::Fit)).is_ok() {
             worker.cells().add(Kv::EJECTIONS, 1);
             self.note_ejection(worker);
-            self.say_out(worker, Some(standing.failures.load(Ordering::Relaxed)));
+            self.say_out(worker, Some(why));
             probe::start(self, worker, probed_after);
             worker.shared().tell_verdict();
         }
@@ -255,11 +264,23 @@ impl Server {
         worker.shared().ejected(&self.plan.source.name, self.name(), worker.thread().wall());
     }
 
+    /// Goes by what other threads have found of it, and sees to it that somebody probes it if it waits for that: whoever
+    /// did may have come to an end by our own failure.
+    pub(crate) fn mind_verdict(self: &Rc<Self>, worker: &Worker) {
+        self.follow_verdict(worker);
+        let is_probed = || if self.is_down() { self.prober.get() != 0 } else { self.standing().prober() != 0 };
+        if self.awaits_probe() && !is_probed() {
+            probe::start(self, worker, probe::FIRST);
+        }
+    }
+
     /// Another thread has come to a verdict, perhaps of this server.
     fn follow_verdict(self: &Rc<Self>, worker: &Worker) {
         if self.standing.get().is_none() && self.told().standing.get().is_none() {
             return;
         }
+        #[cfg(test)]
+        super::tests::panic_if_told(super::tests::At::Verdict);
         let (verdict, ejects) = (self.standing().verdict(), self.plan.source.auto_eject_hosts);
         match self.state.get() {
             State::New | State::Ejected if verdict == Verdict::Fit => {
@@ -272,7 +293,7 @@ impl Server {
                 if verdict == Verdict::Loads {
                     self.leave_all();
                 } else {
-                    self.let_go(Fault::Closed);
+                    self.let_go(worker, Fault::Closed);
                 }
             }
             _ => {}
@@ -280,9 +301,9 @@ impl Server {
     }
 
     /// It begins, or goes on, out of the ring by hand; the ring is somebody else's to build.
-    pub(crate) fn keep_out(&self) {
+    pub(crate) fn keep_out(&self, worker: &Worker) {
         if self.state.replace(State::Held) != State::Held {
-            self.let_go(Fault::Closed);
+            self.let_go(worker, Fault::Closed);
         }
     }
 
@@ -297,7 +318,7 @@ impl Server {
                     self.note_ejection(worker);
                 }
                 self.rebuild(worker);
-                self.let_go(Fault::Closed);
+                self.let_go(worker, Fault::Closed);
             }
             (false, State::Well) => {}
             (false, _) => self.restored(worker),
@@ -326,6 +347,9 @@ impl Server {
     /// A reload brought it, and it was asked whether it is well, by other threads perhaps with another answer.
     pub(super) fn judge_new(self: &Rc<Self>, worker: &Worker, answered: bool) {
         let standing = self.standing();
+        if standing.verdict() == Verdict::Open {
+            self.say_begun(worker);
+        }
         let outcome = if answered {
             standing.judge(Verdict::Fit, |now| matches!(now, Verdict::Open | Verdict::New))
         } else {
@@ -366,7 +390,7 @@ impl Server {
                 // The others find it so by themselves.
                 let _ = self.standing().judge(Verdict::Fit, Verdict::is_out);
             }
-            (State::Down(_), true) => self.put_out(worker, Verdict::Out, probe::FIRST),
+            (State::Down(_), true) => self.put_out(worker, Out::WasDown, probe::FIRST),
             (state, _) => self.state.set(state),
         }
         if self.state.get() == State::Well {

@@ -1,12 +1,13 @@
 //! Asks a server that failed whether it is well again, at growing intervals.
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
 use event::Thread;
 
-use super::judge::number;
+use super::judge::{Standing, number};
 use super::{Probed, Server};
 use crate::fault::Fault;
 use crate::plan::Protocol;
@@ -18,20 +19,44 @@ pub(super) const FIRST: Duration = Duration::from_millis(50);
 /// Intervals grow up to this, or to the configured time when that is longer.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(10);
 
+/// Who probes a server, until it is dropped, however that comes.
+struct Prober {
+    number: u64,
+    server: Weak<Server>,
+    /// What it probes for; none: for its thread alone.
+    standing: Option<Arc<Standing>>,
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.upgrade()
+            && server.prober.get() == self.number
+        {
+            server.prober.set(0);
+        }
+        if let Some(standing) = &self.standing {
+            standing.is_left_by(self.number);
+        }
+    }
+}
+
 /// Probes until the server answers as one that is well does, in the place of whoever did so before: for the whole process
 /// a server that is out of its ring, for this thread one that is down.
 pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
     let me = number();
     server.prober.set(me);
-    if !server.is_down() {
-        server.standing().is_probed_by(me);
+    let standing = (!server.is_down()).then(|| Arc::clone(server.standing()));
+    if let Some(standing) = &standing {
+        standing.is_probed_by(me);
     }
+    let prober = Prober { number: me, server: Rc::downgrade(server), standing };
     let is_mine = move |server: &Server| {
         server.awaits_probe() && server.prober.get() == me && (server.is_down() || server.standing().prober() == me)
     };
     let (weak, worker) = (Rc::downgrade(server), worker.clone());
     let thread = worker.thread().clone();
     thread.clone().spawn("kv probe", async move {
+        let _prober = prober;
         let most = first.max(INTERVAL_MAX);
         let mut interval = first;
         loop {
@@ -40,12 +65,18 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
             if !is_mine(&server) {
                 return;
             }
+            #[cfg(test)]
+            super::tests::panic_if_told(super::tests::At::Probe);
+            let probed = ask(&server, &worker).await;
             // It may have been taken out by hand meanwhile.
-            if ask(&server, &worker).await == Probed::Well && is_mine(&server) {
+            if !is_mine(&server) {
+                return;
+            }
+            if probed == Probed::Well {
                 server.restored(&worker);
                 return;
             }
-            server.say_still_out(&worker);
+            server.say_still_out(&worker, probed);
             interval = (interval * 2).min(most);
         }
     });

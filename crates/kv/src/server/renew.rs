@@ -75,8 +75,12 @@ impl Server {
     }
 
     /// It is no longer one of the pool: what is on its connections is answered, nothing new is asked.
-    pub(crate) fn depart(&self, pool: &Rc<Pool>) {
+    pub(crate) fn depart(&self, worker: &Worker, pool: &Rc<Pool>) {
         self.state.set(State::Past);
+        // Another may have its name, elsewhere.
+        if !pool.servers().iter().any(|other| other.name() == self.name()) {
+            self.say_gone(worker);
+        }
         self.move_to(Some(Rc::clone(pool)));
         let lanes: Vec<_> = self.lanes.take().into_iter().flatten().collect();
         lanes.iter().for_each(leave);
@@ -131,7 +135,7 @@ impl Server {
                     server.is_gone(&worker);
                 }
                 for lane in lanes {
-                    lane::fail(&lane, Fault::TimedOut);
+                    worker.lane_has_failed(lane, Fault::TimedOut);
                 }
             }
         });

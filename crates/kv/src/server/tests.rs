@@ -1,0 +1,121 @@
+//! What the threads of a process find of a server together, and that a panic ends nobody's looking after it for good.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use buf::{Block, Chunk, SizeClass};
+use event::Tcp;
+use event::sim::{Faults, Stuck, World};
+
+use super::{Server, State};
+use crate::fault::Fault;
+use crate::lane::tests::scene::{Proxy, listen, server, worker};
+use crate::numbers::Numbers;
+use crate::{Plan, PoolSource};
+
+const PORT: u16 = 6_379;
+
+/// Where something panics, as a test wants it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum At {
+    Probe,
+    Verdict,
+}
+
+thread_local! {
+    static PANICS: RefCell<Vec<At>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Once for each time that it was told.
+pub(super) fn panic_if_told(at: At) {
+    let is_told = PANICS.with_borrow_mut(|panics| {
+        let found = panics.iter().position(|told| *told == at);
+        found.map(|place| panics.remove(place)).is_some()
+    });
+    assert!(!is_told, "as the test wants it");
+}
+
+fn source(limit: u32) -> PoolSource {
+    let servers = vec![server(PORT), server(PORT + 1)];
+    let server_retry_timeout = Duration::from_millis(100);
+    PoolSource {
+        redis: true,
+        auto_eject_hosts: true,
+        server_failure_limit: limit,
+        server_retry_timeout,
+        ..PoolSource::new("p", servers)
+    }
+}
+
+#[test]
+fn what_one_thread_saw_fail_is_forgiven_by_what_another_saw_go_well() {
+    let plan = Plan::prepare(vec![source(2)]).unwrap();
+    let [one, other] = [(), ()].map(|()| Server::new(Weak::new(), &plan.pools[0], 0, &Numbers::detached()));
+    assert!(!one.missed(1));
+    other.succeeded();
+    assert!(!one.missed(1), "it was not the second in a row");
+    assert!(one.missed(1));
+}
+
+/// Lets some time pass in a world that stops after each turn of a thread on which something has panicked.
+fn settle(world: &World, time: Duration) {
+    let until = world.now() + time;
+    for _ in 0..100_000 {
+        match world.run_for(Duration::from_millis(1)) {
+            Ok(()) | Err(Stuck::Panicked(..)) if world.now() >= until => return,
+            Ok(()) | Err(Stuck::Panicked(..)) => {}
+            Err(stuck) => panic!("{stuck:?}"),
+        }
+    }
+    panic!("time does not pass");
+}
+
+fn server_of(thread: usize, place: usize) -> Rc<Server> {
+    Rc::clone(&worker(thread).pools()[0].servers()[place])
+}
+
+/// Answers whatever it is asked.
+async fn answer(tcp: Tcp) {
+    let mut block = Block::new(SizeClass::Medium);
+    while tcp.recv(&mut block).await.is_ok_and(|got| got > 0) {
+        block = Block::new(SizeClass::Medium);
+        tcp.send(Chunk::from_static(b"+PONG\r\n"));
+    }
+}
+
+/// The first thread finds that server dead.
+fn eject(proxy: &Proxy, place: usize) {
+    proxy.threads[0].spawn("test", async move {
+        server_of(0, place).failed(&worker(0), Fault::Refused, false);
+    });
+}
+
+#[test]
+fn a_panic_ends_neither_probing_nor_following() {
+    let world = World::new(1, Faults::none());
+    let servers = world.thread("servers").unwrap();
+    let proxy = Proxy::start(&world, vec![source(1)], 2);
+    proxy.keep_house(Duration::from_millis(200));
+    let states = |place| [0, 1].map(|thread| server_of(thread, place).state.get());
+    let panics = || proxy.threads.iter().map(|thread| thread.stats().panics().0).collect::<Vec<_>>();
+    let second = Duration::from_secs(1);
+    settle(&world, second);
+
+    PANICS.with_borrow_mut(|panics| panics.extend([At::Probe, At::Verdict]));
+    eject(&proxy, 1);
+    settle(&world, second);
+    assert_eq!(panics().iter().sum::<u64>(), 2, "{:?}", panics());
+    assert_eq!(server_of(0, 1).state.get(), State::Ejected);
+    eject(&proxy, 0);
+    settle(&world, second);
+    assert_eq!((states(0), states(1)), ([State::Ejected; 2], [State::Ejected; 2]), "verdicts are followed on");
+
+    for place in 0..2 {
+        listen(&world, &servers, PORT + place, |thread, tcp| {
+            thread.spawn("server", answer(tcp));
+        });
+    }
+    settle(&world, second * 30);
+    assert_eq!((states(0), states(1)), ([State::Well; 2], [State::Well; 2]), "whom nobody probed is probed again");
+}
