@@ -11,7 +11,7 @@ fn times(times: &Times) -> String {
 }
 
 /// What is there whether or not anything is counted.
-const NOT_COUNTED: [&str; 10] = [
+const NOT_COUNTED: [&str; 11] = [
     "name",
     "protocol",
     "listen",
@@ -19,6 +19,7 @@ const NOT_COUNTED: [&str; 10] = [
     "servers",
     "state",
     "ejected_threads",
+    "silent_threads",
     "ejected_at_us",
     "uncounted",
     "note",
@@ -93,7 +94,11 @@ pub fn pools_table(report: &KvReport) -> String {
         "p50/p99 us"
     );
     for pool in &report.pools {
-        let live = pool.servers.iter().filter(|server| server.state == "live").count();
+        let live = if !pool.servers.is_empty() && pool.servers.iter().all(|server| server.state == "unknown") {
+            "?".to_owned()
+        } else {
+            pool.servers.iter().filter(|server| server.state == "live").count().to_string()
+        };
         let is = !pool.uncounted;
         let _ = writeln!(
             text,
@@ -141,9 +146,13 @@ pub fn servers_table(report: &KvReport) -> String {
     for pool in &report.pools {
         for server in &pool.servers {
             let is = !server.uncounted;
+            let silent = match server.silent_threads {
+                0 => String::new(),
+                silent => format!("{silent} of {} threads did not say how it is", report.threads),
+            };
             let _ = writeln!(
                 text,
-                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}",
+                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}{}",
                 pool.name,
                 server.name,
                 server.state,
@@ -158,6 +167,7 @@ pub fn servers_table(report: &KvReport) -> String {
                 counted(is, server.out_queue),
                 counted(is, times(&server.queue_time)),
                 counted(is, times(&server.time)),
+                note(&silent),
                 note(&server.note)
             );
         }
@@ -266,6 +276,13 @@ mod tests {
         assert!(pools.lines().count() == 2 && pools.contains("1/2") && pools.contains("42"), "{pools}");
         let servers = servers_table(&report);
         assert!(servers.lines().count() == 3 && servers.contains("ejected") && servers.contains("7/9"), "{servers}");
+        let mut silent = report.clone();
+        for server in &mut silent.pools[0].servers {
+            *server = KvServerReport { state: "unknown".to_owned(), silent_threads: 1, ..server.clone() };
+        }
+        assert!(pools_table(&silent).contains(" ?/2 "), "{}", pools_table(&silent));
+        let line = servers_table(&silent).lines().nth(1).unwrap().to_owned();
+        assert!(line.ends_with("(1 of 1 threads did not say how it is)"), "{line}");
         let mut unknown = report.clone();
         unknown.pools[0].servers[1] =
             KvServerReport { uncounted: true, note: "since then".to_owned(), ..unknown.pools[0].servers[1].clone() };

@@ -32,8 +32,9 @@ use crate::kv_report::{PoolFacts, States, Teller};
 const TICK: Duration = Duration::from_millis(200);
 /// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
 const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
-/// How long they are waited for to say how their servers are.
-const SAID_WITHIN: Duration = Duration::from_millis(200);
+/// How long they are waited for to say how their servers are. Who waits for them gives no sign of life meanwhile: two of
+/// these in a row are less than `supervise.hang_timeout` may be, or a question would have a healthy server killed.
+const SAID_WITHIN: Duration = Duration::from_millis(400);
 /// New servers that do not answer that the log and a verdict name, at most.
 pub(crate) const TOLD_MAX: usize = 16;
 /// The longest name of a client that moves with it.

@@ -160,6 +160,7 @@ impl Teller {
             name: name.to_owned(),
             state,
             ejected_threads: ejected as u64,
+            silent_threads: states.silent() as u64,
             ejected_at_us: self.shared.ejected_at(pool, name).map_or(0, WallTime::as_micros),
             connections: of("beltway_kv_server_connections"),
             connects: of("beltway_kv_server_connects_total"),

@@ -124,11 +124,14 @@ pub struct KvPoolReport {
 pub struct KvServerReport {
     /// The name that places its keys.
     pub name: String,
-    /// `live`, `down`, `ejected`, `held` (ejected by hand), `new` (not asked anything yet), `unknown` (the threads do not
-    /// say in time), or one of these `on N of M threads`.
+    /// `live`, `down`, `ejected`, `held` (ejected by hand), `new` (a reload brought it: it was asked and did not answer, or a
+    /// thread has yet to take the configuration), when all event threads say so that say anything in time; where those M
+    /// differ, `live on N of M threads`; where none does, `unknown`.
     pub state: String,
-    /// Event threads on which it is out of its ring.
+    /// Event threads that say that it is out of its ring.
     pub ejected_threads: u64,
+    /// Event threads that did not say in time how it is.
+    pub silent_threads: u64,
     /// When it was last ejected: microseconds since 1970; 0: never.
     pub ejected_at_us: i64,
     /// Connections now.

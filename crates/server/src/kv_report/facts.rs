@@ -76,24 +76,24 @@ impl States {
         Self { threads, said: said.into_iter().map(by_name).collect() }
     }
 
-    /// The state of a server in words, and on how many threads it is out of its ring.
+    /// How many threads have not said.
+    pub(super) fn silent(&self) -> usize {
+        self.threads.saturating_sub(self.said.len())
+    }
+
+    /// The state of a server in words, and on how many threads it is out of its ring, by those that have said: who is silent
+    /// is busy, and its servers may be either.
     pub(super) fn of(&self, pool: &str, server: &str) -> (String, usize) {
         let key = (pool.to_owned(), server.to_owned());
         let own: Vec<_> = self.said.iter().map(|states| states.get(&key)).collect();
-        let ejected = own.iter().flatten().filter(|state| !state.is_live).count();
-        // A thread that does not know it has a newer configuration still to take.
+        // A thread that does not know it has a newer configuration still to take, and sends it nothing until then.
+        let ejected = own.iter().filter(|state| state.is_none_or(|state| !state.is_live)).count();
         let words: Vec<&str> = own.iter().map(|state| state.map_or("new", |state| state.state)).collect();
         let on = |word: &str| words.iter().filter(|other| **other == word).count();
-        let word = match words.first() {
-            None => return ("unknown".to_owned(), ejected),
-            Some(first) if on(first) == words.len() => first,
-            _ => "live",
-        };
-        let count = on(word);
-        let text = if count == self.threads {
-            word.to_owned()
-        } else {
-            format!("{word} on {count} of {} threads", self.threads)
+        let text = match words.first() {
+            None => "unknown".to_owned(),
+            Some(first) if on(first) == words.len() => (*first).to_owned(),
+            Some(_) => format!("live on {} of {} threads", on("live"), words.len()),
         };
         (text, ejected)
     }
@@ -106,15 +106,21 @@ mod tests {
     #[test]
     fn how_a_server_is_comes_from_the_threads_that_use_it_and_from_nothing_else() {
         let state = |state, is_live| vec![ServerState { pool: "a".to_owned(), server: "s".to_owned(), state, is_live }];
-        let told = |threads, said: Vec<Vec<ServerState>>| States::new(threads, said).of("a", "s");
+        let told = |threads, said: Vec<Vec<ServerState>>| {
+            let states = States::new(threads, said);
+            let (text, ejected) = states.of("a", "s");
+            (text, ejected, states.silent())
+        };
         let (live, out, down) = (state("live", true), state("ejected", false), state("down", true));
-        assert_eq!(told(2, vec![out.clone(), out.clone()]), ("ejected".to_owned(), 2));
-        assert_eq!(told(2, vec![live.clone(), out.clone()]), ("live on 1 of 2 threads".to_owned(), 1));
-        assert_eq!(told(2, vec![down.clone(), down]), ("down".to_owned(), 0));
-        assert_eq!(told(2, vec![out.clone()]), ("ejected on 1 of 2 threads".to_owned(), 1), "the other one is busy");
-        assert_eq!(told(2, vec![Vec::new(), Vec::new()]), ("new".to_owned(), 0));
-        assert_eq!(told(2, vec![Vec::new(), live]), ("live on 1 of 2 threads".to_owned(), 0));
-        assert_eq!(told(2, Vec::new()), ("unknown".to_owned(), 0));
+        assert_eq!(told(2, vec![out.clone(), out.clone()]), ("ejected".to_owned(), 2, 0));
+        assert_eq!(told(2, vec![live.clone(), out.clone()]), ("live on 1 of 2 threads".to_owned(), 1, 0));
+        assert_eq!(told(2, vec![down.clone(), down]), ("down".to_owned(), 0, 0));
+        assert_eq!(told(2, vec![out.clone()]), ("ejected".to_owned(), 1, 1), "the other one is busy");
+        assert_eq!(told(2, vec![live.clone()]), ("live".to_owned(), 0, 1));
+        assert_eq!(told(3, vec![live.clone(), out]), ("live on 1 of 2 threads".to_owned(), 1, 1));
+        assert_eq!(told(2, vec![Vec::new(), Vec::new()]), ("new".to_owned(), 2, 0), "nobody sends it anything");
+        assert_eq!(told(2, vec![Vec::new(), live]), ("live on 1 of 2 threads".to_owned(), 1, 0));
+        assert_eq!(told(2, Vec::new()), ("unknown".to_owned(), 0, 2));
     }
 
     #[test]
