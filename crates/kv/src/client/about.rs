@@ -134,6 +134,10 @@ impl Client {
             );
             put(text, &format!("cmdstat_{}", command.name), line);
         }
+        let shared = totals.get().map(Totals::shared).unwrap_or_default();
+        if !shared.is_empty() {
+            put(text, "beltway_commands_not_counted", shared.join(","));
+        }
     }
 
     /// Answers memcached's `stats proxy`.
@@ -168,7 +172,10 @@ impl Client {
             ];
             named.into_iter().for_each(|(name, counter)| stat(name, &totals.count(counter)));
             for (name, commands) in COUNTED {
-                stat(name, &totals.calls(commands));
+                // What is not known is no zero.
+                if let Some(calls) = totals.calls(commands) {
+                    stat(name, &calls);
+                }
             }
             stat("beltway_forward_errors", &totals.forward_errors());
             stat("beltway_memory", &totals.gauge(KvPool::MEMORY));

@@ -168,9 +168,18 @@ impl Ledger {
 
     /// The commands of a pool that were seen and have places of their own.
     pub(super) fn of_pool(&self, pool: &str) -> Vec<(&'static str, Instance)> {
+        self.seen_of(pool, false)
+    }
+
+    /// Those that were seen and are counted with the others.
+    pub(super) fn shared_of_pool(&self, pool: &str) -> Vec<&'static str> {
+        self.seen_of(pool, true).into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn seen_of(&self, pool: &str, with_others: bool) -> Vec<(&'static str, Instance)> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let own = seen.iter().filter(|((name, ..), _)| name == pool).map(|(_, seen)| *seen);
-        own.filter(|(_, place)| self.others.iter().all(|(_, other)| other != place)).collect()
+        own.filter(|(_, place)| self.others.iter().any(|(_, other)| other == place) == with_others).collect()
     }
 }
 
@@ -279,7 +288,9 @@ mod tests {
         assert_eq!(calls().len(), 2 + COMMANDS_MAX);
         let shared = calls().into_iter().filter(|(name, _)| name == OTHERS).map(|(_, value)| value);
         assert!(shared.collect::<Vec<_>>().contains(&stats::Value::Counter(1)));
-        assert!(ledger.of_pool(&format!("other{}", COMMANDS_MAX - 1)).is_empty());
+        let last = format!("other{}", COMMANDS_MAX - 1);
+        assert_eq!((ledger.of_pool(&last).len(), ledger.shared_of_pool(&last)), (0, vec!["set"]));
+        assert!(ledger.shared_of_pool("pool").is_empty());
         threads[1].of_pool("pool", Protocol::Memcached).failed(CommandIndex::of_memcached(b"get"), Fault::TimedOut);
         let labels = [("pool", "pool"), ("protocol", "memcached"), ("command", "get"), ("kind", "timed_out")];
         let read = Snapshot::read(segment.words()).unwrap();

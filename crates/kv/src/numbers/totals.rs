@@ -71,7 +71,7 @@ impl Totals {
         Fault::ALL.into_iter().map(|fault| self.count(KvPool::failed(fault))).sum()
     }
 
-    /// The commands that servers were asked.
+    /// The commands that servers were asked, but for those that are [`Self::shared`].
     pub(crate) fn commands(&self) -> impl Iterator<Item = OfCommand> {
         let of = |(name, cells): (&'static str, Vec<Cells<KvCommand>>)| OfCommand {
             name,
@@ -87,9 +87,45 @@ impl Totals {
         places.map(|(name, place)| (name, of_threads(&self.segment, |thread| self.segment.cells_of(place, thread))))
     }
 
-    /// Calls of these commands together.
-    pub(crate) fn calls(&self, names: &[&str]) -> u64 {
+    /// Calls of these commands together; none when one of them was seen and is counted with the others.
+    pub(crate) fn calls(&self, names: &[&str]) -> Option<u64> {
+        if self.shared().iter().any(|name| names.contains(name)) {
+            return None;
+        }
         let counted = self.cells().filter(|(name, _)| names.contains(name));
-        counted.map(|(_, cells)| sum(&cells, KvCommand::CALLS)).sum()
+        Some(counted.map(|(_, cells)| sum(&cells, KvCommand::CALLS)).sum())
+    }
+
+    /// Commands that servers were asked and that are counted with those of other pools: nobody knows how often.
+    pub(crate) fn shared(&self) -> Vec<&'static str> {
+        self.commands.shared_of_pool(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::numbers::command::{CommandIndex, Places};
+    use crate::plan::Protocol;
+
+    #[test]
+    fn of_a_command_that_is_counted_with_others_is_not_told_that_nobody_asked() {
+        let mut registry = stats::Registry::new();
+        let commands = command::Ledger::declare(&mut registry, 1).unwrap();
+        let segment = registry.layout(1).unwrap().create_on_heap(stats::Identity::default()).unwrap();
+        let places = Places::new(commands.clone(), segment.clone(), 0);
+        let ask = |pool: &str, name: &str| {
+            let cells = places.of_pool(pool, Protocol::Memcached).of(CommandIndex::of_memcached(name.as_bytes()));
+            cells.unwrap().add(KvCommand::CALLS, 1);
+        };
+        ask("pool", "get");
+        (0..200).for_each(|other| ask(&format!("other{other}"), "get"));
+        ask("pool", "gets");
+        let (name, since) = ("pool".to_owned(), WallTime::from_micros(0));
+        let totals = Totals { pool: Vec::new(), segment, commands, name, since };
+        assert_eq!((totals.calls(&["get"]), totals.calls(&["touch"])), (Some(1), Some(0)));
+        assert_eq!(totals.calls(&["get", "gets"]), None);
+        assert_eq!(totals.shared(), ["gets"]);
+        assert_eq!(totals.commands().map(|command| command.name).collect::<Vec<_>>(), ["get"]);
     }
 }
