@@ -161,6 +161,15 @@ impl KvTree {
         serde_json::from_str(&self.done(&[words, &["--json"]].concat())).unwrap()
     }
 
+    /// Where keys of a pool live, once event threads have said how its servers are: those that are busy may not in time.
+    #[must_use]
+    pub fn places(&self, pool: &str, keys: &[&str]) -> String {
+        eventually("it is known where keys live", || {
+            let output = self.say(&[&["ctl", "kv", "where", pool], keys].concat());
+            output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+        })
+    }
+
     /// The numbers that manager tells, of [`KvTree::run_counted`].
     #[must_use]
     pub fn metrics(&self) -> Metrics {

@@ -242,7 +242,7 @@ fn a_slow_request_is_in_the_slow_log_with_its_key_its_server_and_its_time() {
         pool("beta", beta, &slow, &[(&cache, "cache")]),
     ));
     let key = format!("key:{}", "k".repeat(300));
-    let place = tree.done(&["ctl", "kv", "where", "alpha", &key]);
+    let place = tree.places("alpha", &[&key]);
     let (name, store) = if place.contains("called one") { ("one", &mut one) } else { ("two", &mut two) };
     let mut client = KvClient::connect(alpha);
     assert_eq!(client.ask("CLIENT SETNAME me").unwrap(), "+OK\r\n");
@@ -300,7 +300,7 @@ fn what_a_pool_keeps_is_told_while_it_keeps_it() {
     let tree = KvTree::run_counted(&pool("alpha", alpha, keys, &[(&one, "one"), (&two, "two")]));
     let tag_on = |name: &str| {
         let tags = (0..).map(|at| format!("{{{at}}}"));
-        let lives = |tag: &String| tree.done(&["ctl", "kv", "where", "alpha", tag]).contains(&format!("called {name}"));
+        let lives = |tag: &String| tree.places("alpha", &[tag]).contains(&format!("called {name}"));
         tags.take(100).find(lives).unwrap()
     };
     let (late, large) = (tag_on("one"), tag_on("two"));
