@@ -198,6 +198,12 @@ impl KvTree {
         })
     }
 
+    /// A file of its runtime directory.
+    #[must_use]
+    pub fn running_file(&self, name: &str) -> PathBuf {
+        self.home.file("run").join(name)
+    }
+
     /// What its processes said on standard error.
     #[must_use]
     pub fn log(&self) -> String {

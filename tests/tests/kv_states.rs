@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a walk that cannot set up its surroundings fails")]
 
+use std::fs;
 use std::net::SocketAddr;
 
 use rustix::process::Signal;
@@ -38,6 +39,17 @@ fn live_are(tree: &KvTree, counts: &str) {
     let words = format!(" {counts} ");
     eventually(&format!("{counts} are live"), || {
         tree.done(&["ctl", "kv", "pools"]).lines().nth(1)?.contains(&words).then_some(())
+    });
+}
+
+/// Kills manager, and waits for another.
+fn kill_manager(tree: &KvTree) {
+    let manager = tree.json(&["status"])["manager"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
+    assert!(process::send(manager, Signal::KILL));
+    eventually("there is another manager", || {
+        let status: Value = serde_json::from_slice(&tree.say(&["status", "--json"]).stdout).ok()?;
+        let pid = status["manager"]["pid"].as_u64()?;
+        (pid != u64::from(manager)).then_some(())
     });
 }
 
@@ -140,13 +152,7 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     is_out();
     assert_ne!(tree.server(), before);
     is_held("after the death of the server");
-    let manager = tree.json(&["status"])["manager"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
-    assert!(process::send(manager, Signal::KILL));
-    eventually("there is another manager", || {
-        let status: Value = serde_json::from_slice(&tree.say(&["status", "--json"]).stdout).ok()?;
-        let pid = status["manager"]["pid"].as_u64()?;
-        (pid != u64::from(manager)).then_some(())
-    });
+    kill_manager(&tree);
     assert!(process::send(tree.server(), Signal::KILL));
     is_out();
     is_held("after the death of both");
@@ -172,6 +178,28 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     eventually("a restore is remembered, too", || (state() == "live").then_some(()));
     let reply = KvClient::connect(listen).ask(&format!("GET {key}")).unwrap();
     assert_eq!(reply, "$1\r\nx\r\n");
+}
+
+#[test]
+fn what_is_held_stays_so_while_the_file_about_it_cannot_be_read() {
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));
+    tree.done(&["ctl", "kv", "eject", "two"]);
+    server_is(&tree, "alpha", "two", "held");
+    let file = tree.running_file("held");
+    let good = fs::read(&file).unwrap();
+    fs::write(&file, "{").unwrap();
+    kill_manager(&tree);
+    let refused = tree.say(&["ctl", "kv", "eject", "one"]);
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(said.contains("which servers are held by hand is not known"), "{said}");
+    eventually("servers are told of", || tree.say(&["ctl", "kv", "servers"]).status.success().then_some(()));
+    server_is(&tree, "alpha", "two", "held");
+    assert_eq!(fs::read(&file).unwrap(), b"{", "nothing is written over what was not read");
+    fs::write(&file, good).unwrap();
+    tree.done(&["ctl", "kv", "restore", "two"]);
+    server_is(&tree, "alpha", "two", "live");
+    assert!(!file.exists());
 }
 
 #[test]

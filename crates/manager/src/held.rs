@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use base::{Clock, Instant, SystemClock};
 use config::kv::Kv;
 use supervise::control::{Connection, Reply, Request};
 use supervise::directory::RuntimeDir;
@@ -22,7 +23,7 @@ use supervise::{error, info, warn};
 use crate::servers::Server;
 use crate::supervisor::Supervisor;
 
-/// How long a server may take to hear it. Its main thread may just be waiting for its event threads to say how their
+/// How long servers may take to hear it. The main thread of one may just be waiting for its event threads to say how their
 /// servers are, which takes no longer than 400 ms.
 const HEARD_WITHIN: Duration = Duration::from_millis(600);
 
@@ -131,8 +132,9 @@ impl Supervisor {
         info!("pool {}: {server} {what}", one.pool);
         let mut reply = Reply::Done;
         let mut untold = Vec::new();
+        let until = SystemClock.now() + HEARD_WITHIN;
         for server in self.running() {
-            if let Err(why) = self.tell_held(server, (!out).then(|| one.clone())) {
+            if let Err(why) = self.tell_held(server, (!out).then(|| one.clone()), until) {
                 let why = format!("it is remembered, and told again to generation {}: {why}", server.generation);
                 warn!("{why}");
                 reply = Reply::Refused(why);
@@ -150,6 +152,7 @@ impl Supervisor {
         self.recall_held();
         let mut told = Vec::new();
         let mut can_hear = Vec::new();
+        let until = SystemClock.now() + HEARD_WITHIN;
         for server in self.running() {
             // One that does not tell is of a version that cannot be told, either.
             let says = server.pong().map(|pong| pong.held.as_ref());
@@ -158,7 +161,7 @@ impl Supervisor {
             }
             let tellings = says.flatten().map(|says| self.held.tellings(server.generation, says));
             for restored in tellings.unwrap_or_default() {
-                if let Err(why) = self.tell_held(server, restored.clone()) {
+                if let Err(why) = self.tell_held(server, restored.clone(), until) {
                     warn!("{}[{}] is told again: {why}", Role::Server.name(), server.process.pid());
                     break;
                 }
@@ -173,13 +176,18 @@ impl Supervisor {
         self.servers.iter().filter(|server| matches!(server.state, ServerState::Ready | ServerState::Standby))
     }
 
-    fn tell_held(&self, server: &Server, restored: Option<HeldServer>) -> Result<(), String> {
+    /// `until` bounds what all of them take: manager gives no sign of life meanwhile.
+    fn tell_held(&self, server: &Server, restored: Option<HeldServer>, until: Instant) -> Result<(), String> {
         let Some(servers) = self.held.known.clone() else {
             return Err("which servers are held by hand is not known".to_owned());
         };
+        let within = until.since(SystemClock.now());
+        if within.is_zero() {
+            return Err("another one does not answer".to_owned());
+        }
         let question = KvQuestion::Held { servers, restored };
         let socket = self.family.directory.server_socket(server.generation);
-        let told = Connection::open(&socket).and_then(|connection| connection.ask(Request::Kv(question), HEARD_WITHIN));
+        let told = Connection::open(&socket).and_then(|connection| connection.ask(Request::Kv(question), within));
         match told {
             Ok((Reply::Done, _)) => Ok(()),
             Ok((other, _)) => Err(format!("it answers {other:?}")),
