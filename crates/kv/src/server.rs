@@ -214,6 +214,11 @@ impl Server {
         matches!(self.state.get(), State::New | State::Ejected | State::Down(_))
     }
 
+    /// Whether its pool knows it no more.
+    pub(crate) fn is_past(&self) -> bool {
+        matches!(self.state.get(), State::Past)
+    }
+
     pub(crate) fn state_name(&self) -> &'static str {
         match self.state.get() {
             State::Well => "live",

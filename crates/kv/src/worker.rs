@@ -463,13 +463,18 @@ impl Worker {
         self.0.lanes.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Gives up the connections that their servers know no more and on which nothing comes.
+    /// Gives up the connections that take nothing new and on which nothing comes; where the server can be asked, not before
+    /// it has been.
     fn give_forsaken_up(&self) {
         let now = self.now();
         for lane in self.0.lanes.borrow().iter().filter_map(Weak::upgrade) {
-            let is_forsaken = lane.borrow().is_forsaken(now);
-            if is_forsaken {
-                self.lane_has_failed(lane, Fault::TimedOut);
+            if !lane.borrow().is_left_silent(now) {
+                continue;
+            }
+            let known = lane.borrow().known_server();
+            match known {
+                Some(server) => server.ask_why_silent(self),
+                None => self.lane_has_failed(lane, Fault::TimedOut),
             }
         }
     }

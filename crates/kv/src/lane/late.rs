@@ -1,5 +1,6 @@
 //! What becomes of requests that are not answered in time, and of a server that says nothing.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use base::Instant;
@@ -10,6 +11,7 @@ use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvServer;
 use crate::pending::{Again, Owner};
+use crate::server::Server;
 
 /// How long a server may owe replies on a connection that takes no new requests, and say nothing, before that is given up:
 /// nothing else asks whether it is still there.
@@ -96,8 +98,19 @@ impl Lane {
     }
 
     /// Whether it takes no new requests, and those that it has would wait for ever for a server that has stopped.
-    pub(crate) fn is_forsaken(&self, now: Instant) -> bool {
+    pub(crate) fn is_left_silent(&self, now: Instant) -> bool {
         self.retired && !self.alone && self.server.waits_for_ever() && self.is_mute(now, SILENT)
+    }
+
+    /// The server at its other end, if that can still be asked whether it is well.
+    pub(crate) fn known_server(&self) -> Option<Rc<Server>> {
+        let is_elsewhere = || self.server.address_in_use().is_some_and(|address| self.is_elsewhere(&[address]));
+        (!self.server.is_past() && !is_elsewhere()).then(|| Rc::clone(&self.server))
+    }
+
+    /// Whether it is a connection to that server.
+    pub(crate) fn is_of(&self, server: &Rc<Server>) -> bool {
+        Rc::ptr_eq(&self.server, server)
     }
 
     /// Whether the server owes a reply, and has said nothing for so long.

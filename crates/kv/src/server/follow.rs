@@ -44,6 +44,11 @@ impl Server {
         in_use.get()
     }
 
+    /// The address that its name led to last; none of a server without a name, or that was never connected to.
+    pub(crate) fn address_in_use(&self) -> Option<IpAddr> {
+        self.following.in_use.get()
+    }
+
     /// Looks whether its name leads elsewhere by now, unless it was looked a moment ago.
     pub(crate) fn follow(self: &Rc<Self>, worker: &Worker) {
         let Address::Name(name, _) = &self.told().address else { return };

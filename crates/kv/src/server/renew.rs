@@ -117,26 +117,33 @@ impl Server {
         if !self.plan.waits_for_ever() || now - self.asked_at.get() < SILENT {
             return;
         }
-        let silent = |server: &Self, now| {
-            let lanes = server.lanes.borrow();
-            let silent = lanes.iter().flatten().filter(|lane| lane.borrow().is_mute(now, SILENT));
-            silent.cloned().collect::<Vec<_>>()
-        };
-        if silent(self, now).is_empty() {
+        if self.lanes.borrow().iter().flatten().any(|lane| lane.borrow().is_mute(now, SILENT)) {
+            self.ask_why_silent(worker);
+        }
+    }
+
+    /// One of its connections is silent, of those that take no new requests as well: probes it, and gives those up if it is
+    /// not well. One that is slow and answers is waited for.
+    pub(crate) fn ask_why_silent(self: &Rc<Self>, worker: &Worker) {
+        let now = worker.now();
+        if now - self.asked_at.get() < SILENT {
             return;
         }
         self.asked_at.set(now);
         let (server, worker) = (Rc::clone(self), worker.clone());
         worker.thread().clone().spawn("kv probe", async move {
-            if server.probe(&worker, ANSWERS_WITHIN).await != Probed::Well {
-                let lanes = silent(&server, worker.now());
-                if !lanes.is_empty() {
-                    // What is asked again must not wait for the same once more.
-                    server.is_gone(&worker);
-                }
-                for lane in lanes {
-                    worker.lane_has_failed(lane, Fault::TimedOut);
-                }
+            if server.probe(&worker, ANSWERS_WITHIN).await == Probed::Well {
+                return;
+            }
+            let now = worker.now();
+            let is_silent = |lane: &Rc<LaneCell>| lane.borrow().is_of(&server) && lane.borrow().is_mute(now, SILENT);
+            let lanes: Vec<_> = worker.lanes().into_iter().filter(is_silent).collect();
+            if !lanes.is_empty() {
+                // What is asked again must not wait for the same once more.
+                server.is_gone(&worker);
+            }
+            for lane in lanes {
+                worker.lane_has_failed(lane, Fault::TimedOut);
             }
         });
     }

@@ -176,7 +176,7 @@ pub fn numbers_matching(status: &Status, segments: &[PathBuf], pattern: &str) ->
 /// Adds the segments of dead generations to the file `folded`, which is made when it is not there, and removes them.
 /// `dead` are all dead generations older than every live one; those that `folded` includes already are only removed.
 /// A segment that cannot be read is removed too: what it counted is lost, which the answer tells. What has counted nothing
-/// is left out, and what does not fit is counted with the others ([`fitting`]).
+/// is left out, and what does not fit is counted with the others (see `fitting`).
 ///
 /// Safe against death at any moment: the sum replaces its file by renaming, before anything is removed.
 ///
