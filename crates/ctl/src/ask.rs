@@ -194,7 +194,7 @@ pub fn drain(directory: &RuntimeDir, wanted: bool) -> Result<(), CtlError> {
 /// # Errors
 /// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when no server serves, or it refuses.
 pub fn cache(directory: &RuntimeDir, question: CacheQuestion) -> Result<CacheReply, CtlError> {
-    match ask_server(directory, Request::Cache(question))? {
+    match ask_server(directory, Request::Cache(question), RESPAWN_WITHIN)? {
         Reply::Cache(reply) => Ok(*reply),
         Reply::Refused(why) => Err(CtlError::Unfinished(why)),
         _ => Err(CtlError::Unfinished("the server does not know that question".to_owned())),
@@ -215,7 +215,7 @@ pub fn kv(directory: &RuntimeDir) -> Result<KvReport, CtlError> {
 }
 
 fn kv_part(directory: &RuntimeDir, question: KvQuestion) -> Result<KvReport, CtlError> {
-    match ask_server(directory, Request::Kv(question))? {
+    match ask_server(directory, Request::Kv(question), RESPAWN_WITHIN)? {
         Reply::Kv(report) => Ok(*report),
         Reply::Refused(why) => Err(CtlError::Unfinished(why)),
         _ => Err(CtlError::Unfinished("the server does not know that question".to_owned())),
@@ -232,7 +232,7 @@ pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: b
     let reply = match ask_running(directory, &request, ANSWER_WITHIN) {
         // It is manager's to say, and then nobody else's.
         Err(CtlError::Manager(ControlError::Refused(why))) => return Err(CtlError::Unfinished(why)),
-        Err(CtlError::Manager(_)) => ask_server(directory, request)?,
+        Err(CtlError::Manager(_)) => ask_server(directory, request, RESPAWN_WITHIN)?,
         other => other?,
     };
     match reply {
@@ -242,10 +242,10 @@ pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: b
     }
 }
 
-/// Asks the server that serves, past manager; waits for one that just takes the place of another. What is asked twice does
-/// no more than what is asked once.
-fn ask_server(directory: &RuntimeDir, request: Request) -> Result<Reply, CtlError> {
-    let deadline = SystemClock.now() + RESPAWN_WITHIN;
+/// Asks the server that serves, past manager; waits for one that just takes the place of another, at most `bound`. What is
+/// asked twice does no more than what is asked once.
+fn ask_server(directory: &RuntimeDir, request: Request, bound: Duration) -> Result<Reply, CtlError> {
+    let deadline = SystemClock.now() + bound;
     loop {
         let why = match serving(directory)? {
             Ok(generation) => {
@@ -410,23 +410,26 @@ mod tests {
     }
 
     const QUESTION: Request = Request::Kv(KvQuestion::Report);
+    /// What becomes true is waited for, however busy the machine is; that something does not is soon believed.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const SOON: Duration = Duration::from_millis(200);
 
     #[test]
     fn a_server_that_takes_the_place_of_a_dead_one_is_waited_for() {
         use ServerState::{Ready, Starting};
         // Its death is not noticed, then it is, then there is another.
         let told: &[&[_]] = &[&[(1, Ready)], &[(1, Ready)], &[], &[(2, Starting)], &[(2, Ready)]];
-        let reply = with_tree("respawn", told, 2, |directory| ask_server(directory, QUESTION));
+        let reply = with_tree("respawn", told, 2, |directory| ask_server(directory, QUESTION, PATIENCE));
         assert_eq!(reply.unwrap(), Reply::Done);
     }
 
     #[test]
     fn who_has_no_server_yet_is_said_to_run_all_the_same() {
         let told: &[&[_]] = &[&[(1, ServerState::Draining), (2, ServerState::Starting)]];
-        let error = with_tree("starting", told, 2, |directory| ask_server(directory, QUESTION)).unwrap_err();
+        let error = with_tree("starting", told, 2, |directory| ask_server(directory, QUESTION, SOON)).unwrap_err();
         let text = "no server serves yet: that of generation 1 is draining, that of generation 2 is starting";
         assert!(matches!(&error, CtlError::Unfinished(why) if why == text), "{error}");
-        let dead = |directory: &RuntimeDir| ask_server(directory, QUESTION);
+        let dead = |directory: &RuntimeDir| ask_server(directory, QUESTION, SOON);
         let error = with_tree("dead", &[&[(1, ServerState::Ready)]], 2, dead).unwrap_err();
         assert!(matches!(&error, CtlError::Unfinished(why) if why.contains("server.1.sock")), "{error}");
     }
@@ -437,7 +440,7 @@ mod tests {
         let directory = RuntimeDir::new(&home);
         directory.create().unwrap();
         std::fs::write(directory.server_lease(3), "1\n").unwrap();
-        let error = ask_server(&directory, QUESTION).unwrap_err();
+        let error = ask_server(&directory, QUESTION, SOON).unwrap_err();
         std::fs::remove_dir_all(&home).unwrap();
         assert!(matches!(error, CtlError::NotRunning(_)), "{error}");
     }
