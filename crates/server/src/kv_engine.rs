@@ -32,9 +32,15 @@ use crate::kv_report::{PoolFacts, States, Teller};
 const TICK: Duration = Duration::from_millis(200);
 /// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
 const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
-/// How long they are waited for to say how their servers are. Who waits for them gives no sign of life meanwhile: two of
-/// these in a row are less than `supervise.hang_timeout` may be, or a question would have a healthy server killed.
+/// How long they are waited for to say how their servers are. Who waits for them gives no sign of life meanwhile, and many
+/// may have asked at once: after one such wait in vain come only short ones, for [`SILENCE_BELIEVED`]. Thirty who ask at
+/// once so take less than the second that `supervise.hang_timeout` is at least, or questions would have a healthy server
+/// killed.
 const SAID_WITHIN: Duration = Duration::from_millis(400);
+/// How long they are waited for when one was silent a short time ago.
+const SAID_SOON_WITHIN: Duration = Duration::from_millis(20);
+/// How long a thread that was silent is taken to be busy still: longer than `supervise.hang_timeout` is by default.
+const SILENCE_BELIEVED: Duration = Duration::from_secs(2);
 /// New servers that do not answer that the log and a verdict name, at most.
 pub(crate) const TOLD_MAX: usize = 16;
 /// The longest name of a client that moves with it.
@@ -101,8 +107,29 @@ pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
     }
 }
 
+/// How long the event threads are waited for, by when one of them was silent last.
+#[derive(Debug, Default)]
+struct Patience {
+    silent_at: Cell<Option<Instant>>,
+}
+
+impl Patience {
+    fn left(&self, now: Instant) -> Duration {
+        let is_believed = self.silent_at.get().is_some_and(|at| now.since(at) < SILENCE_BELIEVED);
+        if is_believed { SAID_SOON_WITHIN } else { SAID_WITHIN }
+    }
+
+    /// One was silent all of `waited`. That it was so for a short time says little: then it is asked in earnest again when
+    /// the long silence before is no longer believed.
+    fn was_in_vain(&self, now: Instant, waited: Duration) {
+        if waited == SAID_WITHIN {
+            self.silent_at.set(Some(now));
+        }
+    }
+}
+
 /// Asks the event threads how their servers are. Those that are busy for longer than a short wait do not say.
-fn states(threads: &[Handle]) -> States {
+fn states(threads: &[Handle], patience: &Patience) -> States {
     let (say, said) = mpsc::channel();
     for thread in threads {
         let say = say.clone();
@@ -110,12 +137,20 @@ fn states(threads: &[Handle]) -> States {
         let _ = thread.run(move |_| with_worker(|worker| drop(say.send(worker.states()))));
     }
     drop(say);
-    let deadline = SystemClock.now() + SAID_WITHIN;
+    let began = SystemClock.now();
+    let within = patience.left(began);
+    let deadline = began + within;
     let mut all = Vec::new();
-    while all.len() < threads.len()
-        && let Ok(states) = said.recv_timeout(deadline.since(SystemClock.now()))
-    {
-        all.push(states);
+    while all.len() < threads.len() {
+        match said.recv_timeout(deadline.since(SystemClock.now())) {
+            Ok(states) => all.push(states),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                patience.was_in_vain(SystemClock.now(), within);
+                break;
+            }
+            // The others have ended.
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
     }
     States::new(threads.len(), all)
 }
@@ -195,6 +230,7 @@ pub(crate) struct KvEngine {
     /// Not when the file could not be read, and nobody has told since.
     held_is_known: Cell<bool>,
     teller: Arc<Teller>,
+    patience: Patience,
     stats: Arc<StatsPort>,
 }
 
@@ -267,7 +303,8 @@ impl KvEngine {
         let sockets = RefCell::new(sockets);
         let home = RefCell::default();
         let held_is_known = Cell::new(true);
-        Ok((Self { shares, stores, door, sockets, shared: of_engine, home, held_is_known, teller, stats }, setup))
+        let (shared, patience) = (of_engine, Patience::default());
+        Ok((Self { shares, stores, door, sockets, shared, home, held_is_known, teller, patience, stats }, setup))
     }
 
     /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
@@ -416,7 +453,7 @@ impl KvEngine {
         match asked {
             KvQuestion::Report => {
                 self.recall();
-                Reply::Kv(Box::new(self.teller.begin(&states(threads))))
+                Reply::Kv(Box::new(self.teller.begin(&states(threads, &self.patience))))
             }
             KvQuestion::More(number) => match self.teller.more(*number) {
                 Some(part) => Reply::Kv(Box::new(part)),
@@ -526,4 +563,21 @@ pub(crate) fn hand_over(released: mpsc::Sender<Released>) {
             drop(released.send(Released { fd, moved: Moved { version: Moved::KV, peer, kv, first_within_ms: None } }));
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_long_silence_threads_are_waited_for_shortly_and_then_in_earnest_again() {
+        let patience = Patience::default();
+        let now = SystemClock.now();
+        assert_eq!(patience.left(now), SAID_WITHIN);
+        patience.was_in_vain(now, SAID_WITHIN);
+        let soon = now + SAID_SOON_WITHIN;
+        assert_eq!(patience.left(soon), SAID_SOON_WITHIN);
+        patience.was_in_vain(soon, SAID_SOON_WITHIN);
+        assert_eq!(patience.left(now + SILENCE_BELIEVED), SAID_WITHIN);
+    }
 }
