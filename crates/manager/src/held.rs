@@ -3,7 +3,7 @@
 //!
 //! The file comes first ([`supervise::held`]): a server that starts reads it before it serves, so that what follows here
 //! concerns those that run. One that says other than what is remembered, or has not heard that a server is restored, is
-//! told with the next house-keeping. While the file cannot be read nobody is told anything and it is not written: what
+//! told with the next house-keeping; after one that did not answer nobody is waited for, for a while. While the file cannot be read nobody is told anything and it is not written: what
 //! the servers hold they go on holding. Start at [`Holding`].
 
 use std::collections::BTreeSet;
@@ -26,6 +26,10 @@ use crate::supervisor::Supervisor;
 /// How long servers may take to hear it. The main thread of one may just be waiting for its event threads to say how their
 /// servers are, which takes no longer than 400 ms.
 const HEARD_WITHIN: Duration = Duration::from_millis(600);
+/// For how long nobody is told after one did not answer. Manager gives no sign of life while it waits, and more may be asked
+/// of it at once: one wait in this time is less than `supervise.hang_timeout` may be, or a server that hangs would have
+/// manager killed.
+const DEAF_FOR: Duration = Duration::from_secs(2);
 
 /// What is remembered, and who is still to hear of it.
 #[derive(Debug, Default)]
@@ -36,6 +40,8 @@ pub(crate) struct Holding {
     unknown: String,
     /// What was restored, with each generation that has not heard it.
     untold: BTreeSet<(u64, HeldServer)>,
+    /// A server did not answer in time: nobody is told before.
+    deaf_until: Option<Instant>,
 }
 
 impl Holding {
@@ -75,6 +81,18 @@ impl Holding {
         let own = self.untold.iter().filter(|(of, _)| *of == generation);
         let restored: Vec<_> = own.map(|(_, one)| Some(one.clone())).collect();
         if restored.is_empty() && says != held.digest() { vec![None] } else { restored }
+    }
+
+    /// Until when those may be waited for who are told now. None: another did not answer a short time ago.
+    fn patience(&self, now: Instant) -> Option<Instant> {
+        self.deaf_until.is_none_or(|until| now >= until).then(|| now + HEARD_WITHIN)
+    }
+
+    /// Somebody was told something. Whoever used up the patience has not heard it, or as good as not.
+    fn was_told(&mut self, now: Instant, patience: Instant) {
+        if now >= patience {
+            self.deaf_until = Some(now + DEAF_FOR);
+        }
     }
 
     /// Forgets those that the configuration does not have, and says which were held.
@@ -132,7 +150,7 @@ impl Supervisor {
         info!("pool {}: {server} {what}", one.pool);
         let mut reply = Reply::Done;
         let mut untold = Vec::new();
-        let until = SystemClock.now() + HEARD_WITHIN;
+        let until = self.held.patience(SystemClock.now());
         for server in self.running() {
             if let Err(why) = self.tell_held(server, (!out).then(|| one.clone()), until) {
                 let why = format!("it is remembered, and told again to generation {}: {why}", server.generation);
@@ -140,6 +158,9 @@ impl Supervisor {
                 reply = Reply::Refused(why);
                 untold.push(server.generation);
             }
+        }
+        if let Some(until) = until {
+            self.held.was_told(SystemClock.now(), until);
         }
         if !out {
             self.held.untold.extend(untold.into_iter().map(|generation| (generation, one.clone())));
@@ -152,7 +173,7 @@ impl Supervisor {
         self.recall_held();
         let mut told = Vec::new();
         let mut can_hear = Vec::new();
-        let until = SystemClock.now() + HEARD_WITHIN;
+        let patience = self.held.patience(SystemClock.now());
         for server in self.running() {
             // One that does not tell is of a version that cannot be told, either.
             let says = server.pong().map(|pong| pong.held.as_ref());
@@ -160,13 +181,17 @@ impl Supervisor {
                 can_hear.push(server.generation);
             }
             let tellings = says.flatten().map(|says| self.held.tellings(server.generation, says));
+            let tellings = tellings.filter(|_| patience.is_some());
             for restored in tellings.unwrap_or_default() {
-                if let Err(why) = self.tell_held(server, restored.clone(), until) {
+                if let Err(why) = self.tell_held(server, restored.clone(), patience) {
                     warn!("{}[{}] is told again: {why}", Role::Server.name(), server.process.pid());
                     break;
                 }
                 told.extend(restored.map(|one| (server.generation, one)));
             }
+        }
+        if let Some(until) = patience {
+            self.held.was_told(SystemClock.now(), until);
         }
         self.held.untold.retain(|of| can_hear.contains(&of.0) && !told.contains(of));
     }
@@ -176,14 +201,14 @@ impl Supervisor {
         self.servers.iter().filter(|server| matches!(server.state, ServerState::Ready | ServerState::Standby))
     }
 
-    /// `until` bounds what all of them take: manager gives no sign of life meanwhile.
-    fn tell_held(&self, server: &Server, restored: Option<HeldServer>, until: Instant) -> Result<(), String> {
+    /// `until` bounds what all of them take: manager gives no sign of life meanwhile. None: nobody is waited for.
+    fn tell_held(&self, server: &Server, restored: Option<HeldServer>, until: Option<Instant>) -> Result<(), String> {
         let Some(servers) = self.held.known.clone() else {
             return Err("which servers are held by hand is not known".to_owned());
         };
-        let within = until.since(SystemClock.now());
+        let within = until.map_or(Duration::ZERO, |until| until.since(SystemClock.now()));
         if within.is_zero() {
-            return Err("another one does not answer".to_owned());
+            return Err("it, or another one, did not answer a short time ago".to_owned());
         }
         let question = KvQuestion::Held { servers, restored };
         let socket = self.family.directory.server_socket(server.generation);
@@ -267,5 +292,18 @@ mod tests {
             holding.forget_unknown(&config::parse("f", "{}").unwrap().kv) == [one("s")] && holding.untold.is_empty()
         );
         fs::remove_dir_all(directory.held_servers().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn after_one_that_did_not_answer_nobody_is_waited_for_until_a_while_has_passed() {
+        let mut holding = Holding::default();
+        let now = SystemClock.now();
+        let until = holding.patience(now).unwrap();
+        holding.was_told(now, until);
+        assert!(holding.patience(now).is_some(), "who answers is told again at once");
+        holding.was_told(until, until);
+        assert_eq!(holding.patience(until), None);
+        let later = until + DEAF_FOR;
+        assert_eq!(holding.patience(later), Some(later + HEARD_WITHIN));
     }
 }
