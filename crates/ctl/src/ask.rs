@@ -226,19 +226,45 @@ fn kv_part(directory: &RuntimeDir, question: KvQuestion) -> Result<KvReport, Ctl
 /// such a server. Manager remembers it; a server that has none does so itself.
 ///
 /// # Errors
-/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when there is no such server, or it is not in force yet.
+/// [`CtlError::NotRunning`]; [`CtlError::Unfinished`] when there is no such server, or it is not in force yet, or it is not
+/// known what became of it.
 pub fn hold(directory: &RuntimeDir, pool: Option<String>, server: String, out: bool) -> Result<(), CtlError> {
     let request = Request::Kv(KvQuestion::Hold { pool, server, out });
-    let reply = match ask_running(directory, &request, ANSWER_WITHIN) {
-        // It is manager's to say, and then nobody else's.
-        Err(CtlError::Manager(ControlError::Refused(why))) => return Err(CtlError::Unfinished(why)),
-        Err(CtlError::Manager(_)) => ask_server(directory, request, RESPAWN_WITHIN)?,
-        other => other?,
+    let has_manager = || lease::holder(&directory.manager_lease()).map(|holder| holder != Holder::Nobody);
+    let reply = match ask_until_answered(directory, &request, RESPAWN_WITHIN) {
+        // A manager would undo what is done past it.
+        Err(CtlError::Manager(ControlError::Absent(..))) if !has_manager()? => {
+            let reply = ask_server(directory, request.clone(), RESPAWN_WITHIN)?;
+            // One that has come meanwhile may have read what is remembered before the server wrote it.
+            if has_manager()? { ask_until_answered(directory, &request, RESPAWN_WITHIN) } else { Ok(reply) }
+        }
+        other => other,
     };
     match reply {
-        Reply::Done => Ok(()),
-        Reply::Refused(why) => Err(CtlError::Unfinished(why)),
-        other => Err(ControlError::Malformed(format!("{other:?}")).into()),
+        Ok(Reply::Done) => Ok(()),
+        Ok(Reply::Refused(why)) | Err(CtlError::Manager(ControlError::Refused(why))) => Err(CtlError::Unfinished(why)),
+        Ok(other) => Err(ControlError::Malformed(format!("{other:?}")).into()),
+        Err(CtlError::Manager(error)) => Err(CtlError::Unfinished(format!(
+            "manager: {error}: whether it is done is not known; `ctl kv servers` tells"
+        ))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks manager, and the one that comes after it when it dies over the question; again at most for `bound`. What is asked
+/// twice does no more than what is asked once.
+fn ask_until_answered(directory: &RuntimeDir, request: &Request, bound: Duration) -> Result<Reply, CtlError> {
+    let mut deadline = None;
+    loop {
+        let reply = ask_running(directory, request, ANSWER_WITHIN);
+        if !matches!(reply, Err(CtlError::Manager(ControlError::Closed | ControlError::Io(_)))) {
+            return reply;
+        }
+        let now = SystemClock.now();
+        if now >= *deadline.get_or_insert(now + bound) {
+            return reply;
+        }
+        wait::readable(&[], TRY_INTERVAL)?;
     }
 }
 
@@ -443,5 +469,39 @@ mod tests {
         let error = ask_server(&directory, QUESTION, SOON).unwrap_err();
         std::fs::remove_dir_all(&home).unwrap();
         assert!(matches!(error, CtlError::NotRunning(_)), "{error}");
+    }
+
+    #[test]
+    fn when_manager_dies_over_an_eject_the_next_one_is_asked_and_no_server_past_it() {
+        let home = std::env::temp_dir().join(format!("beltway-ctl-hold-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&home);
+        let directory = RuntimeDir::new(&home);
+        directory.create().unwrap();
+        let lease = lease::Lease::take(&directory.manager_lease()).unwrap();
+        let mut manager = Endpoint::bind(&directory.manager_socket()).unwrap();
+        let mut server = Endpoint::bind(&directory.server_socket(1)).unwrap();
+        let done = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| hold(&directory, None, "s".to_owned(), true));
+            let mut asked = 0;
+            while !asking.is_finished() {
+                for question in manager.questions() {
+                    assert!(matches!(question.request, Request::Kv(KvQuestion::Hold { .. })));
+                    asked += 1;
+                    if asked == 1 {
+                        manager = Endpoint::bind(&directory.manager_socket()).unwrap();
+                    } else {
+                        manager.answer(&question, Reply::Done, &[]);
+                    }
+                }
+                assert!(server.questions().is_empty());
+                let waited = manager.descriptors().chain(server.descriptors()).collect::<Vec<_>>();
+                wait::readable(&waited, TRY_INTERVAL).unwrap();
+            }
+            assert_eq!(asked, 2);
+            asking.join().unwrap()
+        });
+        drop(lease);
+        std::fs::remove_dir_all(&home).unwrap();
+        done.unwrap();
     }
 }
