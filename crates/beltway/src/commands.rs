@@ -79,7 +79,7 @@ pub(crate) fn directory(place: &Place) -> Result<RuntimeDir, u8> {
 
 /// Who holds the top's lease: exit 4 names the pid.
 pub(crate) fn complain_of_running(directory: &RuntimeDir) -> Option<u8> {
-    match lease::holder(&directory.stub_lease()) {
+    match lease::named_holder(&directory.stub_lease()) {
         Ok(Holder::Nobody) => None,
         Ok(Holder::Somebody(pid)) => {
             let pid = pid.map_or_else(|| "a process that has just started".to_owned(), |pid| format!("process {pid}"));

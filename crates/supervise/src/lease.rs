@@ -77,7 +77,11 @@ impl Lease {
                 Ok(lease) => return lease.record(std::process::id()).map(|()| lease),
                 // Two start at the same moment: the first has the lease, and tells its pid in a moment.
                 Err(LeaseError::Held { path, pid: None }) => {
-                    return Err(LeaseError::Held { pid: awaited_pid(&path), path });
+                    let pid = match named_holder(&path) {
+                        Ok(Holder::Somebody(pid)) => pid,
+                        Ok(Holder::Nobody) | Err(_) => None,
+                    };
+                    return Err(LeaseError::Held { path, pid });
                 }
                 // Killed while it started another, which has a copy of everything until it becomes its own program.
                 Err(LeaseError::Held { pid: Some(pid), .. }) if !lives(pid) && looks.next().is_some() => {
@@ -208,6 +212,21 @@ pub fn holder(path: &Path) -> io::Result<Holder> {
     if sys::lock::is_locked(&file)? { Ok(Holder::Somebody(read_pid(&file)?)) } else { Ok(Holder::Nobody) }
 }
 
+/// Who holds the lease at `path`; one that has just taken it is waited for until it has told its pid, for two seconds at
+/// most.
+///
+/// # Errors
+/// As [`holder`], and what the kernel says of the wait.
+pub fn named_holder(path: &Path) -> io::Result<Holder> {
+    for _ in 0..PID_TOLD_WITHIN.as_millis() / PID_LOOK_INTERVAL.as_millis() {
+        match holder(path)? {
+            Holder::Somebody(None) => crate::wait::readable(&[], PID_LOOK_INTERVAL)?,
+            known => return Ok(known),
+        }
+    }
+    holder(path)
+}
+
 /// The process that holds the lease at `path`; `None` when nobody does or it has not told its pid yet.
 ///
 /// # Errors
@@ -267,18 +286,6 @@ fn lives(pid: u32) -> bool {
         Ok(process) => !process.is_dead(),
         Err(error) => !matches!(error.raw_os_error(), Some(ESRCH_CODE | EINVAL_CODE)),
     }
-}
-
-/// The pid of who has just taken a lease.
-fn awaited_pid(path: &Path) -> Option<u32> {
-    for _ in 0..PID_TOLD_WITHIN.as_millis() / PID_LOOK_INTERVAL.as_millis() {
-        match holder(path) {
-            Ok(Holder::Somebody(None)) => crate::wait::readable(&[], PID_LOOK_INTERVAL).ok()?,
-            Ok(Holder::Somebody(pid)) => return pid,
-            Ok(Holder::Nobody) | Err(_) => return None,
-        }
-    }
-    None
 }
 
 fn read_pid(file: &File) -> io::Result<Option<u32>> {

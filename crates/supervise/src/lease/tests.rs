@@ -50,6 +50,23 @@ fn a_file_left_by_the_dead_or_by_strangers_means_nothing() {
 }
 
 #[test]
+fn who_asks_for_a_name_is_told_it_as_soon_as_there_is_one() {
+    let home = Home::new("name");
+    assert_eq!(named_holder(&home.lease()).unwrap(), Holder::Nobody);
+    let lease = Lease::reserve(&home.lease()).unwrap();
+    let path = home.lease();
+    let (ask, asks) = std::sync::mpsc::channel();
+    #[expect(clippy::disallowed_methods, reason = "a test may start a thread")]
+    let asked = std::thread::spawn(move || {
+        ask.send(()).unwrap();
+        named_holder(&path).unwrap()
+    });
+    asks.recv().unwrap();
+    lease.record(4242).unwrap();
+    assert_eq!(asked.join().unwrap(), Holder::Somebody(Some(4242)));
+}
+
+#[test]
 fn a_reserved_lease_is_held_by_somebody_until_its_pid_is_told() {
     let home = Home::new("reserve");
     fs::write(home.lease(), "12345\n").unwrap();
