@@ -1,6 +1,6 @@
 //! Pools, servers and commands as a terminal shows them.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use base::WallTime;
 use serde_json::{Map, Value};
@@ -72,27 +72,66 @@ fn forget(of: &mut Value) {
         .for_each(|(_, value)| *value = Value::Null);
 }
 
+/// A column of a table: its name, how wide it is at least, and on which side its cells stand.
+#[derive(Clone, Copy)]
+struct Column(&'static str, usize, Side);
+
+use Side::{Left, Right};
+
+#[derive(Clone, Copy)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// Lines of cells under the names of their columns.
+struct Drawn<const N: usize> {
+    columns: [Column; N],
+    text: String,
+}
+
+impl<const N: usize> Drawn<N> {
+    fn new(columns: [Column; N], after: &str) -> Self {
+        let mut drawn = Self { columns, text: String::new() };
+        drawn.line(columns.each_ref().map(|column| &column.0 as &dyn Display), after);
+        drawn
+    }
+
+    /// One line, with what stands behind its last cell.
+    fn line(&mut self, cells: [&dyn Display; N], after: &str) {
+        for (at, (Column(_, width, side), cell)) in self.columns.iter().zip(cells).enumerate() {
+            if at > 0 {
+                self.text.push(' ');
+            }
+            // Writing to a string cannot fail.
+            let _ = match side {
+                Left => write!(self.text, "{cell:<width$}"),
+                Right => write!(self.text, "{cell:>width$}"),
+            };
+        }
+        self.text.push_str(after);
+        self.text.push('\n');
+    }
+}
+
 /// A line for each pool.
 #[must_use]
 pub fn pools_table(report: &KvReport) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}",
-        "pool",
-        "protocol",
-        "listens on",
-        "servers",
-        "clients",
-        "requests",
-        "hits",
-        "misses",
-        "errors",
-        "ejects",
-        "memory KiB",
-        "p50/p99 us"
-    );
+    let columns = [
+        Column("pool", 16, Left),
+        Column("protocol", 9, Left),
+        Column("listens on", 22, Left),
+        Column("servers", 7, Right),
+        Column("clients", 8, Right),
+        Column("requests", 12, Right),
+        Column("hits", 10, Right),
+        Column("misses", 10, Right),
+        Column("errors", 7, Right),
+        Column("ejects", 6, Right),
+        Column("memory KiB", 11, Right),
+        Column("p50/p99 us", 14, Right),
+    ];
+    let mut drawn = Drawn::new(columns, "");
     for pool in &report.pools {
         let live = if !pool.servers.is_empty() && pool.servers.iter().all(|server| server.state == "unknown") {
             "?".to_owned()
@@ -100,49 +139,45 @@ pub fn pools_table(report: &KvReport) -> String {
             pool.servers.iter().filter(|server| server.state == "live").count().to_string()
         };
         let is = !pool.uncounted;
-        let _ = writeln!(
-            text,
-            "{:<16} {:<9} {:<22} {:>7} {:>8} {:>12} {:>10} {:>10} {:>7} {:>6} {:>11} {:>14}{}",
-            pool.name,
-            pool.protocol,
-            pool.listen,
-            format!("{live}/{}", pool.servers.len()),
-            counted(is, pool.clients),
-            counted(is, pool.requests),
-            counted(is, pool.hits),
-            counted(is, pool.misses),
-            counted(is, pool.forward_errors),
-            counted(is, pool.ejections),
-            counted(is, pool.memory_bytes.div_ceil(1024)),
-            counted(is, times(&pool.client_time)),
-            note(&pool.note)
-        );
+        let cells: [&dyn Display; _] = [
+            &pool.name,
+            &pool.protocol,
+            &pool.listen,
+            &format!("{live}/{}", pool.servers.len()),
+            &counted(is, pool.clients),
+            &counted(is, pool.requests),
+            &counted(is, pool.hits),
+            &counted(is, pool.misses),
+            &counted(is, pool.forward_errors),
+            &counted(is, pool.ejections),
+            &counted(is, pool.memory_bytes.div_ceil(1024)),
+            &counted(is, times(&pool.client_time)),
+        ];
+        drawn.line(cells, &note(&pool.note));
     }
-    text
+    drawn.text
 }
 
 /// A line for each server.
 #[must_use]
 pub fn servers_table(report: &KvReport) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}",
-        "pool",
-        "server",
-        "state",
-        "conns",
-        "requests",
-        "replies",
-        "hits",
-        "misses",
-        "errors",
-        "timeouts",
-        "waiting",
-        "on way",
-        "queue us",
-        "p50/p99 us"
-    );
+    let columns = [
+        Column("pool", 16, Left),
+        Column("server", 24, Left),
+        Column("state", 12, Left),
+        Column("conns", 5, Right),
+        Column("requests", 12, Right),
+        Column("replies", 12, Right),
+        Column("hits", 10, Right),
+        Column("misses", 10, Right),
+        Column("errors", 8, Right),
+        Column("timeouts", 9, Right),
+        Column("waiting", 8, Right),
+        Column("on way", 9, Right),
+        Column("queue us", 14, Right),
+        Column("p50/p99 us", 14, Right),
+    ];
+    let mut drawn = Drawn::new(columns, "");
     for pool in &report.pools {
         for server in &pool.servers {
             let is = !server.uncounted;
@@ -150,72 +185,66 @@ pub fn servers_table(report: &KvReport) -> String {
                 0 => String::new(),
                 silent => format!("{silent} of {} threads did not say how it is", report.threads),
             };
-            let _ = writeln!(
-                text,
-                "{:<16} {:<24} {:<12} {:>5} {:>12} {:>12} {:>10} {:>10} {:>8} {:>9} {:>8} {:>9} {:>14} {:>14}{}{}",
-                pool.name,
-                server.name,
-                server.state,
-                counted(is, server.connections),
-                counted(is, server.requests),
-                counted(is, server.responses),
-                counted(is, server.hits),
-                counted(is, server.misses),
-                counted(is, server.error_replies),
-                counted(is, server.timed_out),
-                counted(is, server.in_queue),
-                counted(is, server.out_queue),
-                counted(is, times(&server.queue_time)),
-                counted(is, times(&server.time)),
-                note(&silent),
-                note(&server.note)
-            );
+            let cells: [&dyn Display; _] = [
+                &pool.name,
+                &server.name,
+                &server.state,
+                &counted(is, server.connections),
+                &counted(is, server.requests),
+                &counted(is, server.responses),
+                &counted(is, server.hits),
+                &counted(is, server.misses),
+                &counted(is, server.error_replies),
+                &counted(is, server.timed_out),
+                &counted(is, server.in_queue),
+                &counted(is, server.out_queue),
+                &counted(is, times(&server.queue_time)),
+                &counted(is, times(&server.time)),
+            ];
+            drawn.line(cells, &(note(&silent) + &note(&server.note)));
         }
     }
-    text
+    drawn.text
 }
 
 /// A line for each command that was called, the one that took the most time first.
 #[must_use]
 pub fn commands_table(report: &KvReport) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<16} {:<10} {:<20} {:>12} {:>10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14} {:>10} {:>14}",
-        "pool",
-        "protocol",
-        "command",
-        "calls",
-        "errors",
-        "failed",
-        "hits",
-        "misses",
-        "KiB asked",
-        "KiB replied",
-        "total ms",
-        "mean us",
-        "p50/p99 us"
-    );
+    let columns = [
+        Column("pool", 16, Left),
+        Column("protocol", 10, Left),
+        Column("command", 20, Left),
+        Column("calls", 12, Right),
+        Column("errors", 10, Right),
+        Column("failed", 8, Right),
+        Column("hits", 10, Right),
+        Column("misses", 10, Right),
+        Column("KiB asked", 12, Right),
+        Column("KiB replied", 12, Right),
+        Column("total ms", 14, Right),
+        Column("mean us", 10, Right),
+        Column("p50/p99 us", 14, Right),
+    ];
+    let mut drawn = Drawn::new(columns, "");
     for command in &report.commands {
-        let _ = writeln!(
-            text,
-            "{:<16} {:<10} {:<20} {:>12} {:>10} {:>8} {:>10} {:>10} {:>12} {:>12} {:>14} {:>10} {:>14}",
-            command.pool,
-            command.protocol,
-            command.name,
-            command.calls,
-            command.error_replies,
-            command.forward_errors,
-            command.hits,
-            command.misses,
-            command.request_bytes.div_ceil(1024),
-            command.response_bytes.div_ceil(1024),
-            command.total_us / 1_000,
-            command.total_us.checked_div(command.calls).unwrap_or(0),
-            times(&command.time)
-        );
+        let cells: [&dyn Display; _] = [
+            &command.pool,
+            &command.protocol,
+            &command.name,
+            &command.calls,
+            &command.error_replies,
+            &command.forward_errors,
+            &command.hits,
+            &command.misses,
+            &command.request_bytes.div_ceil(1024),
+            &command.response_bytes.div_ceil(1024),
+            &(command.total_us / 1_000),
+            &command.total_us.checked_div(command.calls).unwrap_or(0),
+            &times(&command.time),
+        ];
+        drawn.line(cells, "");
     }
-    text
+    drawn.text
 }
 
 fn ago(now: WallTime, at_us: i64) -> String {
@@ -226,29 +255,32 @@ fn ago(now: WallTime, at_us: i64) -> String {
 /// A line for each slow request, the newest first, with how long ago it was.
 #[must_use]
 pub fn slow_table(report: &KvReport, now: WallTime) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:>12} {:>12} {:<18} {:<16} {:<24} {:<16} {:>10} {:<22}  first argument",
-        "ago", "took us", "outcome", "pool", "server", "command", "bytes", "client"
-    );
+    let columns = [
+        Column("ago", 12, Right),
+        Column("took us", 12, Right),
+        Column("outcome", 18, Left),
+        Column("pool", 16, Left),
+        Column("server", 24, Left),
+        Column("command", 16, Left),
+        Column("bytes", 10, Right),
+        Column("client", 22, Left),
+    ];
+    let mut drawn = Drawn::new(columns, "  first argument");
     for slow in &report.slow {
-        let _ = writeln!(
-            text,
-            "{:>12} {:>12} {:<18} {:<16} {:<24} {:<16} {:>10} {:<22}  {}{}",
-            ago(now, slow.at_us),
-            slow.took_us,
-            slow.outcome,
-            slow.pool,
-            slow.server,
-            slow.command,
-            slow.bytes,
-            slow.client,
-            slow.argument.escape_debug(),
-            if slow.argument_more > 0 { "..." } else { "" }
-        );
+        let cells: [&dyn Display; _] = [
+            &ago(now, slow.at_us),
+            &slow.took_us,
+            &slow.outcome,
+            &slow.pool,
+            &slow.server,
+            &slow.command,
+            &slow.bytes,
+            &slow.client,
+        ];
+        let more = if slow.argument_more > 0 { "..." } else { "" };
+        drawn.line(cells, &format!("  {}{more}", slow.argument.escape_debug()));
     }
-    text
+    drawn.text
 }
 
 #[cfg(test)]

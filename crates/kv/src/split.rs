@@ -63,12 +63,14 @@ impl Split {
         }
     }
 
-    /// Groups keys by server.
+    /// Groups keys by server. What can be split has them in one range.
     #[inline]
     pub(crate) fn by_server(&mut self, keys: &Keys, server_of: impl Fn(usize) -> Option<usize>) {
         self.clear();
+        debug_assert_eq!((keys.before, keys.after), (0, 0), "keys apart from the others");
         self.step = keys.step.max(1);
-        for at in keys.iter() {
+        let range = (keys.first..keys.end).step_by(self.step);
+        for at in range.clone() {
             let server = server_of(at);
             let part = self.servers.iter().position(|other| *other == server).unwrap_or_else(|| {
                 self.servers.push(server);
@@ -85,7 +87,7 @@ impl Split {
             (*end, begin) = (begin, begin + *end);
         }
         self.keys.resize(self.places.len(), 0);
-        for (at, part) in keys.iter().zip(&self.places) {
+        for (at, part) in range.zip(&self.places) {
             let end = &mut self.ends[usize::from(*part)];
             self.keys[*end] = at;
             *end += 1;

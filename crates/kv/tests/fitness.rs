@@ -34,6 +34,16 @@ fn state(client: &mut Client, server: usize) -> String {
     line.split("state=").nth(1).unwrap_or_default().split(',').next().unwrap_or_default().to_owned()
 }
 
+/// More clients than one thread's share, and a key that lives on that server, with the value `x`.
+fn crowd(proxy: &Proxy, server: &Server) -> (Vec<Client>, String) {
+    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
+    for key in keys(100) {
+        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    let is_there = |key: &String| server.client().ask(&["EXISTS", key]) == ":1\r\n";
+    (clients, keys(100).find(is_there).expect("some key lives there"))
+}
+
 #[test]
 fn two_names_on_one_address_are_two_servers_and_outlive_a_reload() {
     let all = servers(2);
@@ -358,13 +368,7 @@ fn all_threads_eject_a_server_together_and_take_it_back_together() {
         ..pool(&all, true)
     };
     let proxy = Proxy::start(source, 3);
-    // More than one thread's share.
-    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
-    for key in keys(100) {
-        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
-    }
-    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
-    let there = keys(100).find(is_there).expect("some key lives there");
+    let (mut clients, there) = crowd(&proxy, &all[1]);
     for client in &mut clients {
         assert_eq!(client.ask(&["GET", &there]), "$1\r\nx\r\n", "every thread is connected");
     }
@@ -397,12 +401,7 @@ fn failures_are_counted_over_all_threads() {
     let mut all = servers(2);
     let source = PoolSource { auto_eject_hosts: true, server_failure_limit: 6, ..pool(&all, true) };
     let proxy = Proxy::start(source, 3);
-    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
-    for key in keys(100) {
-        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
-    }
-    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
-    let there = keys(100).find(is_there).expect("some key lives there");
+    let (mut clients, there) = crowd(&proxy, &all[1]);
     all[1].kill();
     let mut failed = 0;
     for _ in 0..10 {
@@ -419,12 +418,7 @@ fn what_becomes_of_a_dead_server_changes_with_the_configuration_on_all_threads()
     let mut all = servers(2);
     let source = PoolSource { server_retry_timeout: Duration::from_millis(50), ..pool(&all, true) };
     let proxy = Proxy::start(source.clone(), 3);
-    let mut clients: Vec<Client> = (0..12).map(|_| proxy.client()).collect();
-    for key in keys(100) {
-        assert_eq!(clients[0].ask(&["SET", &key, "x"]), "+OK\r\n");
-    }
-    let is_there = |key: &String| all[1].client().ask(&["EXISTS", key]) == ":1\r\n";
-    let there = keys(100).find(is_there).expect("some key lives there");
+    let (mut clients, there) = crowd(&proxy, &all[1]);
     all[1].kill();
     // One thread alone has found it dead when it is to be ejected.
     assert_eq!(clients[0].ask(&["GET", &there]), "-ERR Connection refused\r\n");

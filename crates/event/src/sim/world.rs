@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -238,6 +239,32 @@ impl World {
                 return Err(Stuck::Livelock);
             }
         }
+        Ok(())
+    }
+
+    /// Runs `task` on `thread` to its end, for at most `limit` of the world's own time.
+    ///
+    /// # Errors
+    /// As [`World::run_until`].
+    ///
+    /// # Panics
+    /// When something on that thread does.
+    pub fn run_task(
+        &self,
+        thread: &Thread,
+        task: impl Future<Output = ()> + 'static,
+        limit: Duration,
+    ) -> Result<(), Stuck> {
+        let over = Rc::new(Cell::new(false));
+        thread.spawn("task", {
+            let over = Rc::clone(&over);
+            async move {
+                task.await;
+                over.set(true);
+            }
+        });
+        self.run_until(|| over.get() || thread.stats().panics().0 > 0, limit)?;
+        assert!(over.get(), "it panicked");
         Ok(())
     }
 

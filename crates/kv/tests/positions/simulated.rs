@@ -149,16 +149,8 @@ fn run<F: Future<Output = ()> + 'static>(test: &'static str, manner: Manner, bod
             };
             let proxy = Proxy::start(&world, vec![source], 1);
             let clients = world.thread("clients").unwrap();
-            let (over, body) = (Rc::new(Cell::new(false)), body(clients.clone(), server));
-            clients.spawn("test", {
-                let over = Rc::clone(&over);
-                async move {
-                    body.await;
-                    over.set(true);
-                }
-            });
-            world.run_until(|| over.get() || clients.stats().panics().0 > 0, Duration::from_secs(100_000)).unwrap();
-            assert!(over.get(), "{dialect:?}: it panicked");
+            let ended = world.run_task(&clients, body(clients.clone(), server), Duration::from_secs(100_000));
+            ended.unwrap_or_else(|stuck| panic!("{dialect:?}: {stuck:?}"));
             SERVER.with(|slot| *slot.borrow_mut() = None);
             drop(proxy);
             drop(world);

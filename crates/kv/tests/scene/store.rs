@@ -155,16 +155,7 @@ pub fn run<F: Future<Output = ()> + 'static>(
     let source = PoolSource { redis: true, servers: stores.iter().map(|store| server(store.port)).collect(), ..source };
     let _proxy = Proxy::start(&world, vec![source], 1);
     let clients = world.thread("clients").unwrap();
-    let (over, body) = (Rc::new(Cell::new(false)), body(clients.clone(), stores));
-    clients.spawn("test", {
-        let over = Rc::clone(&over);
-        async move {
-            body.await;
-            over.set(true);
-        }
-    });
-    world.run_until(|| over.get() || clients.stats().panics().0 > 0, LONG).unwrap();
-    assert!(over.get(), "it panicked");
+    world.run_task(&clients, body(clients.clone(), stores), LONG).unwrap();
 }
 
 /// As it is without settings.

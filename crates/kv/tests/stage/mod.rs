@@ -351,15 +351,6 @@ pub fn run_within<F: Future<Output = ()> + 'static>(
     }
     let clients = world.thread("clients").unwrap();
     let stage = Stage { thread: clients.clone(), world: Rc::clone(&world), shared, segment };
-    let (over, body) = (Rc::new(Cell::new(false)), body(stage));
-    clients.spawn("test", {
-        let over = Rc::clone(&over);
-        async move {
-            body.await;
-            over.set(true);
-        }
-    });
-    world.run_until(|| over.get() || clients.stats().panics().0 > 0, LONG).unwrap();
-    assert!(over.get(), "it panicked");
+    world.run_task(&clients, body(stage), LONG).unwrap();
     WORKER.with(|slot| *slot.borrow_mut() = None);
 }
