@@ -9,8 +9,8 @@
 //! While a batch is on its way the next is held until the replies have come or it has the pool's size: requests travel
 //! together, and nobody waits longer than the server takes. What was handed over is kept until it is answered, so that
 //! a read can be repeated when the connection fails. `receive` holds what becomes of replies, `late` of those that do not
-//! come, `relief` of those who wait behind a client that does not take its own, `failure` of all when the connection ends;
-//! `tally` and `slow` what is told of them.
+//! come, `relief` of those who wait behind a client that does not take its own, `unsettled` of writes that were given up,
+//! `failure` of all when the connection ends; `tally` and `slow` what is told of them.
 
 mod alone;
 mod failure;
@@ -21,6 +21,7 @@ mod slow;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unsettled;
 
 pub(crate) use failure::{end, fail, give_fault, give_nothing, give_up};
 
@@ -45,6 +46,7 @@ use crate::pool::Pool;
 use crate::server::Server;
 use crate::wire::Reply;
 use crate::worker::Worker;
+use unsettled::Unsettled;
 
 /// Requests that one connection may have, held and on their way.
 pub(crate) const REQUESTS_MAX: usize = 16 << 10;
@@ -125,9 +127,8 @@ pub(crate) struct Lane {
     impatient: Option<u64>,
     /// Since when others wait because of a client, and nothing more is asked here.
     slow_since: Option<Instant>,
-    /// Whose writes were given up here and may yet be carried out, and where those begin in the stream, in its order. Since
-    /// the lane stood still these clients wait to hear of it.
-    unsettled: VecDeque<(u64, Weak<ClientCell>)>,
+    /// Writes that were given up here and may yet be carried out.
+    unsettled: Unsettled,
     /// It takes no new requests, and closes when those it has are answered.
     retired: bool,
     /// It is there for one request, see `alone`.
@@ -202,7 +203,7 @@ impl Lane {
                 ahead_of: None,
                 impatient: None,
                 slow_since: None,
-                unsettled: VecDeque::new(),
+                unsettled: Unsettled::default(),
                 retired: false,
                 alone: false,
                 own: None,
@@ -267,9 +268,13 @@ impl Lane {
         self.server = Rc::clone(server);
     }
 
-    /// It takes no new requests. True when nothing is on it: it can go.
+    /// It takes no new requests: those who have one here ask nothing more before it is answered, and who waits for room here
+    /// finds some elsewhere. True when nothing is on it: it can go.
     pub(crate) fn finish(&mut self) -> bool {
         self.retired = true;
+        self.part();
+        self.hold_back();
+        self.wake_all_waiting();
         self.mark();
         self.queue.is_empty()
     }

@@ -179,6 +179,11 @@ impl Pool {
         }
     }
 
+    /// The connection that requests of this client to that server go on now, if there is one.
+    pub(crate) fn lane_in_use(&self, server: Option<usize>, client: u64) -> Option<Rc<LaneCell>> {
+        self.servers.get(server?)?.lane_in_use(client)
+    }
+
     /// A server was ejected or restored.
     pub(crate) fn rebuild(&self, worker: &Worker) {
         let rehash = self.plan.source.eject_policy == EjectPolicy::Rehash;

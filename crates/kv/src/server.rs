@@ -245,13 +245,18 @@ impl Server {
     pub(crate) fn lane(self: &Rc<Self>, worker: &Worker, client: u64) -> Result<Rc<LaneCell>, Fault> {
         self.admits()?;
         let mut lanes = self.lanes.borrow_mut();
-        let count = lanes.len() as u64;
-        let at = if count == 1 { 0 } else { usize::try_from(client % count).unwrap_or(0) };
+        let at = place_of_client(client, lanes.len());
         let place = &mut lanes[at];
         if let Some(lane) = place {
             return Ok(Rc::clone(lane));
         }
         Ok(Rc::clone(place.insert(Lane::open(worker, self))))
+    }
+
+    /// The connection that this client's requests go on now, if there is one.
+    pub(crate) fn lane_in_use(&self, client: u64) -> Option<Rc<LaneCell>> {
+        let lanes = self.lanes.borrow();
+        lanes.get(place_of_client(client, lanes.len()))?.clone()
     }
 
     /// Connects, within a bound.
@@ -445,6 +450,12 @@ impl Server {
     fn probe_deadline(&self, now: Instant) -> Instant {
         now + self.timeout().map_or(CONNECT_MAX, |limit| limit.clamp(Duration::from_millis(100), CONNECT_MAX))
     }
+}
+
+/// Which of so many connections a client's requests go on.
+#[inline]
+fn place_of_client(client: u64, count: usize) -> usize {
+    if count <= 1 { 0 } else { usize::try_from(client % count as u64).unwrap_or(0) }
 }
 
 /// As [`Server::place_of`], of memcached.

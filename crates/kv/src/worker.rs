@@ -306,6 +306,8 @@ impl Worker {
     /// From now on every client's connection goes, as soon as it waits for nothing, to another process by `hand_over`.
     pub fn hand_over(&self, hand_over: HandOver) {
         *self.0.successor.borrow_mut() = Some(hand_over);
+        // It asks on connections of its own.
+        self.lanes().iter().for_each(|lane| lane.borrow_mut().part());
         self.0.changes.set(self.0.changes.get().wrapping_add(1));
         self.0.thread.drain();
     }

@@ -1,5 +1,5 @@
-//! Who waits behind a connection that stands still: with a write that was given up meanwhile, or ahead of a reply that comes
-//! by and by.
+//! Who waits behind a connection that stands still, or that a reload takes away: with a write that was given up meanwhile, or
+//! ahead of a reply that comes by and by.
 
 #![allow(clippy::unwrap_used, reason = "a test says by a panic what is not as it should be")]
 
@@ -55,6 +55,89 @@ fn what_a_client_writes_after_a_write_that_was_given_up_before_its_connection_st
         // Until too much of the large value has come.
         stage.sleep(millis(4_000)).await;
         assert_the_next_write_comes_after(&stage, writes, other).await;
+    });
+}
+
+/// The pool with so many connections to its server, and little time for requests.
+fn with_connections(server_connections: usize) -> PoolSource {
+    PoolSource { timeout: Some(millis(300)), server_connections, ..pool("p", vec![server(1)]) }
+}
+
+/// A client with a write that was given up and will be carried out two hundred milliseconds later, on a connection that is
+/// not its own any more by then: a reload makes them `after` where they were `before`, ahead of its being given up or not.
+async fn write_late(stage: &Stage, before: usize, after: usize, reload_first: bool) -> Client {
+    let mut writes = stage.client(0).await;
+    assert_eq!(writes.ask(&["SET", "warm", "x"]).await, "+OK\r\n");
+    stage.store(1).pace.set(millis(500));
+    writes.put(&["SET", "first", "x"]);
+    stage.sleep(millis(100)).await;
+    stage.store(1).pace.set(millis(0));
+    assert_ne!(before, after);
+    if reload_first {
+        stage.renew(vec![with_connections(after)]);
+    }
+    assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+    if !reload_first {
+        stage.renew(vec![with_connections(after)]);
+        stage.sleep(millis(1)).await;
+    }
+    writes
+}
+
+#[test]
+fn what_a_client_writes_after_a_write_that_was_given_up_does_not_overtake_it_on_connections_that_a_reload_brings() {
+    // Its connection is one too many; others are there beside it.
+    for (before, after) in [(2, 1), (1, 2), (3, 2), (2, 3)] {
+        for reload_first in [false, true] {
+            run(vec![with_connections(before)], 1, async move |stage| {
+                let mut writes = write_late(&stage, before, after, reload_first).await;
+                let begun = stage.now();
+                assert_eq!(writes.ask(&["SET", "second", "x"]).await, "+OK\r\n");
+                assert!(stage.now() - begun < millis(250), "nor is it for long: {:?}", stage.now() - begun);
+                let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
+                assert_eq!(done, ["warm", "first", "second"], "{before} to {after}, {reload_first}");
+                // Others do not wait, nor does it from then on.
+                assert_eq!(writes.ask(&["SET", "third", "x"]).await, "+OK\r\n");
+            });
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_write_that_was_given_up_on_a_connection_that_a_reload_took_goes_on_when_that_ends() {
+    run(vec![with_connections(2)], 1, async |stage| {
+        let (mut writes, mut other) = (stage.client(0).await, stage.client(0).await);
+        assert_eq!(writes.ask(&["SET", "warm", "x"]).await, "+OK\r\n");
+        stage.store(1).pace.set(millis(60_000));
+        writes.put(&["SET", "first", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        stage.store(1).pace.set(millis(0));
+        stage.renew(vec![with_connections(1)]);
+        stage.sleep(millis(1)).await;
+        let begun = stage.now();
+        assert_eq!(other.ask(&["SET", "other", "x"]).await, "+OK\r\n");
+        assert!(stage.now() - begun < millis(100), "others are not held up: {:?}", stage.now() - begun);
+        assert_eq!(writes.ask(&["SET", "second", "x"]).await, "+OK\r\n");
+        assert!(stage.now() - begun < millis(700), "as long as a silent connection is kept: {:?}", stage.now() - begun);
+    });
+}
+
+#[test]
+fn a_large_write_does_not_overtake_one_that_was_given_up_before_it() {
+    let source = PoolSource { timeout: Some(millis(5_000)), ..with_connections(1) };
+    run(vec![source], 1, async |stage| {
+        let mut writes = stage.client(0).await;
+        assert_eq!(writes.ask(&["SET", "warm", "x"]).await, "+OK\r\n");
+        stage.store(1).pace.set(millis(9_000));
+        writes.put(&["SET", "first", "x"]);
+        stage.sleep(millis(100)).await;
+        stage.store(1).pace.set(millis(0));
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        // It goes on a connection of its own, as it comes.
+        assert_eq!(writes.ask(&["SET", "second", &"x".repeat(100 << 10)]).await, "+OK\r\n");
+        assert_eq!(stage.number("beltway_kv_streamed_commands_total"), 1);
+        let done: Vec<_> = stage.asked().into_iter().map(|(_, key)| key).collect();
+        assert_eq!(done, ["warm", "first", "second"]);
     });
 }
 

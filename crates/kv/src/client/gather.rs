@@ -177,7 +177,7 @@ impl Client {
             gathered.bytes.extend_from_slice(&block);
         }
         self.follow_with_request();
-        if self.base < self.barrier {
+        if self.base < self.barrier || self.is_unsettled() {
             // What was asked before has been held up since, or was asked of servers that are no longer those.
             self.held = true;
             self.gathered = Some(gathered);

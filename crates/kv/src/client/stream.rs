@@ -1,7 +1,7 @@
 //! A request too large for a block, of one key: it passes through to a connection of its own while it comes.
 //!
-//! What the client asked before has been answered by then, and nothing after it is asked before it is: so no order
-//! changes. When the server answers early, or fails, the rest of the request is received and dropped.
+//! What the client asked before has been answered by then, or was given up and is settled, and nothing after it is asked
+//! before it is: so no order changes. When the server answers early, or fails, the rest of the request is received and dropped.
 
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -85,6 +85,14 @@ impl Client {
         let Some((server, command, rest)) = found else { return Begun::MustBeWhole };
         if !self.slots.is_empty() {
             self.barrier = self.next_seq();
+            return Begun::Waits;
+        }
+        // It is not to overtake a write of its own that was given up on the connection it shares.
+        if let Some(lane) = self.pool.lane_in_use(server, self.id) {
+            let own = lane.borrow_mut().part_with(&self.me);
+            self.wait_to_settle_all(own);
+        }
+        if self.is_unsettled() {
             return Begun::Waits;
         }
         let Some(me) = self.me.upgrade() else { return Begun::MustBeWhole };

@@ -79,7 +79,14 @@ impl Client {
 
     /// A write of its own was given up and may yet be carried out: nothing more is asked before that is settled.
     pub(crate) fn wait_to_settle(&mut self) {
-        self.awaited.get_or_insert_default().unsettled += 1;
+        self.wait_to_settle_all(1);
+    }
+
+    /// So were so many.
+    pub(super) fn wait_to_settle_all(&mut self, writes: usize) {
+        if writes > 0 {
+            self.awaited.get_or_insert_default().unsettled += writes;
+        }
     }
 
     /// A write that was given up has been carried out, or will not be.

@@ -159,11 +159,7 @@ impl Lane {
         // It may be held on to by somebody who has yet to hear of this.
         self.out.rest();
         (self.handed, self.expired, self.soonest) = (0, 0, Instant::FAR_FUTURE);
-        let (queue, mut unsettled) = (std::mem::take(&mut self.queue), std::mem::take(&mut self.unsettled));
-        if self.slow_since.is_none() {
-            unsettled.clear();
-        }
-        let unsettled = unsettled.into_iter().map(|(_, client)| client).collect();
+        let (queue, unsettled) = (std::mem::take(&mut self.queue), self.unsettled.end());
         Remains { queue, unsettled, kept, ends: self.pushed, sent, passing: std::mem::take(&mut self.passing) }
     }
 }

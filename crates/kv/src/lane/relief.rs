@@ -3,8 +3,7 @@
 //! The lane is paused, so that no more is kept for that client; it takes no new requests, and those who read behind it
 //! are asked for elsewhere. No client's requests overtake each other by that: whoever has a request here asks nothing
 //! more before all that it asked is answered, and what was to be carried out around a write of the same client stays
-//! here with it. A write of its own that was given up counts for that as one that waits, also when it was before the lane
-//! stood still.
+//! here with it. A write of its own that was given up counts for that as one that waits, see `unsettled`.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -57,10 +56,7 @@ impl Lane {
         let Some(me) = self.me.upgrade() else { return };
         if self.slow_since.is_none() {
             self.slow_since = Some(self.worker.now());
-            // What was given up before this may be overtaken from now on.
-            for client in self.unsettled.iter().filter_map(|(_, client)| client.upgrade()) {
-                client.borrow_mut().wait_to_settle();
-            }
+            self.part();
         }
         if !std::mem::replace(&mut self.retired, true) {
             self.server.forget(&me);
@@ -70,39 +66,6 @@ impl Lane {
             self.mark();
         }
         self.relief = Some(self.worker.thread().schedule_in(me, RELIEF));
-    }
-
-    /// A write, which begins there in the stream, is given up. When requests go another way the next of its client could be
-    /// carried out before it: from then on it waits until the late reply has come, or the connection ends.
-    pub(super) fn leave_unsettled(&mut self, start: u64, owner: &Owner) {
-        if !self.alone
-            && let Some(client) = owner.client()
-        {
-            if self.slow_since.is_some() {
-                client.borrow_mut().wait_to_settle();
-            }
-            // Where limits differ a later one may be given up first.
-            let at = self.unsettled.partition_point(|(other, _)| *other < start);
-            self.unsettled.insert(at, (start, Rc::downgrade(&client)));
-        }
-    }
-
-    /// What is before that place in the stream has been carried out.
-    #[cold]
-    pub(super) fn settle(&mut self, before: u64) {
-        while let Some((_, client)) = self.unsettled.pop_front_if(|(start, _)| *start < before) {
-            if self.slow_since.is_some()
-                && let Some(client) = client.upgrade()
-            {
-                client.borrow_mut().has_settled();
-            }
-        }
-    }
-
-    /// Nobody who has a request here asks anything more before it is answered, and who waits for room here goes elsewhere.
-    pub(crate) fn hold_all_back(&mut self) {
-        self.hold_back();
-        self.wake_all_waiting();
     }
 
     /// Whether it is connected to none of these addresses.
@@ -149,7 +112,7 @@ impl Lane {
     /// Whether others than that client have waited here for as long as they may.
     fn is_blocked(&self, slow: &Rc<ClientCell>, now: Instant) -> bool {
         let is_other = |client: Rc<ClientCell>| !Rc::ptr_eq(&client, slow);
-        let others_wait = self.unsettled.iter().any(|(_, client)| client.upgrade().is_some_and(is_other))
+        let others_wait = self.unsettled.clients().any(is_other)
             || self.queue.iter().any(|pending| pending.owner.client().is_some_and(is_other));
         others_wait && self.slow_since.is_some_and(|since| now - since >= BLOCKED_MAX)
     }

@@ -77,9 +77,6 @@ impl Server {
     fn leave_all_but(&self, found: &[IpAddr]) {
         let is_elsewhere = |lane: &mut Rc<LaneCell>| lane.borrow().is_elsewhere(found);
         let gone: Vec<_> = self.lanes.borrow_mut().iter_mut().filter_map(|place| place.take_if(is_elsewhere)).collect();
-        for lane in gone {
-            lane.borrow_mut().hold_all_back();
-            leave(&lane);
-        }
+        gone.iter().for_each(leave);
     }
 }

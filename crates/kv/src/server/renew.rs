@@ -46,10 +46,14 @@ impl Server {
     pub(crate) fn take_over(self: &Rc<Self>, worker: &Worker, old: &Self) {
         let mut surplus = Vec::new();
         {
-            let mut lanes = self.lanes.borrow_mut();
-            for (at, lane) in old.lanes.take().into_iter().enumerate() {
+            let (mut lanes, old_lanes) = (self.lanes.borrow_mut(), old.lanes.take());
+            let are_dealt_anew = lanes.len() != old_lanes.len();
+            for (at, lane) in old_lanes.into_iter().enumerate() {
                 let Some(lane) = lane else { continue };
                 lane.borrow_mut().belong_to(self);
+                if are_dealt_anew {
+                    lane.borrow_mut().part_with_all();
+                }
                 match lanes.get_mut(at) {
                     Some(place) => *place = Some(lane),
                     None => surplus.push(lane),

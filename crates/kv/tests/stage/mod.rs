@@ -154,6 +154,8 @@ pub fn pool(name: &str, servers: Vec<ServerSource>) -> PoolSource {
 pub struct Stage {
     /// The clients' thread.
     pub thread: Thread,
+    /// The pools'.
+    proxy: Thread,
     world: Rc<World>,
     shared: Arc<Shared>,
     segment: Segment,
@@ -178,6 +180,15 @@ impl Stage {
     /// What the servers have done, in its order: their numbers and the second words.
     pub fn asked(&self) -> Vec<(u8, String)> {
         ASKED.with(|all| all.borrow().clone())
+    }
+
+    /// Puts these pools in the place of those of their names.
+    pub fn renew(&self, pools: Vec<PoolSource>) {
+        let plan = Plan::prepare(pools).unwrap();
+        self.proxy.spawn("renewal", async move {
+            let worker = WORKER.with(|slot| slot.borrow().clone()).unwrap();
+            worker.renew(&plan, NAMES, |unanswered| assert_eq!(unanswered, []));
+        });
     }
 
     /// Does this beside the test; says whether it is over.
@@ -306,6 +317,7 @@ pub fn run_within<F: Future<Output = ()> + 'static>(
 ) {
     let world = Rc::new(World::new(5, Faults::none()));
     let store = |number| Rc::new(Store { number, value_len: Cell::new(1), ..Store::default() });
+    ASKED.take();
     STORES.with(|all| *all.borrow_mut() = (1..=count).map(store).collect());
     let servers = world.thread("servers").unwrap();
     for number in 1..=count {
@@ -350,7 +362,7 @@ pub fn run_within<F: Future<Output = ()> + 'static>(
         listener.accept_on(&proxy).unwrap();
     }
     let clients = world.thread("clients").unwrap();
-    let stage = Stage { thread: clients.clone(), world: Rc::clone(&world), shared, segment };
+    let stage = Stage { thread: clients.clone(), proxy, world: Rc::clone(&world), shared, segment };
     world.run_task(&clients, body(stage), LONG).unwrap();
     WORKER.with(|slot| *slot.borrow_mut() = None);
 }
