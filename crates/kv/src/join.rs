@@ -258,8 +258,10 @@ fn all_failed(parts: &[Option<Chunk>]) -> bool {
 #[derive(Clone, Copy)]
 struct Cursor {
     at: usize,
-    left: usize,
-    failed: bool,
+    /// Elements it has; none when it failed.
+    elements: Option<usize>,
+    /// Keys that went with it.
+    keys: usize,
 }
 
 thread_local! {
@@ -286,61 +288,52 @@ fn elements_of_all<const WIDE: bool>(places: &[u16], parts: &[Option<Chunk>], ou
 fn begin_all(places: &[u16], parts: &[Option<Chunk>], cursors: &mut Vec<Cursor>) -> bool {
     for part in parts {
         let Some(part) = part else { return false };
-        let failed = is_error(part);
-        let Some((left, at)) = (if failed { Some((0, 0)) } else { array(part) }) else { return false };
-        cursors.push(Cursor { at, left, failed });
+        if is_error(part) {
+            cursors.push(Cursor { at: 0, elements: None, keys: 0 });
+        } else {
+            let Some((elements, at)) = array(part) else { return false };
+            cursors.push(Cursor { at, elements: Some(elements), keys: 0 });
+        }
     }
     for place in places {
         let Some(cursor) = cursors.get_mut(usize::from(*place)) else { return false };
-        if !cursor.failed {
-            let Some(left) = cursor.left.checked_sub(1) else { return false };
-            cursor.left = left;
-        }
+        cursor.keys += 1;
     }
-    cursors.iter().all(|cursor| cursor.left == 0) && !cursors.iter().all(|cursor| cursor.failed)
+    cursors.iter().all(|cursor| cursor.elements.is_none_or(|elements| elements == cursor.keys))
+        && cursors.iter().any(|cursor| cursor.elements.is_some())
 }
 
 /// Neighbouring small elements of one part go as one.
 fn write_all<const WIDE: bool>(
-    places: &[u16],
+    mut places: &[u16],
     parts: &[Option<Chunk>],
     cursors: &mut [Cursor],
     out: &mut Outbox<WIDE>,
 ) {
-    let mut run = (0, 0..0);
-    for place in places.iter().map(|place| usize::from(*place)) {
+    while let Some(place) = places.first() {
+        let neighbours = places.iter().take_while(|other| *other == place).count();
+        let place = usize::from(*place);
+        places = &places[neighbours..];
         let (Some(Some(part)), Some(cursor)) = (parts.get(place), cursors.get_mut(place)) else { continue };
-        let element = if cursor.failed {
-            0..part.len()
-        } else {
-            // It was looked at when it came: each of its elements has an end.
-            let begin = cursor.at;
-            cursor.at = element_end(part, begin).unwrap_or(part.len());
-            begin..cursor.at
-        };
-        if run.0 == place && run.1.end == element.start && element.len() <= COPY_MAX {
-            run.1.end = element.end;
+        if cursor.elements.is_none() {
+            (0..neighbours).for_each(|_| out.copy(part));
             continue;
         }
-        give_run(parts, &mut run, out);
-        if element.len() > COPY_MAX {
-            out.chunk(part.part(element));
-        } else {
-            run = (place, element);
+        let bytes: &[u8] = part;
+        let (mut begin, mut at) = (cursor.at, cursor.at);
+        for _ in 0..neighbours {
+            // It was looked at when it came: each of its elements has an end.
+            let end = element_end(bytes, at).unwrap_or(bytes.len());
+            if end - at > COPY_MAX {
+                out.copy(&bytes[begin..at]);
+                out.chunk(part.part(at..end));
+                begin = end;
+            }
+            at = end;
         }
+        out.copy(&bytes[begin..at]);
+        cursor.at = at;
     }
-    give_run(parts, &mut run, out);
-}
-
-fn give_run<const WIDE: bool>(
-    parts: &[Option<Chunk>],
-    (place, range): &mut (usize, Range<usize>),
-    out: &mut Outbox<WIDE>,
-) {
-    if let Some(Some(part)) = parts.get(*place) {
-        out.copy(&part[range.clone()]);
-    }
-    *range = 0..0;
 }
 
 /// The values of all keys in the order of the request. An error of one part is the answer or, when that is `forgiving`,

@@ -373,9 +373,17 @@ impl Lane {
         self.out.push(source, range);
     }
 
-    /// As [`Lane::push`], of bytes that live nowhere else.
+    /// Bytes of the request that was announced last, beyond as many as were announced.
     #[inline]
-    pub(crate) fn push_made(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, source: Source<'_>, range: Range<usize>) {
+        self.pushed += range.len() as u64;
+        self.out.push(source, range);
+    }
+
+    /// As [`Lane::add`], of bytes that live nowhere else.
+    #[inline]
+    pub(crate) fn add_made(&mut self, bytes: &[u8]) {
+        self.pushed += bytes.len() as u64;
         self.out.copy(bytes);
     }
 

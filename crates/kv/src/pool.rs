@@ -1,6 +1,6 @@
 //! One pool on one thread: its ring, its servers, and how many clients it has.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -154,6 +154,11 @@ impl Pool {
         self.ring.borrow().pick(key, &mut self.chance.borrow_mut())
     }
 
+    /// The same for many keys.
+    pub(crate) fn picker(&self) -> Picker<'_> {
+        Picker { ring: self.ring.borrow(), chance: self.chance.borrow_mut() }
+    }
+
     /// Whether reads for that server find nothing: it is ejected, and that is the pool's policy.
     pub(crate) fn misses(&self, server: Option<usize>) -> bool {
         let server = server.and_then(|server| self.servers.get(server));
@@ -222,6 +227,20 @@ impl Pool {
     /// Each server's name and state.
     pub(crate) fn states(&self) -> Vec<(String, &'static str)> {
         self.servers.iter().map(|server| (server.name().to_owned(), server.state_name())).collect()
+    }
+}
+
+/// Finds servers of keys, while nothing changes.
+pub(crate) struct Picker<'a> {
+    ring: Ref<'a, Continuum>,
+    chance: RefMut<'a, Rng>,
+}
+
+impl Picker<'_> {
+    /// The server of a key; none when none is live.
+    #[inline]
+    pub(crate) fn pick(&mut self, key: &[u8]) -> Option<usize> {
+        self.ring.pick(key, &mut self.chance)
     }
 }
 

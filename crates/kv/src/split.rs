@@ -36,16 +36,6 @@ pub(crate) enum Piece<'a> {
     Asked(Range<usize>),
 }
 
-impl Piece<'_> {
-    /// Its bytes.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Made(bytes) => bytes.len(),
-            Self::Asked(range) => range.len(),
-        }
-    }
-}
-
 thread_local! {
     static KEPT: Cell<Option<Box<Split>>> = const { Cell::new(None) };
 }
@@ -65,13 +55,14 @@ impl Split {
 
     /// Groups keys by server. What can be split has them in one range.
     #[inline]
-    pub(crate) fn by_server(&mut self, keys: &Keys, server_of: impl Fn(usize) -> Option<usize>) {
+    pub(crate) fn by_server(&mut self, keys: &Keys, mut server_of: impl FnMut(usize) -> Option<usize>) {
         self.clear();
         debug_assert_eq!((keys.before, keys.after), (0, 0), "keys apart from the others");
         self.step = keys.step.max(1);
-        let range = (keys.first..keys.end).step_by(self.step);
-        for at in range.clone() {
+        let mut at = keys.first;
+        while at < keys.end {
             let server = server_of(at);
+            at += self.step;
             let part = self.servers.iter().position(|other| *other == server).unwrap_or_else(|| {
                 self.servers.push(server);
                 self.ends.push(0);
@@ -87,10 +78,12 @@ impl Split {
             (*end, begin) = (begin, begin + *end);
         }
         self.keys.resize(self.places.len(), 0);
-        for (at, part) in range.zip(&self.places) {
+        let mut at = keys.first;
+        for part in &self.places {
             let end = &mut self.ends[usize::from(*part)];
             self.keys[*end] = at;
             *end += 1;
+            at += self.step;
         }
     }
 
@@ -168,34 +161,29 @@ impl Split {
     /// A part's request in RESP: the command, and each of its keys with the arguments that belong to it, as they stand in
     /// the whole request, where `arguments` lie.
     #[inline]
-    pub(crate) fn resp(&self, part: usize, name: &str, arguments: &[Range<u32>], each: &mut dyn FnMut(Piece<'_>)) {
+    pub(crate) fn resp(&self, part: usize, arguments: &[Range<u32>], mut each: impl FnMut(Piece<'_>)) {
+        let Some(name) = arguments.first() else { return };
         let keys = self.keys(part);
         each(Piece::Made(Line::of(b'*', 1 + keys.len() * self.step).bytes()));
-        each(Piece::Made(Line::of(b'$', name.len()).bytes()));
-        each(Piece::Made(name.as_bytes()));
-        // The end of the line above belongs to what follows: an argument stands between two of them.
-        let mut run = 0..0;
+        // `$`, the length and `\r\n` stand before the name. An argument goes from the end of the one before it to its own:
+        // the end of its line belongs to what follows.
+        let length = (name.end - name.start).checked_ilog10().unwrap_or(0) + 1;
+        let mut run = name.start.saturating_sub(length + 3)..name.end;
         for key in keys {
-            let (Some(first), Some(last)) = (arguments.get(*key), arguments.get(*key + self.step - 1)) else {
+            let (Some(before), Some(last)) = (arguments.get(*key - 1), arguments.get(*key + self.step - 1)) else {
                 continue;
             };
-            let length = (first.end - first.start).checked_ilog10().unwrap_or(0) as usize + 1;
-            // `\r\n$` and the length, `\r\n` and the key.
-            let begin = first.start as usize - length - 5;
-            if run.end != begin {
-                if !run.is_empty() {
-                    each(Piece::Asked(run));
-                }
-                run = begin..begin;
+            if run.end != before.end {
+                each(Piece::Asked(run.start as usize..run.end as usize));
+                run.start = before.end;
             }
-            run.end = last.end as usize;
+            run.end = last.end;
         }
-        each(Piece::Asked(run));
-        each(Piece::Made(b"\r\n"));
+        each(Piece::Asked(run.start as usize..run.end as usize + b"\r\n".len()));
     }
 
     /// A part's request of memcached: the words before the keys, and its keys.
-    pub(crate) fn line(&self, part: usize, first: usize, words: &[Range<u32>], each: &mut dyn FnMut(Piece<'_>)) {
+    pub(crate) fn line(&self, part: usize, first: usize, words: &[Range<u32>], mut each: impl FnMut(Piece<'_>)) {
         let mut run = 0..0;
         for word in (0..first).chain(self.keys(part).iter().copied()) {
             let Some(word) = words.get(word) else { continue };
@@ -280,12 +268,10 @@ mod tests {
         let (mut bytes, mut count) = (Vec::new(), 0);
         pieces(&mut |piece| {
             count += 1;
-            let before = bytes.len();
             match &piece {
                 Piece::Made(made) => bytes.extend_from_slice(made),
                 Piece::Asked(range) => bytes.extend_from_slice(&whole[range.clone()]),
             }
-            assert_eq!(bytes.len() - before, piece.len());
         });
         (String::from_utf8(bytes).unwrap(), count)
     }
@@ -304,9 +290,9 @@ mod tests {
             assert_eq!(split.places(), [0, 1, 0]);
             assert_eq!((split.keys(0), split.keys(1)), ([1, 5].as_slice(), [3].as_slice()));
         }
-        let part = |part| text(&whole, |each| split.resp(part, "mset", request.arguments(), each)).0;
-        assert_eq!(part(0), "*5\r\n$4\r\nmset\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\na\r\n$12\r\n345678901234\r\n");
-        assert_eq!(part(1), "*3\r\n$4\r\nmset\r\n$1\r\nb\r\n$1\r\n2\r\n");
+        let part = |part| text(&whole, |each| split.resp(part, request.arguments(), each)).0;
+        assert_eq!(part(0), "*5\r\n$4\r\nMSET\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\na\r\n$12\r\n345678901234\r\n");
+        assert_eq!(part(1), "*3\r\n$4\r\nMSET\r\n$1\r\nb\r\n$1\r\n2\r\n");
     }
 
     #[test]
@@ -323,8 +309,8 @@ mod tests {
             assert_eq!(split.places().len(), 40);
             for (part, server) in split.servers().iter().enumerate() {
                 let own = (1..41).filter(|at| Some(server_of(*at)) == *server).map(|at| words[at]);
-                let expected = encode(&std::iter::once("mget").chain(own).collect::<Vec<_>>());
-                let (made, _) = text(&whole, |each| split.resp(part, "mget", request.arguments(), each));
+                let expected = encode(&std::iter::once("MGET").chain(own).collect::<Vec<_>>());
+                let (made, _) = text(&whole, |each| split.resp(part, request.arguments(), each));
                 assert_eq!(made.as_bytes(), expected, "part {part} of {servers}");
             }
         }
@@ -338,8 +324,8 @@ mod tests {
         let mut split = Split::default();
         split.by_server(&Keys { first: 1, end: 5, step: 1, ..Keys::default() }, |at| Some(at / 3));
         for part in 0..2 {
-            let (_, pieces) = text(&whole, |each| split.resp(part, "del", request.arguments(), each));
-            assert_eq!(pieces, 5, "three of the command, one of its keys, the end");
+            let (_, pieces) = text(&whole, |each| split.resp(part, request.arguments(), each));
+            assert_eq!(pieces, 2 + part, "how many there are, the command with its neighbours, other keys");
         }
     }
 

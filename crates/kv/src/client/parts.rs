@@ -43,13 +43,16 @@ impl Client {
             return self.send(Some(0), Kind::of(command), asked, run);
         }
         let mut split = Split::take();
-        split.by_server(&keys, |at| self.pool.pick(asked.argument(at)));
+        {
+            let mut picker = self.pool.picker();
+            split.by_server(&keys, |at| picker.pick(asked.argument(at)));
+        }
         let outcome = if let [only] = split.servers() {
             self.send(*only, Kind::of(command), asked, run)
         } else {
             run.end(asked.source);
             self.send_parts(&split, How::Joined(join), Kind::of(command), asked, |part, each| {
-                split.resp(part, command.name, asked.arguments, each);
+                split.resp(part, asked.arguments, each);
             })
         };
         split.keep();
@@ -114,15 +117,13 @@ impl Client {
         for (part, (lane, server)) in lanes.iter().zip(split.servers()).enumerate() {
             match lane {
                 Ok(lane) => {
-                    let mut len = 0;
-                    pieces(part, &mut |piece| len += piece.len());
                     let mut lane = lane.borrow_mut();
-                    lane.expect(Owner::Part(Rc::clone(&joining), part), len, deadline, kind.again, kind.command);
+                    lane.expect(Owner::Part(Rc::clone(&joining), part), 0, deadline, kind.again, kind.command);
                     pieces(part, &mut |piece| match piece {
-                        Piece::Made(bytes) => lane.push_made(bytes),
+                        Piece::Made(bytes) => lane.add_made(bytes),
                         Piece::Asked(range) => {
                             let start = asked.range.start;
-                            lane.push(asked.source, start + range.start..start + range.end);
+                            lane.add(asked.source, start + range.start..start + range.end);
                         }
                     });
                 }

@@ -56,62 +56,70 @@ impl Reply {
     #[inline]
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         let mut at = 0;
-        loop {
-            if self.skip > 0 {
-                let here = bytes.len() - at;
-                let skip = usize::try_from(self.skip).unwrap_or(usize::MAX);
-                if here < skip {
-                    self.skip -= here as u64;
+        if self.skip > 0 {
+            match usize::try_from(self.skip) {
+                Ok(skip) if skip <= bytes.len() => at = skip,
+                _ => {
+                    self.skip -= bytes.len() as u64;
                     return Scanned::Part(bytes.len());
                 }
-                at += skip;
-                self.skip = 0;
             }
-            if self.elements == 0 {
-                (self.last, self.found, self.elements) = (self.found, 0, 1);
-                return Scanned::Whole(at);
+            self.skip = 0;
+        }
+        // Kept apart from `self` while it goes on, which costs less.
+        let (mut elements, mut found) = (self.elements, self.found);
+        let scanned = loop {
+            if elements == 0 {
+                self.last = found;
+                (elements, found) = (1, 0);
+                break Scanned::Whole(at);
             }
             let rest = &bytes[at..];
             match rest.first() {
-                None => return Scanned::Part(at),
+                None => break Scanned::Part(at),
                 Some(b'$') => match number(rest) {
                     Number::Is(-1, line) => {
                         at += line;
-                        self.found = self.found.wrapping_add(1);
+                        found = found.wrapping_add(1);
                     }
-                    Number::Is(size, line) => match u64::try_from(size) {
-                        Ok(size) => {
-                            at += line;
-                            self.skip = size + 2;
-                            self.found = self.found.wrapping_add(1 << 32);
+                    Number::Is(size, line) => {
+                        let Ok(size) = usize::try_from(size) else { break Scanned::Malformed };
+                        found = found.wrapping_add(1 << 32);
+                        let whole = line + size + 2;
+                        if whole > rest.len() {
+                            elements -= 1;
+                            self.skip = (whole - rest.len()) as u64;
+                            break Scanned::Part(bytes.len());
                         }
-                        Err(_) => return Scanned::Malformed,
-                    },
-                    Number::More => return Scanned::Part(at),
-                    Number::No => return Scanned::Malformed,
+                        at += whole;
+                    }
+                    Number::More => break Scanned::Part(at),
+                    Number::No => break Scanned::Malformed,
                 },
                 Some(b'*') => match number(rest) {
                     Number::Is(count, line) => {
                         // -1 is the array that is not there.
-                        self.elements += u64::try_from(count).unwrap_or(0);
-                        if self.elements > ELEMENTS_MAX || count < -1 {
-                            return Scanned::Malformed;
+                        elements += u64::try_from(count).unwrap_or(0);
+                        if elements > ELEMENTS_MAX || count < -1 {
+                            break Scanned::Malformed;
                         }
                         at += line;
                     }
-                    Number::More => return Scanned::Part(at),
-                    Number::No => return Scanned::Malformed,
+                    Number::More => break Scanned::Part(at),
+                    Number::No => break Scanned::Malformed,
                 },
                 Some(b'+' | b'-' | b':') => match memchr::memchr(b'\n', rest) {
                     Some(end) if end > 0 && rest[end - 1] == b'\r' => at += end + 1,
-                    Some(_) => return Scanned::Malformed,
-                    None if rest.len() > LINE_MAX => return Scanned::Malformed,
-                    None => return Scanned::Part(at),
+                    Some(_) => break Scanned::Malformed,
+                    None if rest.len() > LINE_MAX => break Scanned::Malformed,
+                    None => break Scanned::Part(at),
                 },
-                Some(_) => return Scanned::Malformed,
+                Some(_) => break Scanned::Malformed,
             }
-            self.elements -= 1;
-        }
+            elements -= 1;
+        };
+        (self.elements, self.found) = (elements, found);
+        scanned
     }
 }
 
@@ -130,9 +138,11 @@ pub fn array(bytes: &[u8]) -> Option<(usize, usize)> {
 pub fn element_end(bytes: &[u8], at: usize) -> Option<usize> {
     let rest = bytes.get(at..)?;
     if rest.first() == Some(&b'$')
-        && let Number::Is(size @ 0.., line) = number(rest)
+        && let Number::Is(size @ -1.., line) = number(rest)
     {
-        let end = usize::try_from(size).ok()?.checked_add(at + line + 2)?;
+        // What is not there has no bytes, and no end of them.
+        let size = usize::try_from(size).map_or(Some(0), |size| size.checked_add(2))?;
+        let end = size.checked_add(at + line)?;
         return (end <= bytes.len()).then_some(end);
     }
     match Reply::default().scan(rest) {
