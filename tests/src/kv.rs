@@ -86,6 +86,12 @@ impl Store {
     pub fn process(&mut self) -> &mut Guard {
         &mut self.process
     }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
 }
 
 /// `beltway run` with pools and nothing else. When it is dropped, every process of it is killed.

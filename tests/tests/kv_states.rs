@@ -44,12 +44,28 @@ fn live_are(tree: &KvTree, counts: &str) {
 
 /// Kills manager, and waits for another.
 fn kill_manager(tree: &KvTree) {
-    let manager = tree.json(&["status"])["manager"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap();
+    let manager = manager(tree);
     assert!(process::send(manager, Signal::KILL));
+    another_manager(tree, manager);
+}
+
+fn manager(tree: &KvTree) -> u32 {
+    tree.json(&["status"])["manager"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap()
+}
+
+/// Has manager do nothing more.
+fn stop_manager(tree: &KvTree) -> u32 {
+    let manager = manager(tree);
+    assert!(process::send(manager, Signal::STOP));
+    manager
+}
+
+/// Waits for another manager than that.
+fn another_manager(tree: &KvTree, than: u32) {
     eventually("there is another manager", || {
         let status: Value = serde_json::from_slice(&tree.say(&["status", "--json"]).stdout).ok()?;
         let pid = status["manager"]["pid"].as_u64()?;
-        (pid != u64::from(manager)).then_some(())
+        (pid != u64::from(than)).then_some(())
     });
 }
 
@@ -188,18 +204,109 @@ fn what_is_held_stays_so_while_the_file_about_it_cannot_be_read() {
     server_is(&tree, "alpha", "two", "held");
     let file = tree.running_file("held");
     let good = fs::read(&file).unwrap();
-    fs::write(&file, "{").unwrap();
-    kill_manager(&tree);
+    let manager = stop_manager(&tree);
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(process::send(manager, Signal::KILL));
+    another_manager(&tree, manager);
     let refused = tree.say(&["ctl", "kv", "eject", "one"]);
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
     assert!(said.contains("which servers are held by hand is not known"), "{said}");
     eventually("servers are told of", || tree.say(&["ctl", "kv", "servers"]).status.success().then_some(()));
     server_is(&tree, "alpha", "two", "held");
-    assert_eq!(fs::read(&file).unwrap(), b"{", "nothing is written over what was not read");
+    assert!(file.is_dir(), "nothing is written over what was not read");
+    fs::remove_dir(&file).unwrap();
     fs::write(&file, good).unwrap();
     tree.done(&["ctl", "kv", "restore", "two"]);
     server_is(&tree, "alpha", "two", "live");
     assert!(!file.exists());
+}
+
+#[test]
+fn a_damaged_file_of_what_is_held_costs_nothing_while_somebody_lives_who_knows() {
+    let stores = ["one", "two", "three"].map(|name| (Store::redis(&[]), name));
+    let servers: Vec<_> = stores.iter().map(|(store, name)| at(store.address(), name)).collect();
+    let tree = KvTree::run(&pool("alpha", free_address(), "", &servers));
+    tree.done(&["ctl", "kv", "eject", "two"]);
+    tree.done(&["ctl", "kv", "eject", "three"]);
+    let file = tree.running_file("held");
+    let manager = stop_manager(&tree);
+    let damaged = fs::read_to_string(&file).unwrap().replace("\"two\"", "\"tw");
+    fs::write(&file, &damaged).unwrap();
+    assert!(process::send(manager, Signal::KILL));
+    another_manager(&tree, manager);
+    tree.done(&["ctl", "kv", "eject", "one"]);
+    for name in ["one", "two", "three"] {
+        server_is(&tree, "alpha", name, "held");
+    }
+    let log = tree.log();
+    assert!(log.contains(&format!("{}:3: ", file.display())), "{log}");
+    assert!(
+        log.contains("`beltway ctl kv eject SERVER`") && log.contains("two is held still by generation 1"),
+        "{log}"
+    );
+    assert_eq!(fs::read_to_string(tree.running_file("held.damaged.1")).unwrap(), damaged);
+    assert!(process::send(tree.server(), Signal::KILL));
+    for name in ["one", "two", "three"] {
+        eventually("it is held by the next server, too", || {
+            let told: Value = serde_json::from_slice(&tree.say(&["ctl", "kv", "servers", "--json"]).stdout).ok()?;
+            let servers = told["alpha"].as_array()?;
+            servers.iter().any(|server| server["name"] == name && server["state"] == "held").then_some(())
+        });
+    }
+    // While manager lives it knows best.
+    fs::write(&file, "[").unwrap();
+    eventually("it is written again", || fs::read_to_string(&file).ok()?.contains("\"two\"").then_some(()));
+}
+
+/// A tree whose server `two` was ejected by failures, for longer than any test takes, and would answer again.
+fn with_one_ejected(one: &Store, two: &Store) -> KvTree {
+    let listen = free_address();
+    let keys = "  auto_eject_hosts: true\n  server_failure_limit: 1\n  server_retry_timeout: 10m\n";
+    let pool = pool("alpha", listen, keys, &[at(one.address(), "one"), at(two.address(), "two")]);
+    let tree = KvTree::run(&pool.replacen("timeout: 60s", "timeout: 200ms", 1));
+    let key = key_on(&tree, "alpha", "two");
+    assert!(process::send(two.pid(), Signal::STOP));
+    eventually("failures eject it on every thread", || {
+        let _ = KvClient::connect(listen).ask(&format!("GET {key}"));
+        (server(&tree, "alpha", "two")["state"] == "ejected").then_some(())
+    });
+    assert!(process::send(two.pid(), Signal::CONT));
+    tree
+}
+
+/// Restores it while the server process is away, and so in vain.
+fn restore_while_away(tree: &KvTree) -> u32 {
+    let away = tree.server();
+    assert!(process::send(away, Signal::STOP));
+    let untold = tree.say(&["ctl", "kv", "restore", "two"]);
+    let said = String::from_utf8_lossy(&untold.stderr).into_owned();
+    assert!(!untold.status.success() && said.contains("it is remembered, and told again to generation 1"), "{said}");
+    away
+}
+
+#[test]
+fn a_restore_reaches_a_server_that_was_away_when_it_was_asked() {
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = with_one_ejected(&one, &two);
+    let away = restore_while_away(&tree);
+    assert!(process::send(away, Signal::CONT));
+    server_is(&tree, "alpha", "two", "live");
+    assert_eq!(tree.server(), away, "it is the one that was away");
+    eventually("nobody is to hear it any more", || (!tree.running_file("restored").exists()).then_some(()));
+}
+
+#[test]
+fn a_restore_that_a_dead_manager_could_not_deliver_is_delivered_by_the_next() {
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = with_one_ejected(&one, &two);
+    let away = restore_while_away(&tree);
+    let manager = stop_manager(&tree);
+    assert!(process::send(manager, Signal::KILL));
+    assert!(process::send(away, Signal::CONT));
+    another_manager(&tree, manager);
+    server_is(&tree, "alpha", "two", "live");
+    assert_eq!(tree.server(), away, "it is the one that was away");
 }
 
 #[test]

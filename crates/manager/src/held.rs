@@ -3,18 +3,21 @@
 //!
 //! The file comes first ([`supervise::held`]): a server that starts reads it before it serves, so that what follows here
 //! concerns those that run. One that says other than what is remembered, or has not heard that a server is restored, is
-//! told with the next house-keeping; after one that did not answer nobody is waited for, for a while. While the file cannot be read nobody is told anything and it is not written: what
-//! the servers hold they go on holding. Start at [`Holding`].
+//! told with the next house-keeping; after one that did not answer nobody is waited for, for a while. Who has yet to hear
+//! of a restore is written down before anybody is told, so that the next manager goes on with it.
+//!
+//! Of a damaged file what is whole counts, and what the servers say that live. While it cannot be read at all nobody is told
+//! anything and it is not written: what the servers hold they go on holding. Start at [`Holding`].
 
-use std::collections::BTreeSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::kv::Kv;
-use supervise::control::{Connection, Reply, Request};
+use supervise::control::{Connection, ControlError, Reply, Request};
 use supervise::directory::RuntimeDir;
-use supervise::held::{Held, HeldServer, pool_of};
+use supervise::held::{Held, HeldServer, Restores, pool_of};
 use supervise::kv::KvQuestion;
 use supervise::role::Role;
 use supervise::status::ServerState;
@@ -36,50 +39,98 @@ const DEAF_FOR: Duration = Duration::from_secs(2);
 pub(crate) struct Holding {
     /// None: that is not known, since the file could not be read.
     known: Option<Held>,
-    /// Why not, as it was said last.
-    unknown: String,
+    /// What is wrong with the file, as it was said last.
+    trouble: String,
     /// What was restored, with each generation that has not heard it.
-    untold: BTreeSet<(u64, HeldServer)>,
+    untold: Restores,
     /// A server did not answer in time: nobody is told before.
     deaf_until: Option<Instant>,
 }
 
 impl Holding {
-    /// Reads the file, if what is in it is not known. `true`: it was not, and is now.
-    fn recall(&mut self, directory: &RuntimeDir) -> io::Result<bool> {
-        if self.known.is_some() {
-            return Ok(false);
+    /// Reads what is remembered; of generations that do not live it is forgotten what they were to hear. Of what is damaged
+    /// the rest is whatever `ask` says that the servers hold. In words what there is to say.
+    fn recall(
+        &mut self,
+        directory: &RuntimeDir,
+        living: &[u64],
+        ask: impl FnOnce() -> Result<Vec<(u64, Held)>, String>,
+    ) -> Result<Vec<String>, String> {
+        let in_file = |file: PathBuf| move |error: io::Error| format!("{}: {error}", file.display());
+        let (mut untold, mut said) = Restores::read(directory).map_err(in_file(directory.restored_servers()))?;
+        let (mut held, damage) = Held::read(directory).map_err(in_file(directory.held_servers()))?;
+        untold.retain(|(generation, one)| living.contains(generation) && !held.contains(one));
+        if !said.is_empty() {
+            kept(&directory.restored_servers(), untold.keep(directory))?;
         }
-        self.known = Some(Held::read(directory)?);
-        self.unknown.clear();
-        Ok(true)
+        if !damage.is_empty() {
+            said.extend(damage);
+            for (generation, theirs) in ask()? {
+                let more = theirs.iter().filter(|one| !untold.of(generation).any(|restored| restored == *one));
+                for one in more {
+                    if !held.contains(one) {
+                        let HeldServer { pool, server } = one;
+                        said.push(format!(
+                            "pool {pool}: {server} is held still by generation {generation}, and stays so"
+                        ));
+                        held.set(one.clone(), true)?;
+                    }
+                }
+            }
+            kept(&directory.held_servers(), held.keep(directory))?;
+        }
+        (self.known, self.untold) = (Some(held), untold);
+        Ok(said)
     }
 
-    /// Remembers that a server is out, or back. In words why that cannot be.
-    fn set(&mut self, directory: &RuntimeDir, one: &HeldServer, out: bool) -> Result<(), String> {
-        let in_file = |error: io::Error| format!("{}: {error}", directory.held_servers().display());
+    /// Sees to it that the file says what is known. In words what there is to say.
+    fn assure(&self, directory: &RuntimeDir) -> Result<Option<String>, String> {
+        let Some(known) = &self.known else { return Ok(None) };
+        let file = directory.held_servers();
+        match Held::read(directory) {
+            Ok((held, damage)) if damage.is_empty() && held == *known => return Ok(None),
+            _ => kept(&file, known.keep(directory))?,
+        }
+        Ok(Some(format!("{}: somebody changed it: it is written again as it was", file.display())))
+    }
+
+    /// Remembers that a server is out, or back, of which these generations are to hear. In words why that cannot be.
+    fn set(&mut self, directory: &RuntimeDir, one: &HeldServer, out: bool, generations: &[u64]) -> Result<(), String> {
         let Some(known) = &self.known else {
-            return Err(format!(
-                "{}: which servers are held by hand is not known: {}",
-                directory.held_servers().display(),
-                self.unknown
-            ));
+            return Err(format!("which servers are held by hand is not known: {}", self.trouble));
         };
         let mut held = known.clone();
         held.set(one.clone(), out)?;
-        held.keep(directory).map_err(in_file)?;
+        if !out {
+            // First: where both files name it, it is held, and nobody was told that it is not.
+            let mut untold = self.untold.clone();
+            generations.iter().for_each(|generation| untold.add(*generation, one.clone()));
+            kept(&directory.restored_servers(), untold.keep(directory))?;
+            self.untold = untold;
+        }
+        kept(&directory.held_servers(), held.keep(directory))?;
         self.known = Some(held);
         if out {
-            self.untold.retain(|(_, restored)| restored != one);
+            self.settle(directory, |(_, restored)| restored != one);
         }
         Ok(())
+    }
+
+    /// Of what servers are to hear, keeps just that.
+    fn settle(&mut self, directory: &RuntimeDir, is_kept: impl FnMut(&(u64, HeldServer)) -> bool) {
+        let before = self.untold.clone();
+        self.untold.retain(is_kept);
+        if self.untold != before
+            && let Err(why) = kept(&directory.restored_servers(), self.untold.keep(directory))
+        {
+            warn!("{why}: a restore may be told again");
+        }
     }
 
     /// What a server is to be told that says this digest: what it holds is other, or a server is restored; one at a time.
     fn tellings(&self, generation: u64, says: &str) -> Vec<Option<HeldServer>> {
         let Some(held) = &self.known else { return Vec::new() };
-        let own = self.untold.iter().filter(|(of, _)| *of == generation);
-        let restored: Vec<_> = own.map(|(_, one)| Some(one.clone())).collect();
+        let restored: Vec<_> = self.untold.of(generation).map(|one| Some(one.clone())).collect();
         if restored.is_empty() && says != held.digest() { vec![None] } else { restored }
     }
 
@@ -96,20 +147,61 @@ impl Holding {
     }
 
     /// Forgets those that the configuration does not have, and says which were held.
-    fn forget_unknown(&mut self, kv: &Kv) -> Vec<HeldServer> {
+    fn forget_unknown(&mut self, directory: &RuntimeDir, kv: &Kv) -> Vec<HeldServer> {
         let mut untold: Held = self.untold.iter().map(|(_, one)| one.clone()).collect();
         let gone = untold.forget_unknown(kv);
-        self.untold.retain(|(_, one)| !gone.contains(one));
+        self.settle(directory, |(_, one)| !gone.contains(one));
         self.known.as_mut().map(|held| held.forget_unknown(kv)).unwrap_or_default()
+    }
+
+    /// Says what is wrong with the file, unless that was said last.
+    fn complain(&mut self, why: String, what: &str) {
+        if self.trouble != why {
+            error!("{why}: {what}");
+            self.trouble = why;
+        }
+    }
+}
+
+/// What became of writing a file. What it was before, if that was damaged, is named.
+fn kept(file: &Path, aside: io::Result<Option<PathBuf>>) -> Result<(), String> {
+    match aside {
+        Ok(None) => Ok(()),
+        Ok(Some(aside)) => {
+            warn!("{}: it was damaged, and is kept as {}", file.display(), aside.display());
+            Ok(())
+        }
+        Err(error) => Err(format!("{}: {error}", file.display())),
     }
 }
 
 impl Supervisor {
-    /// Takes up what the manager before remembered, unless that is done.
+    /// Takes up what the manager before remembered; once that is done, sees to it that it stays written.
     pub(crate) fn recall_held(&mut self) {
-        match self.held.recall(&self.family.directory) {
-            Ok(false) => {}
-            Ok(true) => {
+        let directory = self.family.directory.clone();
+        let mut held = std::mem::take(&mut self.held);
+        if held.known.is_some() {
+            match held.assure(&directory) {
+                Ok(None) => held.trouble.clear(),
+                Ok(Some(said)) => warn!("{said}"),
+                Err(why) => held.complain(why, "it does not say which servers are held by hand"),
+            }
+            self.held = held;
+            return;
+        }
+        let living: Vec<_> = self.servers.iter().map(|server| server.generation).collect();
+        let now = SystemClock.now();
+        let patience = held.patience(now);
+        let recalled = held.recall(&directory, &living, || self.what_servers_hold(patience));
+        if let Some(until) = patience {
+            held.was_told(SystemClock.now(), until);
+        }
+        self.held = held;
+        match recalled {
+            Ok(said) => {
+                for said in said {
+                    error!("{said}");
+                }
                 for HeldServer { pool, server } in self.held.known.iter().flat_map(Held::iter) {
                     info!("pool {pool}: {server} is held out of its ring by hand");
                 }
@@ -117,17 +209,10 @@ impl Supervisor {
                     info!("{forgotten}");
                 }
             }
-            Err(error) => {
-                let why = error.to_string();
-                if self.held.unknown != why {
-                    let file = self.family.directory.held_servers();
-                    let file = file.display();
-                    error!(
-                        "{file}: which servers are held by hand is not known, and nothing about it changes before the file \
-                         can be read: {why}"
-                    );
-                    self.held.unknown = why;
-                }
+            Err(why) => {
+                let what =
+                    "which servers are held by hand is not known, and nothing about it changes before that is mended";
+                self.held.complain(why, what);
             }
         }
     }
@@ -143,28 +228,31 @@ impl Supervisor {
         };
         let one = HeldServer { pool, server: server.to_owned() };
         self.recall_held();
-        if let Err(why) = self.held.set(&self.family.directory, &one, out) {
+        let to_hear = self.servers.iter().filter(|server| server.state != ServerState::Draining);
+        let to_hear: Vec<_> = to_hear.map(|server| server.generation).collect();
+        if let Err(why) = self.held.set(&self.family.directory, &one, out, &to_hear) {
             return Reply::Refused(why);
         }
         let what = if out { "is held out of its ring by hand" } else { "is restored by hand" };
         info!("pool {}: {server} {what}", one.pool);
         let mut reply = Reply::Done;
-        let mut untold = Vec::new();
+        let mut told = Vec::new();
         let until = self.held.patience(SystemClock.now());
         for server in self.running() {
-            if let Err(why) = self.tell_held(server, (!out).then(|| one.clone()), until) {
-                let why = format!("it is remembered, and told again to generation {}: {why}", server.generation);
-                warn!("{why}");
-                reply = Reply::Refused(why);
-                untold.push(server.generation);
+            match self.tell_held(server, (!out).then(|| one.clone()), until) {
+                Ok(()) => told.push(server.generation),
+                Err(why) => {
+                    let why = format!("it is remembered, and told again to generation {}: {why}", server.generation);
+                    warn!("{why}");
+                    reply = Reply::Refused(why);
+                }
             }
         }
         if let Some(until) = until {
             self.held.was_told(SystemClock.now(), until);
         }
-        if !out {
-            self.held.untold.extend(untold.into_iter().map(|generation| (generation, one.clone())));
-        }
+        let directory = &self.family.directory;
+        self.held.settle(directory, |(generation, restored)| *restored != one || !told.contains(generation));
         reply
     }
 
@@ -172,13 +260,13 @@ impl Supervisor {
     pub(crate) fn spread_held(&mut self) {
         self.recall_held();
         let mut told = Vec::new();
-        let mut can_hear = Vec::new();
+        let mut deaf = Vec::new();
         let patience = self.held.patience(SystemClock.now());
         for server in self.running() {
             // One that does not tell is of a version that cannot be told, either.
             let says = server.pong().map(|pong| pong.held.as_ref());
-            if says.is_none_or(|says| says.is_some()) {
-                can_hear.push(server.generation);
+            if says == Some(None) {
+                deaf.push(server.generation);
             }
             let tellings = says.flatten().map(|says| self.held.tellings(server.generation, says));
             let tellings = tellings.filter(|_| patience.is_some());
@@ -193,41 +281,73 @@ impl Supervisor {
         if let Some(until) = patience {
             self.held.was_told(SystemClock.now(), until);
         }
-        self.held.untold.retain(|of| can_hear.contains(&of.0) && !told.contains(of));
+        let living = self.servers.iter().filter(|server| server.state != ServerState::Draining);
+        let living: Vec<_> = living.map(|server| server.generation).collect();
+        let can_hear = |generation: &u64| living.contains(generation) && !deaf.contains(generation);
+        self.held.settle(&self.family.directory, |of| can_hear(&of.0) && !told.contains(of));
     }
 
-    /// The servers that may be told.
+    /// The servers that may be told: they run, or another manager has started them.
     fn running(&self) -> impl Iterator<Item = &Server> {
-        self.servers.iter().filter(|server| matches!(server.state, ServerState::Ready | ServerState::Standby))
+        self.servers.iter().filter(|server| match server.state {
+            ServerState::Ready | ServerState::Standby => true,
+            ServerState::Starting => server.adopted,
+            ServerState::Draining => false,
+        })
     }
 
-    /// `until` bounds what all of them take: manager gives no sign of life meanwhile. None: nobody is waited for.
+    /// What each of the servers holds that run. Of one that cannot tell, nothing.
+    fn what_servers_hold(&self, until: Option<Instant>) -> Result<Vec<(u64, Held)>, String> {
+        let mut held = Vec::new();
+        for server in self.running() {
+            match self.ask_about_held(server, KvQuestion::WhatIsHeld, until) {
+                Ok(Reply::Held(theirs)) => held.push((server.generation, theirs)),
+                // It is dead, or of a version that does not know the question.
+                Ok(_) | Err(ControlError::Absent(..) | ControlError::Refused(_)) => {}
+                Err(error) => {
+                    return Err(format!("generation {} does not say what it holds: {error}", server.generation));
+                }
+            }
+        }
+        Ok(held)
+    }
+
     fn tell_held(&self, server: &Server, restored: Option<HeldServer>, until: Option<Instant>) -> Result<(), String> {
         let Some(servers) = self.held.known.clone() else {
             return Err("which servers are held by hand is not known".to_owned());
         };
-        let within = until.map_or(Duration::ZERO, |until| until.since(SystemClock.now()));
-        if within.is_zero() {
-            return Err("it, or another one, did not answer a short time ago".to_owned());
-        }
-        let question = KvQuestion::Held { servers, restored };
-        let socket = self.family.directory.server_socket(server.generation);
-        let told = Connection::open(&socket).and_then(|connection| connection.ask(Request::Kv(question), within));
-        match told {
-            Ok((Reply::Done, _)) => Ok(()),
-            Ok((other, _)) => Err(format!("it answers {other:?}")),
+        match self.ask_about_held(server, KvQuestion::Held { servers, restored }, until) {
+            Ok(Reply::Done) => Ok(()),
+            Ok(other) => Err(format!("it answers {other:?}")),
             Err(error) => Err(error.to_string()),
         }
     }
 
+    /// `until` bounds what all of them take: manager gives no sign of life meanwhile. None: nobody is waited for.
+    fn ask_about_held(
+        &self,
+        server: &Server,
+        question: KvQuestion,
+        until: Option<Instant>,
+    ) -> Result<Reply, ControlError> {
+        let within = until.map_or(Duration::ZERO, |until| until.since(SystemClock.now()));
+        if within.is_zero() {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "it, or another one, did not answer a short time ago");
+            return Err(ControlError::Io(error));
+        }
+        let socket = self.family.directory.server_socket(server.generation);
+        Connection::open(&socket)?.ask(Request::Kv(question), within).map(|(reply, _)| reply)
+    }
+
     /// Forgets the servers that the configuration in force does not have. What is to be said of each.
     pub(crate) fn forget_held(&mut self) -> Vec<String> {
-        let forgotten = self.held.forget_unknown(&self.config.kv);
+        let directory = &self.family.directory;
+        let forgotten = self.held.forget_unknown(directory, &self.config.kv);
         if !forgotten.is_empty()
             && let Some(held) = &self.held.known
-            && let Err(error) = held.keep(&self.family.directory)
+            && let Err(why) = kept(&directory.held_servers(), held.keep(directory))
         {
-            warn!("{}: {error}", self.family.directory.held_servers().display());
+            warn!("{why}");
         }
         let text = |HeldServer { pool, server }: HeldServer| {
             format!("pool {pool}: {server} is there no more, and is no longer held by hand")
@@ -245,6 +365,10 @@ mod tests {
         HeldServer { pool: "a".to_owned(), server: server.to_owned() }
     }
 
+    fn all(servers: &[&str]) -> Held {
+        servers.iter().map(|server| one(server)).collect()
+    }
+
     fn directory(name: &str) -> RuntimeDir {
         let home = std::env::temp_dir().join(format!("beltway-holding-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&home);
@@ -253,45 +377,125 @@ mod tests {
         directory
     }
 
+    fn clear(directory: &RuntimeDir) {
+        fs::remove_dir_all(directory.path()).unwrap();
+    }
+
+    /// As a manager begins with these generations alive, with a file that is whole.
+    fn begun(directory: &RuntimeDir, living: &[u64]) -> Holding {
+        let mut holding = Holding::default();
+        let nobody = || -> Result<_, String> { panic!("nobody is asked about a file that is whole") };
+        assert_eq!(holding.recall(directory, living, nobody), Ok(vec![]));
+        holding
+    }
+
     #[test]
     fn while_the_file_cannot_be_read_nobody_is_told_and_it_is_not_written() {
         let directory = directory("unread");
         let file = directory.held_servers();
-        [one("s"), one("t")].into_iter().collect::<Held>().keep(&directory).unwrap();
-        let good = fs::read(&file).unwrap();
+        fs::create_dir(&file).unwrap();
         let mut holding = Holding::default();
-        fs::write(&file, "{").unwrap();
-        assert!(holding.recall(&directory).is_err());
+        let why = holding.recall(&directory, &[1], || Ok(vec![])).unwrap_err();
+        assert!(why.starts_with(&format!("{}: ", file.display())), "{why}");
         assert!(holding.tellings(1, "of others").is_empty(), "nobody lets go of what it holds");
         let kv = config::parse("f", "{}").unwrap().kv;
-        assert!(holding.forget_unknown(&kv).is_empty());
-        assert!(holding.set(&directory, &one("u"), true).unwrap_err().contains("is not known"));
-        assert_eq!(fs::read(&file).unwrap(), b"{");
-        fs::write(&file, good).unwrap();
-        assert!(holding.recall(&directory).unwrap());
-        assert!(!holding.recall(&directory).unwrap(), "what is known is not read again");
+        assert!(holding.forget_unknown(&directory, &kv).is_empty());
+        assert!(holding.set(&directory, &one("u"), true, &[1]).unwrap_err().contains("is not known"));
+        fs::remove_dir(&file).unwrap();
+        all(&["s", "t"]).keep(&directory).unwrap();
+        let mut holding = begun(&directory, &[1]);
         assert_eq!(holding.tellings(1, "of others"), [None]);
-        assert_eq!(holding.set(&directory, &one("u"), true), Ok(()));
-        assert_eq!(Held::read(&directory).unwrap().iter().count(), 3);
-        fs::remove_dir_all(file.parent().unwrap()).unwrap();
+        assert_eq!(holding.set(&directory, &one("u"), true, &[1]), Ok(()));
+        assert_eq!(Held::read(&directory).unwrap(), (all(&["s", "t", "u"]), vec![]));
+        clear(&directory);
+    }
+
+    #[test]
+    fn of_a_damaged_file_what_is_whole_counts_and_what_the_servers_hold_that_live() {
+        let directory = directory("damaged");
+        let file = directory.held_servers();
+        all(&["s", "t", "u"]).keep(&directory).unwrap();
+        let damaged = fs::read_to_string(&file).unwrap().replace("\"t\"", "t").replace("\"u\"", "u");
+        fs::write(&file, &damaged).unwrap();
+        let mut restores = Restores::default();
+        restores.add(2, one("v"));
+        restores.keep(&directory).unwrap();
+
+        let mut holding = Holding::default();
+        let silent = holding.recall(&directory, &[1, 2], || Err("generation 1 does not say".to_owned()));
+        assert!(silent.is_err() && holding.tellings(1, "").is_empty(), "it may know what nobody else does");
+        assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
+        let theirs = || Ok(vec![(1, all(&["s", "t"])), (2, all(&["s", "v"]))]);
+        let said = holding.recall(&directory, &[1, 2], theirs).unwrap();
+        assert!(said[0].contains("held:3: ") && said[1].contains("held:4: "), "{said:?}");
+        assert!(said.len() == 3 && said[2].contains("t is held still by generation 1"), "{said:?}");
+        assert_eq!(Held::read(&directory).unwrap(), (all(&["s", "t"]), vec![]), "v is restored, of which 2 is to hear");
+        assert_eq!(fs::read_to_string(file.with_file_name("held.damaged.1")).unwrap(), damaged);
+        assert_eq!(holding.tellings(2, ""), [Some(one("v"))]);
+        clear(&directory);
+    }
+
+    #[test]
+    fn the_file_is_written_again_when_somebody_damages_or_removes_it() {
+        let directory = directory("assured");
+        let file = directory.held_servers();
+        let mut holding = begun(&directory, &[]);
+        assert_eq!(holding.assure(&directory), Ok(None));
+        holding.set(&directory, &one("s"), true, &[]).unwrap();
+        assert_eq!(holding.assure(&directory), Ok(None));
+        fs::write(&file, "[").unwrap();
+        assert!(holding.assure(&directory).unwrap().is_some());
+        assert_eq!(fs::read(file.with_file_name("held.damaged.1")).unwrap(), b"[");
+        fs::remove_file(&file).unwrap();
+        assert!(holding.assure(&directory).unwrap().is_some());
+        assert_eq!(Held::read(&directory).unwrap(), (all(&["s"]), vec![]));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(holding.assure(&directory).is_err());
+        clear(&directory);
     }
 
     #[test]
     fn what_is_restored_is_told_to_each_generation_until_it_has_heard_it_or_it_is_out_again() {
         let directory = directory("untold");
-        let mut holding = Holding::default();
-        holding.recall(&directory).unwrap();
+        let mut holding = begun(&directory, &[]);
         let same = Held::default().digest();
-        holding.untold = [(1, one("s")), (1, one("t")), (2, one("s"))].into();
+        holding.set(&directory, &one("s"), false, &[1, 2]).unwrap();
+        holding.set(&directory, &one("t"), false, &[1]).unwrap();
         assert_eq!(holding.tellings(1, &same), [Some(one("s")), Some(one("t"))]);
         assert_eq!(holding.tellings(2, "other"), [Some(one("s"))], "it is told all that is held with it");
         assert!(holding.tellings(3, &same).is_empty());
-        holding.set(&directory, &one("s"), true).unwrap();
-        assert_eq!(holding.untold, [(1, one("t"))].into());
-        assert!(
-            holding.forget_unknown(&config::parse("f", "{}").unwrap().kv) == [one("s")] && holding.untold.is_empty()
-        );
-        fs::remove_dir_all(directory.held_servers().parent().unwrap()).unwrap();
+        holding.set(&directory, &one("s"), true, &[1, 2]).unwrap();
+        assert_eq!(holding.untold.iter().collect::<Vec<_>>(), [&(1, one("t"))]);
+        let nothing = config::parse("f", "{}").unwrap().kv;
+        assert_eq!(holding.forget_unknown(&directory, &nothing), [one("s")]);
+        assert_eq!(holding.untold, Restores::default());
+        clear(&directory);
+    }
+
+    #[test]
+    fn a_restore_that_was_not_heard_is_told_by_the_next_manager() {
+        let directory = directory("next");
+        let mut holding = begun(&directory, &[]);
+        holding.set(&directory, &one("s"), true, &[1, 2]).unwrap();
+        holding.set(&directory, &one("s"), false, &[1, 2]).unwrap();
+        holding.settle(&directory, |of| of.0 != 1);
+        // Manager dies, and generation 2 has not heard it.
+        let same = Held::default().digest();
+        let mut holding = begun(&directory, &[1, 2]);
+        assert!(holding.tellings(1, &same).is_empty());
+        assert_eq!(holding.tellings(2, &same), [Some(one("s"))]);
+        holding.settle(&directory, |of| of.0 != 2);
+        assert!(begun(&directory, &[1, 2]).tellings(2, &same).is_empty());
+        assert!(!directory.restored_servers().exists());
+
+        holding.set(&directory, &one("s"), false, &[2, 3]).unwrap();
+        assert!(begun(&directory, &[4]).untold.iter().next().is_none(), "those who were to hear it are dead");
+        // It died between the two files of a restore: nobody was told that it is done.
+        all(&["s"]).keep(&directory).unwrap();
+        let holding = begun(&directory, &[2, 3]);
+        assert!(holding.tellings(2, &all(&["s"]).digest()).is_empty());
+        clear(&directory);
     }
 
     #[test]

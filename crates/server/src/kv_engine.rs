@@ -310,7 +310,10 @@ impl KvEngine {
     /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
     pub(crate) fn remember(&self, config: &Config, directory: RuntimeDir, generation: u64, log: &LogSender) {
         match Held::read(&directory) {
-            Ok(mut held) => {
+            Ok((mut held, damage)) => {
+                for damaged in damage {
+                    log.report(Level::Error, damaged);
+                }
                 held.forget_unknown(&config.kv);
                 for HeldServer { pool, server } in held.iter() {
                     log.report(Level::Info, format_args!("pool {pool}: {server} is held out of its ring by hand"));
@@ -352,7 +355,7 @@ impl KvEngine {
         if self.held_is_known.get() {
             return Ok(self.held_now());
         }
-        let read = Held::read(directory).map_err(|error| {
+        let (read, _) = Held::read(directory).map_err(|error| {
             let file = directory.held_servers();
             format!("{}: which servers are held by hand is not known: {error}", file.display())
         })?;
@@ -467,6 +470,7 @@ impl KvEngine {
                 self.hold(servers, restored.as_ref(), threads);
                 Reply::Done
             }
+            KvQuestion::WhatIsHeld => Reply::Held(self.held_now()),
         }
     }
 

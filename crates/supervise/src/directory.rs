@@ -1,7 +1,7 @@
 //! The runtime directory: which file in it is what.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +140,12 @@ impl RuntimeDir {
         self.path.join("held")
     }
 
+    /// The servers of pools that are restored by an operator's wish, with each generation that has yet to hear of it.
+    #[must_use]
+    pub fn restored_servers(&self) -> PathBuf {
+        self.path.join("restored")
+    }
+
     /// There while readiness is to fail by an operator's wish.
     #[must_use]
     pub fn leaving(&self) -> PathBuf {
@@ -208,6 +214,7 @@ impl RuntimeDir {
         for file in [
             self.candidate_configuration(),
             self.folded_numbers(),
+            self.restored_servers(),
             self.log_level(),
             self.leaving(),
             self.program(),
@@ -266,14 +273,41 @@ fn forget_unfinished(home: &Path) -> io::Result<()> {
 /// # Errors
 /// What writing and renaming say; the old content is there then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_by(path, |temporary| fs::write(temporary, content))
+}
+
+/// As [`replace`]; and also after the machine lost its power it is the old or the new.
+///
+/// # Errors
+/// What writing and renaming say; the old content is there then.
+pub fn replace_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_by(path, |temporary| {
+        let mut file = fs::File::create(temporary)?;
+        file.write_all(content)?;
+        file.sync_all()
+    })?;
+    sync_names(path)
+}
+
+fn replace_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}{UNFINISHED}", std::process::id()));
     let temporary = PathBuf::from(name);
-    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    let written = write(&temporary).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary); // it may not have come into being
     }
     written
+}
+
+/// Has the names in the directory of this file written to the disk, where that has a meaning.
+fn sync_names(path: &Path) -> io::Result<()> {
+    let Some(home) = path.parent() else { return Ok(()) };
+    match fs::File::open(home)?.sync_all() {
+        // This file system writes names down when it wants.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Removes a file; that there is none is as good.
@@ -284,6 +318,18 @@ pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// As [`remove`]; and it does not come back when the machine loses its power.
+///
+/// # Errors
+/// What `unlink(2)` says but that, and what writing the directory to the disk says.
+pub fn remove_durably(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_names(path),
     }
 }
 

@@ -2,16 +2,19 @@
 //!
 //! They stand in one file of the runtime directory, which manager writes before it tells anybody, and a server reads before
 //! it serves; one that runs without a manager writes it itself. Whoever is named and is not in the configuration is
-//! forgotten. Start at [`Held`].
+//! forgotten. Of those that were taken back it is remembered which server processes have yet to hear it, in a file beside;
+//! where both name a server it is held. Start at [`Held`]; how such a file is written and what becomes of a damaged one is
+//! the business of `lines`.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use config::kv::Kv;
 use serde::{Deserialize, Serialize};
 
-use crate::directory::{self, RuntimeDir};
+use crate::directory::RuntimeDir;
+use crate::lines::{self, Damage};
 
 /// Bytes of all their names, at most: they are told in one packet.
 const NAMES_BYTES_MAX: usize = 64 << 10;
@@ -32,25 +35,29 @@ pub struct HeldServer {
 pub struct Held(BTreeSet<HeldServer>);
 
 impl Held {
-    /// What is remembered in this directory.
+    /// What is remembered in this directory, as far as it can be read; and in words what cannot.
     ///
     /// # Errors
-    /// The file cannot be read, or is not one that [`Held::keep`] wrote.
-    pub fn read(directory: &RuntimeDir) -> io::Result<Self> {
-        match fs::read(directory.held_servers()) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
+    /// The file cannot be read at all.
+    pub fn read(directory: &RuntimeDir) -> io::Result<(Self, Vec<String>)> {
+        let file = directory.held_servers();
+        let read = lines::read(&file)?;
+        let remedy = "what it named is held no more, unless a server process that runs holds it still: `beltway ctl kv eject \
+                      SERVER` takes it out again";
+        let mut complaints = in_words(&file, &read.damage, remedy);
+        let mut held = Self::default();
+        for server in read.entries {
+            complaints.extend(held.set(server, true).err());
         }
+        Ok((held, complaints))
     }
 
-    /// Remembers them in this directory.
+    /// Remembers them in this directory. What was there and is damaged is kept; the answer says where.
     ///
     /// # Errors
     /// What writing says; what was remembered before still is.
-    pub fn keep(&self, directory: &RuntimeDir) -> io::Result<()> {
-        let file = directory.held_servers();
-        if self.0.is_empty() { directory::remove(&file) } else { directory::replace(&file, &serde_json::to_vec(self)?) }
+    pub fn keep(&self, directory: &RuntimeDir) -> io::Result<Option<PathBuf>> {
+        lines::replace(&directory.held_servers(), &self.0.iter().cloned().collect::<Vec<_>>())
     }
 
     /// Takes one in, or out.
@@ -82,6 +89,12 @@ impl Held {
         unknown.into_iter().collect()
     }
 
+    /// Whether it is one of them.
+    #[must_use]
+    pub fn contains(&self, server: &HeldServer) -> bool {
+        self.0.contains(server)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &HeldServer> {
         self.0.iter()
@@ -111,6 +124,70 @@ impl FromIterator<HeldServer> for Held {
     }
 }
 
+/// Servers that were taken back, each with the generation of a server process that has yet to hear it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restores(BTreeSet<(u64, HeldServer)>);
+
+/// One of them, as it is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Restore {
+    generation: u64,
+    #[serde(flatten)]
+    server: HeldServer,
+}
+
+impl Restores {
+    /// What is remembered in this directory, as far as it can be read; and in words what cannot.
+    ///
+    /// # Errors
+    /// The file cannot be read at all.
+    pub fn read(directory: &RuntimeDir) -> io::Result<(Self, Vec<String>)> {
+        let file = directory.restored_servers();
+        let read = lines::read(&file)?;
+        let remedy = "a server that it named may still be out: `beltway ctl kv restore SERVER` takes it back";
+        let complaints = in_words(&file, &read.damage, remedy);
+        Ok((
+            Self(read.entries.into_iter().map(|Restore { generation, server }| (generation, server)).collect()),
+            complaints,
+        ))
+    }
+
+    /// Remembers them in this directory. What was there and is damaged is kept; the answer says where.
+    ///
+    /// # Errors
+    /// What writing says; what was remembered before still is.
+    pub fn keep(&self, directory: &RuntimeDir) -> io::Result<Option<PathBuf>> {
+        let restores =
+            self.0.iter().map(|(generation, server)| Restore { generation: *generation, server: server.clone() });
+        lines::replace(&directory.restored_servers(), &restores.collect::<Vec<_>>())
+    }
+
+    /// That generation is to hear it.
+    pub fn add(&mut self, generation: u64, server: HeldServer) {
+        self.0.insert((generation, server));
+    }
+
+    /// Keeps those of which this is true.
+    pub fn retain(&mut self, is_kept: impl FnMut(&(u64, HeldServer)) -> bool) {
+        self.0.retain(is_kept);
+    }
+
+    /// What a generation is to hear.
+    pub fn of(&self, generation: u64) -> impl Iterator<Item = &HeldServer> {
+        self.0.iter().filter(move |(of, _)| *of == generation).map(|(_, server)| server)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &(u64, HeldServer)> {
+        self.0.iter()
+    }
+}
+
+/// Each damaged place of a file, and what to do about it.
+fn in_words(file: &Path, damage: &[Damage], remedy: &str) -> Vec<String> {
+    damage.iter().map(|damage| format!("{}:{}: {damage}; {remedy}", file.display(), damage.line)).collect()
+}
+
 /// The pool that is meant by a server's name: the one that was named, or the only one of `pools` that has it. Each comes
 /// with its name and whether it has such a server.
 ///
@@ -134,6 +211,7 @@ pub fn pool_of<'p>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn one(pool: &str, server: &str) -> HeldServer {
         HeldServer { pool: pool.to_owned(), server: server.to_owned() }
@@ -145,14 +223,14 @@ mod tests {
         let _ = fs::remove_dir_all(&home);
         let directory = RuntimeDir::new(&home);
         directory.create().unwrap();
-        let mut held = Held::read(&directory).unwrap();
-        assert!(held.is_empty());
+        let (mut held, damage) = Held::read(&directory).unwrap();
+        assert!(held.is_empty() && damage.is_empty());
         held.set(one("a", "127.0.0.1:1"), true).unwrap();
         held.set(one("a", "gone"), true).unwrap();
         held.set(one("b", "127.0.0.1:1"), true).unwrap();
         held.keep(&directory).unwrap();
         directory.forget_run().unwrap();
-        let mut read = Held::read(&directory).unwrap();
+        let (mut read, _) = Held::read(&directory).unwrap();
         assert_eq!((read.digest(), &read), (held.digest(), &held), "also when everything was stopped meanwhile");
         let pools = "kv: {pools: {a: {listen: 127.0.0.1:2, servers: [\"127.0.0.1:1:1\"]}}}";
         let config = config::parse("f", pools).unwrap();
@@ -162,8 +240,41 @@ mod tests {
         read.set(one("a", "127.0.0.1:1"), false).unwrap();
         read.keep(&directory).unwrap();
         assert!(!directory.held_servers().exists());
-        fs::write(directory.held_servers(), "{").unwrap();
-        assert!(Held::read(&directory).is_err());
+        fs::create_dir(directory.held_servers()).unwrap();
+        assert!(Held::read(&directory).is_err() && held.keep(&directory).is_err());
+        fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_with_its_line_and_a_remedy_and_the_rest_is_read() {
+        let home = std::env::temp_dir().join(format!("beltway-held-damaged-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        let directory = RuntimeDir::new(&home);
+        directory.create().unwrap();
+        let held: Held = ["s", "t", "u"].map(|server| one("a", server)).into_iter().collect();
+        held.keep(&directory).unwrap();
+        let file = directory.held_servers();
+        let damaged = fs::read_to_string(&file).unwrap().replace("\"t\"", "\"t");
+        fs::write(&file, &damaged).unwrap();
+        let (read, complaints) = Held::read(&directory).unwrap();
+        assert_eq!(read, ["s", "u"].map(|server| one("a", server)).into_iter().collect());
+        assert!(
+            complaints.len() == 1 && complaints[0].starts_with(&format!("{}:3: ", file.display())),
+            "{complaints:?}"
+        );
+        assert!(complaints[0].contains("beltway ctl kv eject SERVER"), "{complaints:?}");
+        let aside = read.keep(&directory).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), damaged);
+        assert_eq!(Held::read(&directory).unwrap(), (read, vec![]));
+
+        let mut restores = Restores::default();
+        restores.add(3, one("a", "s"));
+        restores.add(4, one("a", "s"));
+        restores.keep(&directory).unwrap();
+        assert_eq!(Restores::read(&directory).unwrap(), (restores.clone(), vec![]));
+        assert_eq!(restores.of(4).collect::<Vec<_>>(), [&one("a", "s")]);
+        directory.forget_run().unwrap();
+        assert_eq!(Restores::read(&directory).unwrap().0, Restores::default(), "whoever was to hear it is dead");
         fs::remove_dir_all(home).unwrap();
     }
 

@@ -31,6 +31,8 @@ pub enum KvQuestion {
         /// One that is not.
         restored: Option<HeldServer>,
     },
+    /// Asked by manager: which are out by hand? Answered by [`Reply::Held`](crate::control::Reply::Held).
+    WhatIsHeld,
 }
 
 /// All pools.

@@ -10,6 +10,7 @@
 //!               generation    committed.yaml          server.N.numbers  what outlives it
 //!               cop.witness   manager.witness         server.N.witness  where threads say what they do -> witness
 //!               held                                                    servers taken out by hand -> held
+//!               restored                                                and taken back: who is to hear of it
 //!               reserve                                                 given up on a full disk -> room
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod heartbeat;
 pub mod held;
 pub mod kv;
 pub mod lease;
+mod lines;
 pub mod listener;
 pub mod log;
 pub mod memory;

@@ -67,7 +67,9 @@ impl Supervisor {
                 | Request::Commit(_)
                 | Request::Retire(_)
                 | Request::TakeOver(_)
-                | Request::Kv(KvQuestion::Report | KvQuestion::More(_) | KvQuestion::Held { .. })
+                | Request::Kv(
+                    KvQuestion::Report | KvQuestion::More(_) | KvQuestion::Held { .. } | KvQuestion::WhatIsHeld,
+                )
                 | Request::Cache(_)
                 | Request::Become => {
                     let why = "that is not manager's business".to_owned();

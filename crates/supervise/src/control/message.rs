@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{CacheQuestion, CacheReply};
 use crate::change::{Proposal, Step, Verdict};
+use crate::held::Held;
 use crate::kv::{KvQuestion, KvReport};
 use crate::listener::ListenerName;
 use crate::log::Level;
@@ -135,6 +136,8 @@ pub enum Reply {
     Numbers(Vec<(String, String)>),
     /// How the pools are.
     Kv(Box<KvReport>),
+    /// The servers of pools that are out of their rings by hand.
+    Held(Held),
     /// What the cache has.
     Cache(Box<CacheReply>),
     /// It is done.
