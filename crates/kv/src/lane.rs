@@ -140,6 +140,8 @@ pub(crate) struct Lane {
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
     heard: Instant,
+    /// When the other end was last asked why it is silent, of one that is left behind.
+    asked_at: Instant,
     opened: Instant,
     /// It has answered something that a client asked.
     served: bool,
@@ -210,6 +212,7 @@ impl Lane {
                 room: None,
                 plenty: false,
                 heard: worker.now(),
+                asked_at: Instant::ORIGIN,
                 opened: worker.now(),
                 served: false,
                 shaken: 0,

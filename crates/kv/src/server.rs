@@ -25,7 +25,7 @@ mod renew;
 mod tests;
 
 pub(crate) use judge::{Standing, follow_verdicts};
-pub(crate) use renew::Probed;
+pub(crate) use renew::{Probed, SILENT};
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::{Rc, Weak};

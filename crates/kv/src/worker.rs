@@ -386,7 +386,7 @@ impl Worker {
             pool.tell(self);
         }
         self.0.superseded.borrow().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tell_memory());
-        self.give_forsaken_up();
+        self.mind_silent_lanes();
         self.follow_verdicts();
         self.cells().set(Kv::MEMORY, self.memory().own() as u64);
         if self.0.thread.index() == 0 {
@@ -465,18 +465,18 @@ impl Worker {
         self.0.lanes.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Gives up the connections that take nothing new and on which nothing comes; where the server can be asked, not before
-    /// it has been.
-    fn give_forsaken_up(&self) {
+    /// Asks why nothing comes on connections that take nothing new.
+    fn mind_silent_lanes(&self) {
         let now = self.now();
         for lane in self.0.lanes.borrow().iter().filter_map(Weak::upgrade) {
             if !lane.borrow().is_left_silent(now) {
                 continue;
             }
-            let known = lane.borrow().known_server();
-            match known {
-                Some(server) => server.ask_why_silent(self),
-                None => self.lane_has_failed(lane, Fault::TimedOut),
+            let (server, is_left_behind) = (lane.borrow().server(), lane.borrow().is_left_behind());
+            if is_left_behind {
+                server.ask_why_lane_is_silent(self, lane);
+            } else {
+                server.ask_why_silent(self);
             }
         }
     }

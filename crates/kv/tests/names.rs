@@ -70,6 +70,34 @@ fn what_was_asked_where_the_name_led_is_answered_there_and_nothing_overtakes_it(
 }
 
 #[test]
+fn what_was_asked_where_the_name_led_is_waited_for_as_long_as_whoever_is_there_answers() {
+    for stops in [false, true] {
+        run(vec![pool("p", vec![named(NAME)])], 2, async move |stage| {
+            stage.name(NAME, &[1]);
+            let mut client = stage.client(0).await;
+            assert_eq!(client.ask(&["TYPE", "k"]).await, "+1\r\n");
+            let begun = stage.now();
+            stage.store(1).pace.set(millis(60_000));
+            client.put(&["SET", "slow", "x"]);
+            stage.sleep(millis(100)).await;
+            stage.store(1).pace.set(millis(0));
+            stage.store(1).stopped.set(stops);
+            stage.name(NAME, &[2]);
+            let reply = client.reply().await;
+            let waited = stage.now() - begun;
+            if stops {
+                assert_eq!(reply, "-ERR Connection timed out\r\n");
+                assert!(waited > millis(15_000) && waited < millis(21_000), "{waited:?}");
+            } else {
+                assert_eq!(reply, "+OK\r\n");
+                assert!(waited > millis(59_000), "{waited:?}");
+            }
+            assert_eq!(client.ask(&["TYPE", "k"]).await, "+2\r\n");
+        });
+    }
+}
+
+#[test]
 fn of_several_addresses_the_one_in_use_stays_while_it_is_among_them() {
     run(vec![pool("p", vec![named(NAME)])], 3, async |stage| {
         stage.name(NAME, &[1, 2]);

@@ -26,6 +26,10 @@ thread_local! {
     static STOPPED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// How long the server takes for [`SLOW`], while it answers others.
+const SLOWLY: Duration = Duration::from_secs(60);
+const SLOW: &[u8] = b"slow";
+
 /// Answers whatever it is asked with `+OK`, unless the server is stopped: then when it goes on.
 async fn serve(thread: Thread, tcp: Tcp, stops: bool) {
     let mut have: Vec<u8> = Vec::new();
@@ -38,7 +42,11 @@ async fn serve(thread: Thread, tcp: Tcp, stops: bool) {
         loop {
             let mut request = kv::wire::resp::Request::default();
             let kv::wire::resp::Scan::Whole(len) = request.scan(&have) else { break };
+            let slow = have[..len].windows(SLOW.len()).any(|word| word == SLOW);
             have.drain(..len);
+            if slow {
+                thread.sleep(SLOWLY).await;
+            }
             while stops && STOPPED.get() {
                 thread.sleep(Duration::from_millis(50)).await;
             }
@@ -130,15 +138,63 @@ fn a_request_without_a_time_waits_not_for_ever_for_a_stopped_server_that_a_reloa
         let told = Rc::new(RefCell::new(None));
         clients.spawn("client", ask(clients.clone(), words, Rc::clone(&told)));
         world.run_for(Duration::from_secs(1)).unwrap();
-        proxy.threads[0].spawn("renewal", async {
-            let plan = Plan::prepare(vec![source(false, OTHER_PORT)]).unwrap();
-            worker(0).renew(&plan, NAMES, |unanswered| assert_eq!(unanswered, []));
-        });
+        renew(&proxy, source(false, OTHER_PORT));
         assert_eq!(asked(&world, &clients, &["GET", "b"]).0, "+OK\r\n");
         world.run_until(|| told.borrow().is_some(), Duration::from_secs(300)).unwrap();
         let (reply, waited) = told.borrow_mut().take().unwrap();
         assert_eq!(String::from_utf8(reply).unwrap(), answer, "what may be asked twice is asked of the other");
-        assert!(waited < Duration::from_secs(22) && waited > Duration::from_secs(15), "{words:?}: {waited:?}");
+        assert!(waited < ANSWERED_WITHIN && waited > Duration::from_secs(15), "{words:?}: {waited:?}");
+    }
+}
+
+/// Puts this pool in the other's place.
+fn renew(proxy: &Proxy, source: PoolSource) {
+    proxy.threads[0].spawn("renewal", async {
+        let plan = Plan::prepare(vec![source]).unwrap();
+        worker(0).renew(&plan, NAMES, |unanswered| assert_eq!(unanswered, []));
+    });
+}
+
+/// A request on a connection that a reload takes away, of a server that stays with fewer or goes.
+fn asked_across_a_reload(port: u16, words: &'static [&'static str], stops: bool) -> (String, Duration) {
+    let (proxy, world, clients) = world(false);
+    let with = |server_connections, port| PoolSource { server_connections, ..source(false, port) };
+    renew(&proxy, with(2, PORT));
+    // Clients have the connections in turn, and the third has the second of two.
+    for _ in 0..2 {
+        assert_eq!(asked(&world, &clients, &["GET", "a"]).0, "+OK\r\n");
+    }
+    STOPPED.set(stops);
+    let told = Rc::new(RefCell::new(None));
+    clients.spawn("client", ask(clients.clone(), words, Rc::clone(&told)));
+    world.run_for(Duration::from_secs(1)).unwrap();
+    renew(&proxy, with(1, port));
+    world.run_until(|| told.borrow().is_some(), Duration::from_secs(300)).unwrap();
+    let (reply, waited) = told.borrow_mut().take().unwrap();
+    world.run_for(Duration::from_secs(2)).unwrap();
+    if !stops {
+        assert_eq!(proxy.cells[0].value(kv::Kv::SERVER_FAILURES), 0, "nothing has failed");
+    }
+    (String::from_utf8(reply).unwrap(), waited)
+}
+
+#[test]
+fn what_a_slow_server_was_asked_on_a_connection_that_a_reload_takes_away_is_waited_for() {
+    for port in [PORT, OTHER_PORT] {
+        for words in [["GET", "slow"].as_slice(), &["SET", "slow", "1"]] {
+            let (reply, waited) = asked_across_a_reload(port, words, false);
+            assert_eq!(reply, "+OK\r\n", "{words:?}, then on {port}");
+            assert!(waited >= SLOWLY && waited < SLOWLY + Duration::from_secs(1), "there alone: {waited:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_stopped_server_was_asked_on_a_connection_that_a_reload_takes_away_fails_as_on_any_other() {
+    for port in [PORT, OTHER_PORT] {
+        let (reply, waited) = asked_across_a_reload(port, &["SET", "a", "1"], true);
+        assert_eq!(reply, "-ERR Connection timed out\r\n", "then on {port}");
+        assert!(waited < ANSWERED_WITHIN && waited > Duration::from_secs(15), "{port}: {waited:?}");
     }
 }
 

@@ -1,21 +1,18 @@
 //! What becomes of requests that are not answered in time, and of a server that says nothing.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use base::Instant;
 
 use super::slow::Slowness;
-use super::{Lane, give_fault};
+use super::{Lane, Link, give_fault};
 use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvServer;
 use crate::pending::{Again, Owner};
-use crate::server::Server;
-
-/// How long a server may owe replies on a connection that takes no new requests, and say nothing, before that is given up:
-/// nothing else asks whether it is still there.
-const SILENT: Duration = Duration::from_secs(20);
+use crate::server::{SILENT, Server};
 
 impl Lane {
     /// Has a timer while somebody waits with a deadline, or a late reply is awaited.
@@ -102,15 +99,39 @@ impl Lane {
         self.retired && !self.alone && self.server.waits_for_ever() && self.is_mute(now, SILENT)
     }
 
-    /// The server at its other end, if that can still be asked whether it is well.
-    pub(crate) fn known_server(&self) -> Option<Rc<Server>> {
-        let is_elsewhere = || self.server.address_in_use().is_some_and(|address| self.is_elsewhere(&[address]));
-        (!self.server.is_past() && !is_elsewhere()).then(|| Rc::clone(&self.server))
+    /// The server that its requests were asked of.
+    pub(crate) fn server(&self) -> Rc<Server> {
+        Rc::clone(&self.server)
     }
 
-    /// Whether it is a connection to that server.
+    /// Whether its server makes no more connections to where this one leads: it is no longer one of its pool, or its name
+    /// leads elsewhere.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        self.server.is_past() || self.leads_elsewhere()
+    }
+
+    /// Than where its server's name leads now.
+    fn leads_elsewhere(&self) -> bool {
+        self.server.address_in_use().is_some_and(|address| self.is_elsewhere(&[address]))
+    }
+
+    /// Where it leads, if that has an IP address.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        if let Link::Up(tcp) = &self.link { tcp.peer() } else { None }
+    }
+
+    /// Whether whoever is at its other end is to be asked now why it is silent. True once in a while.
+    pub(crate) fn is_to_be_asked(&mut self, now: Instant) -> bool {
+        let is_time = now - self.asked_at >= SILENT;
+        if is_time {
+            self.asked_at = now;
+        }
+        is_time
+    }
+
+    /// Whether it is a connection to that server, and where it is now.
     pub(crate) fn is_of(&self, server: &Rc<Server>) -> bool {
-        Rc::ptr_eq(&self.server, server)
+        Rc::ptr_eq(&self.server, server) && !self.leads_elsewhere()
     }
 
     /// Whether the server owes a reply, and has said nothing for so long.

@@ -1,11 +1,12 @@
 //! Asks a server that failed whether it is well again, at growing intervals.
 
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
-use event::Thread;
+use event::{Tcp, Thread};
 
 use super::judge::{Standing, number};
 use super::{Probed, Server};
@@ -91,7 +92,17 @@ pub(super) async fn pause(thread: &Thread, interval: Duration) {
 
 /// Connects and asks.
 pub(super) async fn ask(server: &Server, worker: &Worker) -> Probed {
-    let tcp = match server.connect(worker).await {
+    ask_at(server, worker, None).await
+}
+
+/// The same, at this address if there is one: that of a connection which the server's name leads to no more.
+pub(super) async fn ask_at(server: &Server, worker: &Worker, at: Option<SocketAddr>) -> Probed {
+    let thread = worker.thread();
+    let connected = match at {
+        Some(at) => Tcp::connect(thread, at, thread.now() + super::CONNECT_MAX).await,
+        None => server.connect(worker).await,
+    };
+    let tcp = match connected {
         Ok(tcp) => tcp,
         Err(error) => return Probed::Silent(Fault::of(&error)),
     };

@@ -2,6 +2,7 @@
 //!
 //! Its connections stay when it is the same server, told the same at the beginning; so does what is known of it.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::worker::Worker;
 
 /// How long a server may owe a reply that has no deadline before it is asked whether it is there. With
 /// [`ANSWERS_WITHIN`] and the time between two looks this bounds how long a request waits for a server that has stopped.
-const SILENT: Duration = Duration::from_secs(15);
+pub(crate) const SILENT: Duration = Duration::from_secs(15);
 /// How long it may take to answer then.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -152,9 +153,30 @@ impl Server {
         });
     }
 
+    /// As [`Server::ask_why_silent`], of one connection that was left behind where no other is: whoever is at its other end is
+    /// asked, and nothing else depends on the answer.
+    pub(crate) fn ask_why_lane_is_silent(self: &Rc<Self>, worker: &Worker, lane: Rc<LaneCell>) {
+        if !lane.borrow_mut().is_to_be_asked(worker.now()) {
+            return;
+        }
+        let (server, worker, peer) = (Rc::clone(self), worker.clone(), lane.borrow().peer());
+        worker.thread().clone().spawn("kv probe", async move {
+            if server.probe_at(&worker, ANSWERS_WITHIN, peer).await != Probed::Well
+                && lane.borrow().is_mute(worker.now(), SILENT)
+            {
+                worker.lane_has_failed(lane, Fault::TimedOut);
+            }
+        });
+    }
+
     /// Asks it whether it is well, for so long at most.
     pub(crate) async fn probe(self: &Rc<Self>, worker: &Worker, within: Duration) -> Probed {
-        event::timeout(worker.thread(), within, probe::ask(self, worker))
+        self.probe_at(worker, within, None).await
+    }
+
+    /// The same, at this address if there is one.
+    async fn probe_at(self: &Rc<Self>, worker: &Worker, within: Duration, at: Option<SocketAddr>) -> Probed {
+        event::timeout(worker.thread(), within, probe::ask_at(self, worker, at))
             .await
             .unwrap_or(Probed::Silent(Fault::TimedOut))
     }
