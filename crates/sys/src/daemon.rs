@@ -27,12 +27,17 @@ pub fn clear_umask() {
 }
 
 /// Points standard error to the end of the file at `path`, made when it is not there. Again after the file was renamed: a
-/// new one is begun.
+/// new one is begun. Never waits: a named pipe that nobody reads is an error.
 ///
 /// # Errors
-/// What `open(2)` and `dup2(2)` say.
+/// What `open(2)`, `fcntl(2)` and `dup2(2)` say.
 pub fn redirect_errors(path: &Path) -> io::Result<()> {
-    let file = File::options().append(true).create(true).mode(0o644).open(path)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file =
+        File::options().append(true).create(true).mode(0o644).custom_flags(flags.bits().cast_signed()).open(path)?;
+    // Who shares it expects it to block, as it does everywhere.
+    let opened = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, opened - OFlags::NONBLOCK)?;
     rustix::stdio::dup2_stderr(&file)?;
     Ok(())
 }
@@ -81,4 +86,18 @@ fn is_writable(fd: BorrowedFd<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(n) if n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_and_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("beltway-unread-{}", std::process::id()));
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let error = redirect_errors(&path).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NXIO.raw_os_error()));
+        std::fs::remove_file(path).unwrap();
+    }
 }
