@@ -123,6 +123,24 @@ fn no_line_makes_a_server_answer_more_or_less_than_once() {
 }
 
 #[test]
+fn what_the_meta_command_stores_is_never_carried_out() {
+    let servers = servers(1);
+    let proxy = Proxy::start(kv::PoolSource { memcached_flush_all: true, ..pool(&servers, false) }, 1);
+    let mut client = proxy.client();
+    client.expect("set mine 0 0 4\r\nmine\r\n", "STORED\r\n");
+    for line in ["ms a 13", "ms a 13 T60 q", "ms YQ== 13 b T60", "ms a S13 T60"] {
+        client.expect(
+            &format!("{line}\r\ndelete mine\r\n\r\nget mine\r\n"),
+            "ERROR\r\nVALUE mine 0 4\r\nmine\r\nEND\r\n",
+        );
+    }
+    // However it comes.
+    client.expect("ms a 40\r\n", "ERROR\r\n");
+    client.send(b"flush_all\r\ndelete mine\r\n");
+    client.expect("delete mine\r\n   \r\nget mine\r\n", "VALUE mine 0 4\r\nmine\r\nEND\r\n");
+}
+
+#[test]
 fn no_line_makes_a_server_close_what_all_clients_share() {
     const BAD_TIME: &str = "CLIENT_ERROR invalid exptime argument\r\n";
     const TOO_LONG: &str = "CLIENT_ERROR line too long\r\n";

@@ -1,10 +1,12 @@
-//! memcached's text protocol: a line, and for storage commands a block of data behind it.
+//! memcached's text protocol: requests, each a line, and for storage commands a block of data behind it.
 //!
-//! A reply tells its own end: `VALUE` lines with their data and `STAT` lines go on, any other line ends it.
+//! What comes back is the business of [`reply`].
+
+mod reply;
 
 use std::ops::Range;
 
-use super::{Found, Scanned};
+pub use reply::{Reply, values};
 
 /// The longest line of a retrieval, with all its keys.
 pub const RETRIEVAL_MAX: usize = 2 << 20;
@@ -20,10 +22,6 @@ const TIME_MAX: usize = 32;
 pub const KEY_MAX: usize = 250;
 /// The most data behind one line: what servers can be set to take.
 pub const DATA_MAX: usize = 1 << 30;
-/// The most data of one value in a reply: what servers can be set to take, and some more.
-const REPLY_DATA_MAX: u64 = 4 << 30;
-/// The longest line of a reply.
-const REPLY_LINE_MAX: usize = 8 << 10;
 /// The first byte of a request of the binary protocol.
 const BINARY_REQUEST: u8 = 0x80;
 
@@ -59,6 +57,8 @@ pub const TOO_LONG: &[u8] = b"CLIENT_ERROR line too long\r\n";
 /// The data are longer than any server takes.
 pub const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 
+/// The meta command that stores: it is not spoken here, but has data behind its line all the same.
+const META_SET: &[u8] = b"ms";
 /// The last word of a request that wants no reply.
 pub const NOREPLY: &[u8] = b"noreply";
 /// The time of expiry is no number.
@@ -126,6 +126,7 @@ pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) 
     };
     let name = line.get(first.clone()).unwrap_or_default();
     let stores = has_data(name);
+    let carries = stores || name == META_SET;
     let why = if memchr::memchr(0, line).is_some() {
         // For memcached a zero byte ends the line, so that it would read another one: and a last word of its own.
         BAD_LINE
@@ -133,11 +134,13 @@ pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) 
         TOO_LONG
     } else if stores {
         return storage(bytes, len, words);
+    } else if carries {
+        ERROR
     } else {
         return Scan::Whole(len);
     };
     let quiet = stores && word(line, words, words.len() - 1) == NOREPLY;
-    Scan::Refused(len + if stores { claimed(line, words) } else { 0 }, if quiet { b"" } else { why })
+    Scan::Refused(len + if carries { claimed(line, words) } else { 0 }, if quiet { b"" } else { why })
 }
 
 fn first_word(line: &[u8]) -> &[u8] {
@@ -213,8 +216,19 @@ pub fn is_plain(bytes: &[u8], words: &[Range<u32>]) -> bool {
 }
 
 /// How many bytes are to be dropped behind a storage command's line that is refused: its data, as far as it can be told
-/// where their length stands. Where there are too many words, one may be the key's, and it stands at the end.
+/// where their length stands. Where there are too many words, one may be the key's, and it stands at the end. The meta
+/// command's stands behind the key, or, as it was first, in a word of its own with an `S` before it.
 fn claimed(line: &[u8], words: &[Range<u32>]) -> usize {
+    let length_of = |word: &[u8]| {
+        let (length, _) = signed(word)?;
+        let cut = low_half(length);
+        usize::try_from(cut).ok().filter(|_| cut <= LENGTH_MAX)
+    };
+    if word(line, words, 0) == META_SET {
+        let mut flags = (2..words.len()).filter_map(|at| word(line, words, at).strip_prefix(b"S"));
+        let found = length_of(word(line, words, 2)).or_else(|| flags.find_map(length_of));
+        return found.map_or(0, |data| data + DATA_END.len());
+    }
     let mut last = words.len().saturating_sub(1);
     if word(line, words, last) == NOREPLY {
         last -= 1;
@@ -222,11 +236,7 @@ fn claimed(line: &[u8], words: &[Range<u32>]) -> usize {
     if word(line, words, 0) == b"cas" {
         last = last.saturating_sub(1);
     }
-    let length = |at| {
-        let (length, _) = signed(word(line, words, at))?;
-        let cut = low_half(length);
-        usize::try_from(cut).ok().filter(|_| cut <= LENGTH_MAX)
-    };
+    let length = |at| length_of(word(line, words, at));
     let found = if last > LENGTH_AT { length(last) } else { None };
     found.or_else(|| length(LENGTH_AT)).map_or(0, |data| data + DATA_END.len())
 }
@@ -342,108 +352,6 @@ pub fn binary_refusal(request: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// One reply, as far as it was looked at.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Reply {
-    skip: u64,
-    values: u32,
-    last: Found,
-}
-
-impl Reply {
-    /// Values of the last whole reply. Of keys without one nothing is said, so that there are none is one nothing.
-    #[inline]
-    #[must_use]
-    pub fn found(&self) -> Found {
-        self.last
-    }
-
-    /// Looks at `bytes`, which go on where it said that it had looked for good.
-    #[inline]
-    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
-        let mut at = 0;
-        loop {
-            if self.skip > 0 {
-                let here = bytes.len() - at;
-                let skip = usize::try_from(self.skip).unwrap_or(usize::MAX);
-                if here < skip {
-                    self.skip -= here as u64;
-                    return Scanned::Part(bytes.len());
-                }
-                at += skip;
-                self.skip = 0;
-            }
-            let rest = &bytes[at..];
-            let Some(end) = memchr::memchr(b'\n', &rest[..rest.len().min(REPLY_LINE_MAX)]) else {
-                return if rest.len() >= REPLY_LINE_MAX { Scanned::Malformed } else { Scanned::Part(at) };
-            };
-            let line = &rest[..end];
-            if line.last() != Some(&b'\r') {
-                return Scanned::Malformed;
-            }
-            at += end + 1;
-            if line.starts_with(b"VALUE ") {
-                match value_length(line) {
-                    Some(length) => {
-                        self.skip = length + 2;
-                        self.values = self.values.wrapping_add(1);
-                    }
-                    None => return Scanned::Malformed,
-                }
-            } else if !line.starts_with(b"STAT ") {
-                let values = std::mem::take(&mut self.values);
-                self.last = Found { values, nothing: u32::from(values == 0 && line.starts_with(b"EN")) };
-                return Scanned::Whole(at);
-            }
-        }
-    }
-}
-
-/// The data's length in `VALUE key flags length [cas]`.
-fn value_length(line: &[u8]) -> Option<u64> {
-    // Behind the first word, the key and the flags: every value costs this.
-    let rest = line.get(b"VALUE ".len()..)?;
-    let rest = &rest[memchr::memchr(b' ', rest)? + 1..];
-    let rest = &rest[rest.iter().position(|byte| *byte == b' ')? + 1..];
-    let mut length = None;
-    for byte in rest {
-        match byte {
-            b'0'..=b'9' => {
-                let longer = length.unwrap_or(0) * 10 + u64::from(byte - b'0');
-                length = Some(longer).filter(|length| *length <= REPLY_DATA_MAX);
-                length?;
-            }
-            b' ' | b'\r' => break,
-            _ => return None,
-        }
-    }
-    length
-}
-
-/// The values in a whole reply to a retrieval, each with its key and the data; `None` when it is something else.
-#[must_use]
-pub fn values(bytes: &[u8]) -> Option<Vec<(Range<usize>, Range<usize>)>> {
-    const BEGIN: &[u8] = b"VALUE ";
-    let mut found = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..)?;
-        if rest == b"END\r\n" {
-            return Some(found);
-        }
-        let end = memchr::memchr(b'\n', rest)?;
-        let line = rest.get(..end)?;
-        if !line.starts_with(BEGIN) {
-            return None;
-        }
-        let length = usize::try_from(value_length(line)?).ok()?;
-        let key = memchr::memchr(b' ', &line[BEGIN.len()..])?;
-        let whole = at..at + end + 1 + length + 2;
-        found.push((at + BEGIN.len()..at + BEGIN.len() + key, whole.clone()));
-        at = whole.end;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -507,6 +415,12 @@ mod tests {
             ("set a 0 0 9\0", BAD_LINE),
             (&format!("set {long} 0 0 9"), BAD_LINE),
             (&format!("set a 0 0{wide}9"), TOO_LONG),
+            ("ms a 9", ERROR),
+            ("ms a 9 T60 q", ERROR),
+            ("ms a S9 T60", ERROR),
+            ("ms a T60 S9", ERROR),
+            ("ms a\0 9", BAD_LINE),
+            (&format!("ms {long}{wide} 9"), TOO_LONG),
         ];
         for (line, said) in lines {
             let bytes = format!("{line}\r\nflush_all\r\n");
@@ -518,6 +432,9 @@ mod tests {
         // For memcached there are none either.
         for line in ["set a 0 0 -1\r\n", "set a 0 0 2147483646\r\n", "set a 0 0 x\r\n"] {
             assert_eq!(look(line.as_bytes()).0, Scan::Refused(line.len(), BAD_LINE));
+        }
+        for line in ["ms\r\n", "ms a\r\n", "ms a x\r\n", "ms a -1\r\n", "ms a S\r\n"] {
+            assert_eq!(look(line.as_bytes()).0, Scan::Refused(line.len(), ERROR));
         }
     }
 
@@ -558,35 +475,5 @@ mod tests {
         assert_eq!(look(&[&longest[..], b"\n"].concat()).0, Scan::Whole(RETRIEVAL_MAX));
         assert_eq!(look(&[&longest[..], b"k"].concat()).0, Scan::Hopeless(TOO_LONG));
         assert_eq!(look(&[&longest[..], b"k\n"].concat()).0, Scan::Hopeless(TOO_LONG));
-    }
-
-    #[test]
-    fn replies_end_where_they_end_whatever_the_split() {
-        let replies: [&[u8]; 5] = [
-            b"STORED\r\n",
-            b"VALUE a 0 5\r\nEND\r\n\r\nVALUE b 1 0 77\r\n\r\nEND\r\n",
-            b"END\r\n",
-            b"STAT a 1\r\nSTAT b 2\r\nEND\r\n",
-            b"SERVER_ERROR out of memory\r\n",
-        ];
-        for reply in replies {
-            for split in 0..reply.len() {
-                let mut scan = Reply::default();
-                let Scanned::Part(done) = scan.scan(&reply[..split]) else { panic!("{reply:?} at {split}") };
-                assert_eq!(scan.scan(&reply[done..]), Scanned::Whole(reply.len() - done), "{reply:?} at {split}");
-            }
-        }
-        assert_eq!(Reply::default().scan(b"VALUE a 0 x\r\n"), Scanned::Malformed);
-        assert_eq!(Reply::default().scan(b"OK\n"), Scanned::Malformed);
-    }
-
-    #[test]
-    fn values_are_found_with_their_keys() {
-        let bytes = b"VALUE a 0 5\r\nEND\r\n\r\nVALUE bc 1 0\r\n\r\nEND\r\n";
-        let found = values(bytes).unwrap();
-        let keys: Vec<_> = found.iter().map(|(key, _)| &bytes[key.clone()]).collect();
-        assert_eq!(keys, [&b"a"[..], b"bc"]);
-        assert_eq!(&bytes[found[1].1.clone()], b"VALUE bc 1 0\r\n\r\n");
-        assert!(values(b"SERVER_ERROR x\r\n").is_none());
     }
 }
