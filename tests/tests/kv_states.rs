@@ -92,22 +92,54 @@ fn a_dead_server_that_a_reload_brings_is_called_so_wherever_it_is_told_of() {
     for key in 0..20 {
         assert!(client.ask(&format!("SET key:{key} x")).is_some());
     }
-    let told = server_is(&tree, "alpha", "dead", "new");
-    assert_eq!((&told["requests"], &told["time"]), (&Value::Null, &Value::Null), "{told}");
+    server_is(&tree, "alpha", "dead", "new");
     live_are(&tree, "1/2");
     for key in 0..20 {
         let place = tree.places("alpha", &[&format!("key:{key}")]);
         assert!(place.contains("called one"), "{place}");
     }
+}
+
+#[test]
+fn servers_that_reloads_bring_are_counted_at_once_and_those_that_are_too_many_say_why_not() {
+    // As many as have room beside one.
+    const ROOM: usize = 8;
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let (listen, nobody) = (free_address(), free_address());
+    let of = |servers: &[String]| pool("alpha", listen, "", servers);
+    let tree = KvTree::run_counted(&of(&[at(one.address(), "one")]));
+    let mut servers = vec![at(one.address(), "one"), at(two.address(), "two")];
+    tree.write(&of(&servers));
+    tree.done(&["reload"]);
+    server_is(&tree, "alpha", "two", "live");
+    let key = key_on(&tree, "alpha", "two");
+    for _ in 0..20 {
+        assert_eq!(KvClient::connect(listen).ask(&format!("SET {key} x")).unwrap(), "+OK\r\n");
+    }
+    eventually("it is counted by itself", || {
+        let told = server(&tree, "alpha", "two");
+        (told["requests"] == 20 && told["time"]["count"] == 20).then_some(())
+    });
+    let series = "beltway_kv_server_replies_total{pool=\"alpha\",server=\"two\"}";
+    assert_eq!(tree.metrics().sample(series), Some(20.0));
+
+    servers.extend((0..ROOM).map(|late| at(nobody, &format!("late{late}"))));
+    tree.write(&of(&servers));
+    tree.done(&["reload"]);
+    let last = format!("late{}", ROOM - 1);
+    assert!(server(&tree, "alpha", "late0")["requests"].is_u64());
+    let told = server(&tree, "alpha", &last);
+    assert_eq!((&told["requests"], &told["time"]), (&Value::Null, &Value::Null), "{told}");
     eventually("why it has no numbers is told", || {
         let table = tree.done(&["ctl", "kv", "servers"]);
-        let line = table.lines().find(|line| line.contains(" dead "))?;
+        let line = table.lines().find(|line| line.contains(&last))?;
         (line.contains(" - ") && line.ends_with("(counted from the next restart on)")).then_some(())
     });
-    // And so it is.
+    // And so it is, and what was counted is not lost.
     tree.done(&["restart"]);
-    let told = server(&tree, "alpha", "dead");
+    let told = server(&tree, "alpha", &last);
     assert!(told["requests"].is_u64() && told["note"] == "", "{told}");
+    eventually("what was counted counts on", || (server(&tree, "alpha", "two")["requests"] == 20).then_some(()));
 }
 
 #[test]

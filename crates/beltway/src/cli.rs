@@ -323,7 +323,7 @@ pub(crate) enum CtlKvCommand {
         #[command(flatten)]
         asked: Asked,
     },
-    /// Takes a server out of its ring until it is restored, or the server process is replaced
+    /// Takes a server out of its ring until it is restored, whatever ends or starts meanwhile
     Eject(HeldServer),
     /// Takes a server back into its ring
     Restore(HeldServer),

@@ -1,14 +1,18 @@
 //! What is counted of each pool, server and command.
 //!
 //! [`Ledger::declare`] gives pools and servers their places in the segment, [`Ledger::numbers`] a thread its cells. A server
-//! that a reload brings has no place of its own before the next restart: it counts together with all others of that kind.
-//! A command of a pool has its place from its first reply or failure on (see `command`).
+//! that a reload brings has its place from then on, as long as there is room: at least [`LATE_SERVERS_MIN`] do, and as many
+//! as there were at the start, up to [`LATE_SERVERS_MAX`]. What comes then counts together with all others of that kind
+//! until the next restart. A pool is never brought by a reload. A command of a pool has its place from its first reply or failure on (see `command`).
 
 mod command;
 mod totals;
 
 pub(crate) use command::{CommandIndex, Commands, KvCommand};
 pub(crate) use totals::Totals;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stats::{Cells, Counter, Instance, Registry, RegistryError, Segment};
 
@@ -172,6 +176,12 @@ impl KvServer {
     }
 }
 
+/// Servers that reloads bring and that are counted each by itself: what is kept room for takes some 5 KB for each event
+/// thread.
+const LATE_SERVERS_MIN: usize = 8;
+/// The same, however many there were at the start.
+const LATE_SERVERS_MAX: usize = 64;
+
 /// What the others are called.
 const OTHERS: &str = "(others)";
 
@@ -180,6 +190,8 @@ const OTHERS: &str = "(others)";
 pub struct Ledger {
     pools: Vec<(String, Instance)>,
     servers: Vec<(String, String, Instance)>,
+    /// Those that reloads brought; none: it counts with the others.
+    late: Arc<Mutex<BTreeMap<(String, String), Option<Instance>>>>,
     other_pool: Instance,
     other_server: Instance,
     commands: command::Ledger,
@@ -191,7 +203,7 @@ impl Ledger {
     /// # Errors
     /// What the registry says.
     pub fn declare(registry: &mut Registry, plan: &Plan) -> Result<Self, RegistryError> {
-        let (mut pools, mut servers) = (Vec::new(), Vec::new());
+        let (mut pools, mut servers, mut late) = (Vec::new(), Vec::new(), BTreeMap::new());
         for pool in plan.pools.iter().take(COUNTED_POOLS_MAX) {
             let name = &pool.source.name;
             pools.push((name.clone(), registry.add_for::<KvPool>(&[("pool", name)])?));
@@ -199,12 +211,18 @@ impl Ledger {
                 if servers.len() < COUNTED_SERVERS_MAX {
                     let labels = [("pool", name.as_str()), ("server", server.name.as_str())];
                     servers.push((name.clone(), server.name.clone(), registry.add_for::<KvServer>(&labels)?));
+                } else {
+                    late.insert((name.clone(), server.name.clone()), None);
                 }
             }
+        }
+        if !servers.is_empty() {
+            registry.reserve::<KvServer>(servers.len().clamp(LATE_SERVERS_MIN, LATE_SERVERS_MAX));
         }
         Ok(Self {
             pools,
             servers,
+            late: Arc::new(Mutex::new(late)),
             commands: command::Ledger::declare(registry, plan.pools.len())?,
             other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
             other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
@@ -220,12 +238,25 @@ impl Ledger {
             .iter()
             .map(|(pool, server, place)| Some((pool.clone(), server.clone(), segment.cells_of(*place, thread)?)));
         Some(Numbers {
-            everywhere: Some(Box::new((self.clone(), segment.clone()))),
+            everywhere: Some(Box::new((self.clone(), segment.clone(), thread))),
             pools: pools.collect::<Option<_>>()?,
             servers: servers.collect::<Option<_>>()?,
             other_pool: segment.cells_of(self.other_pool, thread)?,
             other_server: segment.cells_of(self.other_server, thread)?,
             commands: command::Places::new(self.commands.clone(), segment.clone(), thread),
+        })
+    }
+
+    /// The place of a server that was not there at the start, if there is one for it.
+    fn late_place(&self, segment: &Segment, pool: &str, server: &str) -> Option<Instance> {
+        self.pools.iter().find(|(name, _)| name == pool)?;
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = late.get(&(pool.to_owned(), server.to_owned())).copied();
+        known.unwrap_or_else(|| {
+            // Who has none will not get one later, either: nothing is remembered of it.
+            let place = segment.add_late::<KvServer>(&[("pool", pool), ("server", server)])?;
+            late.insert((pool.to_owned(), server.to_owned()), Some(place));
+            Some(place)
         })
     }
 }
@@ -238,8 +269,8 @@ pub struct Numbers {
     other_pool: Cells<KvPool>,
     other_server: Cells<KvServer>,
     commands: command::Places,
-    /// Where all threads' are.
-    everywhere: Option<Box<(Ledger, Segment)>>,
+    /// Where all threads' are, and which of them this one is.
+    everywhere: Option<Box<(Ledger, Segment, usize)>>,
 }
 
 impl Numbers {
@@ -258,7 +289,7 @@ impl Numbers {
 
     /// What all threads have counted of a pool; none when it has no numbers of its own.
     pub(crate) fn totals(&self, pool: &str) -> Option<Totals> {
-        let (ledger, segment) = self.everywhere.as_deref()?;
+        let (ledger, segment, _) = self.everywhere.as_deref()?;
         ledger.totals(segment, pool)
     }
 
@@ -268,10 +299,76 @@ impl Numbers {
 
     pub(crate) fn server(&self, pool: &str, name: &str) -> Cells<KvServer> {
         let found = self.servers.iter().find(|(in_pool, server, _)| in_pool == pool && server == name);
-        found.map_or(self.other_server, |(_, _, cells)| *cells)
+        let late = || {
+            let (ledger, segment, thread) = self.everywhere.as_deref()?;
+            segment.cells_of(ledger.late_place(segment, pool, name)?, *thread)
+        };
+        found.map(|(_, _, cells)| *cells).or_else(late).unwrap_or(self.other_server)
     }
 
     pub(crate) fn commands(&self, pool: &str, protocol: Protocol) -> Commands {
         self.commands.of_pool(pool, protocol)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stats::{Snapshot, Value};
+
+    fn plan(servers: usize) -> Arc<Plan> {
+        let servers: String = (0..servers).map(|at| format!("\"127.0.0.1:1:1 s{at}\",")).collect();
+        let text = format!("kv: {{pools: {{a: {{listen: 127.0.0.1:2, redis: true, servers: [{servers}]}}}}}}");
+        Plan::prepare(crate::configuration::pools(&config::parse("f", &text).unwrap().kv).unwrap()).unwrap()
+    }
+
+    /// The replies of that server, when they are counted by themselves.
+    fn replies(segment: &Segment, server: &str) -> Option<Value> {
+        let read = Snapshot::read(segment.words()).unwrap();
+        let pool = if server == OTHERS { OTHERS } else { "a" };
+        let metric = read.metric("beltway_kv_server_replies_total", &[("pool", pool), ("server", server)])?;
+        Some(metric.value.clone())
+    }
+
+    fn begun(servers: usize) -> (Segment, [Numbers; 2]) {
+        let mut registry = Registry::new();
+        let ledger = Ledger::declare(&mut registry, &plan(servers)).unwrap();
+        let segment = registry.layout(2).unwrap().create_on_heap(stats::Identity::default()).unwrap();
+        let threads = [0, 1].map(|thread| ledger.numbers(&segment, thread).unwrap());
+        (segment, threads)
+    }
+
+    #[test]
+    fn servers_that_come_later_are_counted_each_by_itself_as_long_as_there_is_room() {
+        let (segment, threads) = begun(1);
+        assert_eq!(replies(&segment, "late0"), None);
+        for round in 1..=2 {
+            for late in 0..=LATE_SERVERS_MIN {
+                for thread in &threads {
+                    thread.server("a", &format!("late{late}")).add(KvServer::RESPONSES, 1);
+                }
+            }
+            assert_eq!(replies(&segment, "late0"), Some(Value::Counter(2 * round)), "on both threads");
+            let last = format!("late{}", LATE_SERVERS_MIN - 1);
+            assert_eq!(replies(&segment, &last), Some(Value::Counter(2 * round)));
+            assert_eq!(replies(&segment, &format!("late{LATE_SERVERS_MIN}")), None);
+            assert_eq!(replies(&segment, OTHERS), Some(Value::Counter(2 * round)));
+        }
+        threads[0].server("b", "late0").add(KvServer::RESPONSES, 1);
+        assert_eq!(replies(&segment, OTHERS), Some(Value::Counter(5)), "of a pool that is not counted none is");
+    }
+
+    #[test]
+    fn servers_that_were_too_many_at_the_start_take_no_room_from_those_that_come_later() {
+        let (segment, threads) = begun(COUNTED_SERVERS_MAX + 100);
+        for server in 0..COUNTED_SERVERS_MAX + 100 {
+            threads[0].server("a", &format!("s{server}")).add(KvServer::RESPONSES, 1);
+        }
+        assert_eq!(replies(&segment, &format!("s{COUNTED_SERVERS_MAX}")), None);
+        assert_eq!(replies(&segment, OTHERS), Some(Value::Counter(100)));
+        for late in 0..LATE_SERVERS_MAX {
+            threads[0].server("a", &format!("late{late}")).add(KvServer::RESPONSES, 1);
+        }
+        assert_eq!(replies(&segment, OTHERS), Some(Value::Counter(100)));
     }
 }
