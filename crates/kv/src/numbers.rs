@@ -185,13 +185,16 @@ const LATE_SERVERS_MAX: usize = 64;
 /// What the others are called.
 const OTHERS: &str = "(others)";
 
+/// A server: its pool's name and its own.
+type Key = (String, String);
+
 /// Where everything is counted.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pools: Vec<(String, Instance)>,
     servers: Vec<(String, String, Instance)>,
     /// Those that reloads brought; none: it counts with the others.
-    late: Arc<Mutex<BTreeMap<(String, String), Option<Instance>>>>,
+    late: Arc<Mutex<BTreeMap<Key, Option<Instance>>>>,
     other_pool: Instance,
     other_server: Instance,
     commands: command::Ledger,
