@@ -4,12 +4,14 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod tree;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use supervise::control::{Connection, Reply, Request};
+use supervise::kv::KvQuestion;
 use supervise::role::Role;
 use sys::process::{Pidfd, Signal};
 use tree::{Kept, Load, Tree, eventually};
@@ -355,4 +357,87 @@ fn the_log_level_can_be_changed_while_running_and_a_server_stopped_and_started()
     assert_eq!(tree.ask("ctl metric get beltway_no_such_thing").status.code(), Some(1));
     let watched = tree.ask("ctl metric watch beltway_server_generation --count 1");
     assert!(stdout(&watched).starts_with("beltway_server_generation "), "{watched:?}");
+}
+
+/// Asks the server for signs of life, one after the other, while `what` is under way: the answer to that, how many there
+/// were, and the longest wait for one.
+fn asked_while<T: Send>(tree: &Tree, what: impl FnOnce() -> T + Send) -> (T, u32, Duration) {
+    let generation = *tree.directory().server_generations().unwrap().last().unwrap();
+    let server = Connection::open(&tree.directory().server_socket(generation)).unwrap();
+    std::thread::scope(|scope| {
+        let what = std::thread::Builder::new().spawn_scoped(scope, what).unwrap();
+        let (mut count, mut longest) = (0, Duration::ZERO);
+        while !what.is_finished() {
+            let asked = tree::now();
+            server.ask(Request::Ping, tree::PATIENCE).unwrap();
+            longest = longest.max(asked.elapsed());
+            count += 1;
+            tree::pause(Duration::from_millis(5));
+        }
+        (what.join().unwrap(), count, longest)
+    })
+}
+
+#[test]
+fn a_server_whose_threads_are_late_to_take_a_reload_gives_signs_of_life_and_is_left_alone() {
+    /// As short as it may be: a verdict waits for longer.
+    const HANG: Duration = Duration::from_secs(1);
+    let mut tree = Tree::new("late");
+    let [pool, store, page] = [(); 3].map(|()| tree::free_address());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = tree.original().replacen("hang_timeout: 5s", "hang_timeout: 1s", 1);
+    let at = text.find("server: {listen: ").unwrap() + "server: {listen: ".len();
+    let end = at + text[at..].find(',').unwrap();
+    let text = format!("{}{page}{}", &text[..at], &text[end..]);
+    let text = text.replacen("demo: {", &format!("demo: {{redis: \"{store}\", "), 1);
+    let with = |servers: &str| {
+        format!("{text}kv: {{pools: {{alpha: {{listen: \"{pool}\", redis: true, servers: [{servers}]}}}}}}\n")
+    };
+    let known = format!("\"{store}:1\"");
+    tree.configure(&with(&known));
+    tree.start_stub_as(|command| {
+        command.env("BELTWAY_FAULTS_FOR_TESTS", "let this server be broken by requests");
+    });
+    tree.await_serving();
+    eventually("cop has heard of it", || tree.log().contains("holds copies").then_some(()));
+    let pids = || [Role::Cop, Role::Manager, Role::Server].map(|role| tree.pid(role));
+    let before = pids();
+
+    // The only event thread is busy for half a second; then a new server has a second to answer, and does not.
+    tree.configure(&with(&format!("{known}, \"{}:1 silent\"", silent.local_addr().unwrap())));
+    let mut dawdles = TcpStream::connect(page).unwrap();
+    dawdles.write_all(b"POST /fault/dawdle HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let begin = tree::now();
+    let (verdict, count, longest) = asked_while(&tree, || json(&tree, "reload --json"));
+    println!("in force after {:?}; {count} signs of life, the longest wait {longest:?}", begin.elapsed());
+    assert_eq!(verdict["outcome"], "applied", "{verdict}");
+    assert!(verdict["diagnostics"].to_string().contains("the new server silent does not answer"), "{verdict}");
+    assert!(begin.elapsed() > HANG && longest < HANG && count > 1, "{longest:?}");
+
+    // However many ask how the servers are.
+    dawdles.read_exact(&mut [0; 12]).unwrap();
+    dawdles.write_all(b"POST /fault/dawdle HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let ask_much = || {
+        let generation = *tree.directory().server_generations().unwrap().last().unwrap();
+        let socket = tree.directory().server_socket(generation);
+        let callers: Vec<_> = (0..20).map(|_| Connection::open(&socket).unwrap()).collect();
+        for caller in &callers {
+            (0..8).for_each(|number| caller.send(number, Request::Kv(KvQuestion::Report), &[]).unwrap());
+        }
+        let mut answers = 0;
+        eventually("all are told", || {
+            for caller in &callers {
+                while let Some((packet, _)) = caller.receive::<Reply>().unwrap() {
+                    assert!(matches!(packet.body, Reply::Kv(_)), "{packet:?}");
+                    answers += 1;
+                }
+            }
+            (answers == 20 * 8).then_some(())
+        });
+    };
+    let ((), count, longest) = asked_while(&tree, ask_much);
+    println!("{count} signs of life, the longest wait {longest:?}");
+    assert!(longest < HANG, "{longest:?}");
+    assert_eq!(pids(), before, "everybody is who he was");
+    assert_eq!(tree.status().unwrap()["server_deaths"], 0);
 }

@@ -3,11 +3,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use supervise::control::{Endpoint, Moved, Pong, Question, Reply, Request};
+use base::{Clock, Instant, SystemClock};
+use supervise::control::{Moved, Pong, Question, Reply, Request};
+use supervise::kv::KvQuestion;
 use supervise::listener::Listener;
 use supervise::log::Level;
 use supervise::status::ServerState;
 
+use crate::desk::{Desk, Work};
 use crate::engine::Engine;
 
 /// What the answers tell of this process.
@@ -40,80 +43,81 @@ pub(crate) enum Errand {
     TakeOver(Vec<(OwnedFd, Moved)>),
 }
 
-/// Answers everything that was asked, but what is an errand for the shell.
-pub(crate) fn answer(
-    endpoint: &mut Endpoint,
-    identity: &Identity,
-    engine: &Engine,
-    listeners: &[Listener],
-    age: Duration,
-) -> Vec<Errand> {
-    let mut errands = Vec::new();
-    for mut question in endpoint.questions() {
-        let descriptors = std::mem::take(&mut question.descriptors);
-        match &question.request {
-            Request::Ping => {
-                let pong = Reply::Pong(pong(identity, engine, listeners, age));
-                endpoint.answer(&question, pong, &[]);
+/// Answers what was asked, one after the other, until there is an errand for the shell, or nothing more to do before
+/// `until`.
+pub(crate) fn next_errand(desk: &mut Desk, engine: &Engine, listeners: &[Listener], until: Instant) -> Option<Errand> {
+    while SystemClock.now() < until
+        && let Some(work) = desk.next()
+    {
+        match work {
+            Work::Question(question) => {
+                let errand = answer(desk, question, engine, listeners);
+                if errand.is_some() {
+                    return errand;
+                }
             }
-            Request::Listeners => {
-                let names = listeners.iter().map(|listener| listener.name.clone()).collect();
-                let fds: Vec<_> = listeners.iter().map(|listener| listener.fd.as_fd()).collect();
-                endpoint.answer(&question, Reply::Listeners(names), &fds);
-            }
-            Request::ReopenLogs => {
-                errands.push(Errand::ReopenLogs);
-                endpoint.answer(&question, Reply::Done, &[]);
-            }
-            Request::LogLevel(level) => {
-                errands.push(Errand::LogLevel(*level));
-                endpoint.answer(&question, Reply::Done, &[]);
-            }
-            Request::Prepare(digest) => {
-                let digest = digest.clone();
-                errands.push(Errand::Prepare(question, digest));
-            }
-            Request::Commit(digest) => {
-                let digest = digest.clone();
-                errands.push(Errand::Commit(question, digest));
-            }
-            &Request::Retire(successor) => {
-                errands.push(Errand::Retire(successor));
-                endpoint.answer(&question, Reply::Done, &[]);
-            }
-            Request::TakeOver(moved) => {
-                let whole = moved.len() == descriptors.len() && moved.iter().all(Moved::is_understood);
-                let reply = if whole {
-                    errands.push(Errand::TakeOver(descriptors.into_iter().zip(moved.iter().cloned()).collect()));
-                    Reply::Done
-                } else {
-                    Reply::Refused("these connections are not understood".to_owned())
-                };
-                endpoint.answer(&question, reply, &[]);
-            }
-            Request::Promote => errands.push(Errand::Promote(question)),
-            &Request::Drain(wanted) => {
-                engine.set_leaving(wanted);
-                endpoint.answer(&question, Reply::Done, &[]);
-            }
-            Request::Cache(asked) => {
-                let reply = engine.cache(asked);
-                endpoint.answer(&question, reply, &[]);
-            }
-            Request::Kv(asked) => {
-                let reply = engine.kv(asked);
-                endpoint.answer(&question, reply, &[]);
-            }
-            Request::Status | Request::Change { .. } | Request::Numbers(_) | Request::Serve(_) | Request::Become => {
-                let why = "a server knows nothing of the others: ask manager".to_owned();
-                endpoint.answer(&question, Reply::Refused(why), &[]);
+            Work::Report(question, report) => {
+                let part = engine.first_part((*report).clone());
+                desk.answer(&question, Reply::Kv(Box::new(part)), &[]);
             }
         }
     }
-    errands
+    None
 }
 
-fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Duration) -> Pong {
+fn answer(desk: &mut Desk, mut question: Question, engine: &Engine, listeners: &[Listener]) -> Option<Errand> {
+    let descriptors = std::mem::take(&mut question.descriptors);
+    let (reply, errand) = match &question.request {
+        Request::Listeners => {
+            let names = listeners.iter().map(|listener| listener.name.clone()).collect();
+            let fds: Vec<_> = listeners.iter().map(|listener| listener.fd.as_fd()).collect();
+            desk.answer(&question, Reply::Listeners(names), &fds);
+            return None;
+        }
+        Request::ReopenLogs => (Reply::Done, Some(Errand::ReopenLogs)),
+        Request::LogLevel(level) => (Reply::Done, Some(Errand::LogLevel(*level))),
+        Request::Prepare(digest) => {
+            let digest = digest.clone();
+            return Some(Errand::Prepare(question, digest));
+        }
+        Request::Commit(digest) => {
+            let digest = digest.clone();
+            return Some(Errand::Commit(question, digest));
+        }
+        &Request::Retire(successor) => (Reply::Done, Some(Errand::Retire(successor))),
+        Request::TakeOver(moved) => {
+            if moved.len() == descriptors.len() && moved.iter().all(Moved::is_understood) {
+                let connections = descriptors.into_iter().zip(moved.iter().cloned()).collect();
+                (Reply::Done, Some(Errand::TakeOver(connections)))
+            } else {
+                (Reply::Refused("these connections are not understood".to_owned()), None)
+            }
+        }
+        Request::Promote => return Some(Errand::Promote(question)),
+        &Request::Drain(wanted) => {
+            engine.set_leaving(wanted);
+            (Reply::Done, None)
+        }
+        Request::Cache(asked) => (engine.cache(asked), None),
+        Request::Kv(KvQuestion::Report) => {
+            desk.report_to(question);
+            return None;
+        }
+        Request::Kv(asked) => (engine.kv(asked), None),
+        // A sign of life is not left to wait here, nor is any other asked for of a server.
+        Request::Ping
+        | Request::Status
+        | Request::Change { .. }
+        | Request::Numbers(_)
+        | Request::Serve(_)
+        | Request::Become => (Reply::Refused("a server knows nothing of the others: ask manager".to_owned()), None),
+    };
+    desk.answer(&question, reply, &[]);
+    errand
+}
+
+/// A sign of life.
+pub(crate) fn pong(identity: &Identity, engine: &Engine, listeners: &[Listener], age: Duration) -> Pong {
     Pong {
         name: supervise::role::Role::Server.name().to_owned(),
         pid: std::process::id(),

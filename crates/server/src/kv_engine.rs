@@ -10,39 +10,29 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
-use base::{Clock, Instant, SystemClock};
+use base::Instant;
 use buf::Chunk;
 use config::{Config, Diagnostic};
 use demo::store::serve::{Shop, Speaks};
 use event::log::{Level, LogSender};
 use event::{Handle, Listener, Shares, Tcp, Thread};
 use kv::numbers::Ledger;
-use kv::{Kv, Moving, Plan, Shared, Unanswered, Worker, WorkerParts};
+use kv::{Kv, Moving, Plan, ServerState, Shared, Unanswered, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Segment;
 use supervise::control::{Moved, MovedKv, Reply};
 use supervise::directory::RuntimeDir;
 use supervise::held::{self, Held, HeldServer};
-use supervise::kv::KvQuestion;
+use supervise::kv::{KvQuestion, KvReport};
 
+use crate::awaited::{Awaited, Bell};
 use crate::engine::Released;
 use crate::kv_report::{PoolFacts, States, Teller};
 
 /// How often a thread does its house-keeping.
 const TICK: Duration = Duration::from_millis(200);
-/// How long the event threads are waited for to take a new configuration: new servers have a second to answer.
-const TAKEN_WITHIN: Duration = Duration::from_millis(1_500);
-/// How long they are waited for to say how their servers are. Who waits for them gives no sign of life meanwhile, and many
-/// may have asked at once: after one such wait in vain come only short ones, for [`SILENCE_BELIEVED`]. Thirty who ask at
-/// once so take less than the second that `supervise.hang_timeout` is at least, or questions would have a healthy server
-/// killed.
-const SAID_WITHIN: Duration = Duration::from_millis(400);
-/// How long they are waited for when one was silent a short time ago.
-const SAID_SOON_WITHIN: Duration = Duration::from_millis(20);
-/// How long a thread that was silent is taken to be busy still: longer than `supervise.hang_timeout` is by default.
-const SILENCE_BELIEVED: Duration = Duration::from_secs(2);
 /// New servers that do not answer that the log and a verdict name, at most.
-pub(crate) const TOLD_MAX: usize = 16;
+const TOLD_MAX: usize = 16;
 /// The longest name of a client that moves with it.
 const CLIENT_TEXT_MAX: usize = 96;
 
@@ -107,54 +97,6 @@ pub(crate) fn with_worker(f: impl FnOnce(&Worker)) {
     }
 }
 
-/// How long the event threads are waited for, by when one of them was silent last.
-#[derive(Debug, Default)]
-struct Patience {
-    silent_at: Cell<Option<Instant>>,
-}
-
-impl Patience {
-    fn left(&self, now: Instant) -> Duration {
-        let is_believed = self.silent_at.get().is_some_and(|at| now.since(at) < SILENCE_BELIEVED);
-        if is_believed { SAID_SOON_WITHIN } else { SAID_WITHIN }
-    }
-
-    /// One was silent all of `waited`. That it was so for a short time says little: then it is asked in earnest again when
-    /// the long silence before is no longer believed.
-    fn was_in_vain(&self, now: Instant, waited: Duration) {
-        if waited == SAID_WITHIN {
-            self.silent_at.set(Some(now));
-        }
-    }
-}
-
-/// Asks the event threads how their servers are. Those that are busy for longer than a short wait do not say.
-fn states(threads: &[Handle], patience: &Patience) -> States {
-    let (say, said) = mpsc::channel();
-    for thread in threads {
-        let say = say.clone();
-        // A thread that has ended says nothing; who waits may have lost patience.
-        let _ = thread.run(move |_| with_worker(|worker| drop(say.send(worker.states()))));
-    }
-    drop(say);
-    let began = SystemClock.now();
-    let within = patience.left(began);
-    let deadline = began + within;
-    let mut all = Vec::new();
-    while all.len() < threads.len() {
-        match said.recv_timeout(deadline.since(SystemClock.now())) {
-            Ok(states) => all.push(states),
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                patience.was_in_vain(SystemClock.now(), within);
-                break;
-            }
-            // The others have ended.
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    States::new(threads.len(), all)
-}
-
 fn pairs(held: &Held) -> BTreeSet<(String, String)> {
     held.iter().map(|held| (held.pool.clone(), held.server.clone())).collect()
 }
@@ -191,6 +133,19 @@ impl KvPrepared {
     pub(crate) fn new(config: &Config) -> Result<Self, Vec<Diagnostic>> {
         Ok(Self { plan: plan(config)?, facts: PoolFacts::of(config), interval: interval(config) })
     }
+}
+
+/// Says in the log which new servers do not answer, and returns the lines for whoever put them in force.
+pub(crate) fn tell_unanswered(told: Vec<Vec<Unanswered>>, log: &LogSender) -> Vec<String> {
+    let unanswered = Unanswered::together(told);
+    let told = &unanswered[..unanswered.len().min(TOLD_MAX)];
+    for server in told {
+        log.report(Level::Warn, server);
+    }
+    if unanswered.len() > told.len() {
+        log.report(Level::Warn, format_args!("so with {} new servers more", unanswered.len() - told.len()));
+    }
+    told.iter().map(|server| format!("warning: {server}")).collect()
 }
 
 /// Listeners for the key-value engine, and the stores that demonstrate it.
@@ -230,7 +185,6 @@ pub(crate) struct KvEngine {
     /// Not when the file could not be read, and nobody has told since.
     held_is_known: Cell<bool>,
     teller: Arc<Teller>,
-    patience: Patience,
     stats: Arc<StatsPort>,
 }
 
@@ -303,8 +257,8 @@ impl KvEngine {
         let sockets = RefCell::new(sockets);
         let home = RefCell::default();
         let held_is_known = Cell::new(true);
-        let (shared, patience) = (of_engine, Patience::default());
-        Ok((Self { shares, stores, door, sockets, shared, home, held_is_known, teller, patience, stats }, setup))
+        let shared = of_engine;
+        Ok((Self { shares, stores, door, sockets, shared, home, held_is_known, teller, stats }, setup))
     }
 
     /// Before its threads are set up: remembers which servers are out of their rings by hand, now and from now on.
@@ -395,15 +349,16 @@ impl KvEngine {
         self.stores.drain();
     }
 
-    /// Puts a configuration in force on every thread. Returns how many have not taken it within a short wait: they
-    /// are busy, or ask new servers whether they are well, and take it after that; and which of those do not answer.
+    /// Puts a configuration in force on every thread. Those that are busy, or ask new servers whether they are well, take
+    /// it after that; each says then which of those do not answer. See [`tell_unanswered`].
     pub(crate) fn commit(
         &self,
         prepared: KvPrepared,
         names: NamesOptions,
         threads: &[Handle],
+        (bell, until): (&Bell, Instant),
         log: &LogSender,
-    ) -> (usize, Vec<Unanswered>) {
+    ) -> Awaited<Vec<Unanswered>> {
         let KvPrepared { plan, facts, interval } = prepared;
         let mut held = self.shared.held();
         held.retain(|(pool, server)| facts.iter().any(|facts| facts.name == *pool && facts.servers.contains(server)));
@@ -416,48 +371,39 @@ impl KvEngine {
         }
         self.teller.follow(facts);
         self.stats.set_interval(interval);
-        if self.sockets.borrow().is_empty() {
-            return (0, Vec::new());
-        }
-        let (taken, all_taken) = mpsc::channel();
-        for thread in threads {
-            let (plan, taken) = (Arc::clone(&plan), taken.clone());
-            // A thread that has ended serves nobody; who waits may have lost patience.
-            let renew = move |_: &Thread| {
-                with_worker(|worker| {
-                    worker.renew(&plan, names, move |unanswered| {
-                        let _ = taken.send(unanswered);
-                    });
-                });
-            };
-            let _ = thread.run(renew);
-        }
-        drop(taken);
-        let deadline = SystemClock.now() + TAKEN_WITHIN;
-        let mut told = Vec::new();
-        while told.len() < threads.len()
-            && let Ok(unanswered) = all_taken.recv_timeout(deadline.since(SystemClock.now()))
-        {
-            told.push(unanswered);
-        }
-        let late = threads.len() - told.len();
-        let unanswered = Unanswered::together(told);
-        for server in unanswered.iter().take(TOLD_MAX) {
-            log.report(Level::Warn, server);
-        }
-        if let Some(more) = unanswered.len().checked_sub(TOLD_MAX + 1) {
-            log.report(Level::Warn, format_args!("so with {} new servers more", more + 1));
-        }
-        (late, unanswered)
+        let threads = if self.sockets.borrow().is_empty() { &[] } else { threads };
+        Awaited::begin(threads, bell, until, |thread, taken| {
+            let plan = Arc::clone(&plan);
+            // A thread that has ended serves nobody.
+            let _ = thread.run(move |_| {
+                with_worker(|worker| worker.renew(&plan, names, move |unanswered| taken.say(unanswered)));
+            });
+        })
     }
 
-    /// Answers a question about the pools.
+    /// Asks the event threads how their servers are. Those that are busy for longer do not say.
+    pub(crate) fn ask_states(&self, threads: &[Handle], bell: &Bell, until: Instant) -> Awaited<Vec<ServerState>> {
+        Awaited::begin(threads, bell, until, |thread, said| {
+            // A thread that has ended says nothing.
+            let _ = thread.run(move |_| with_worker(|worker| said.say(worker.states())));
+        })
+    }
+
+    /// Everything there is to tell of the pools, with what threads said of their servers.
+    pub(crate) fn report(&self, threads: usize, said: Vec<Vec<ServerState>>) -> KvReport {
+        self.recall();
+        self.teller.all(&States::new(threads, said))
+    }
+
+    /// Its first part, if one packet has no room for it; the others may be asked for.
+    pub(crate) fn first_part(&self, report: KvReport) -> KvReport {
+        self.teller.begin(report)
+    }
+
+    /// Answers a question about the pools for which no event thread is asked.
     pub(crate) fn answer(&self, asked: &KvQuestion, threads: &[Handle]) -> Reply {
         match asked {
-            KvQuestion::Report => {
-                self.recall();
-                Reply::Kv(Box::new(self.teller.begin(&states(threads, &self.patience))))
-            }
+            KvQuestion::Report => Reply::Refused("event threads are to be asked first".to_owned()),
             KvQuestion::More(number) => match self.teller.more(*number) {
                 Some(part) => Reply::Kv(Box::new(part)),
                 None => Reply::Refused("the rest of that report is gone: ask again".to_owned()),
@@ -567,21 +513,4 @@ pub(crate) fn hand_over(released: mpsc::Sender<Released>) {
             drop(released.send(Released { fd, moved: Moved { version: Moved::KV, peer, kv, first_within_ms: None } }));
         }));
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn after_a_long_silence_threads_are_waited_for_shortly_and_then_in_earnest_again() {
-        let patience = Patience::default();
-        let now = SystemClock.now();
-        assert_eq!(patience.left(now), SAID_WITHIN);
-        patience.was_in_vain(now, SAID_WITHIN);
-        let soon = now + SAID_SOON_WITHIN;
-        assert_eq!(patience.left(soon), SAID_SOON_WITHIN);
-        patience.was_in_vain(soon, SAID_SOON_WITHIN);
-        assert_eq!(patience.left(now + SILENCE_BELIEVED), SAID_WITHIN);
-    }
 }

@@ -94,10 +94,15 @@ impl Teller {
         (snapshot, since)
     }
 
-    /// The first part of everything, and the number of the others.
-    pub(crate) fn begin(&self, states: &States) -> KvReport {
+    /// Everything.
+    pub(crate) fn all(&self, states: &States) -> KvReport {
         let (snapshot, _) = self.counted(&self.others().unwrap_or_default());
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).begin(self.report(&snapshot, states))
+        self.report(&snapshot, states)
+    }
+
+    /// The first part of it, and the number of the others.
+    pub(crate) fn begin(&self, all: KvReport) -> KvReport {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).begin(all)
     }
 
     /// Its next part; none when it is gone.

@@ -2,11 +2,14 @@
 //!
 //! Two parts. The [`engine`] is the event threads with all they do; it knows nothing of processes. The `shell` is the main
 //! thread around it: options, lease, control socket, signals. The main thread is no event thread, so that it answers for
-//! the process whatever the event threads do.
+//! the process whatever the event threads do; it waits for none of them (`awaited`), and whoever asks for a sign of life comes
+//! first (`desk`).
 //!
 //! The server outlives manager and cop: their death changes nothing here. Start at [`run`].
 
+mod awaited;
 mod control;
+mod desk;
 pub mod engine;
 mod kv_engine;
 mod kv_report;

@@ -1,4 +1,7 @@
 //! The server's main thread: takes the lease and the listeners, runs the engine, answers for it, ends it.
+//!
+//! It waits in one place, [`Shell::wait`], for all there is to hear of. What takes event threads their time is begun here and
+//! ended in a later turn: until then [`Shell::turn`] looks whether they have said so.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +12,7 @@ use base::{Clock, Instant, SystemClock};
 use config::Config;
 use supervise::change::{Outcome, Verdict};
 use supervise::configuration;
-use supervise::control::{Endpoint, Reply};
+use supervise::control::{Endpoint, PEERS_MAX, Question, Reply};
 use supervise::directory::{self, RuntimeDir};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::{self, Holder, Lease, LeaseError};
@@ -20,8 +23,10 @@ use supervise::status::ServerState;
 use supervise::{debug, error, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
+use crate::awaited::Awaited;
 use crate::control::{self, Errand, Identity};
-use crate::engine::{self, Committed, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
+use crate::desk::{Desk, TURN_WITHIN};
+use crate::engine::{self, Committed, Committing, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
 use crate::options::{self, Options};
 use crate::removal::Removal;
 
@@ -51,7 +56,7 @@ struct Shell {
     identity: Identity,
     lease: Lease,
     _witness: supervise::witness::OwnPage,
-    endpoint: Endpoint,
+    desk: Desk,
     signals: Signals,
     listeners: Vec<Listener>,
     engine: Engine,
@@ -64,6 +69,10 @@ struct Shell {
     removal: Option<Removal>,
     /// What was judged and may be put in force, under its digest.
     prepared: Option<(String, Arc<Config>, Prepared)>,
+    /// What the event threads are taking up, and who is told when they have.
+    committing: Option<(Option<Question>, Committing)>,
+    /// Event threads begin to accept, and who is told when they do.
+    promoting: Option<(Vec<Question>, Awaited<std::io::Result<()>>)>,
 }
 
 impl Shell {
@@ -127,7 +136,7 @@ impl Shell {
             identity,
             lease,
             _witness: witness,
-            endpoint,
+            desk: Desk::new(endpoint),
             signals,
             listeners,
             engine,
@@ -136,6 +145,8 @@ impl Shell {
             successor: None,
             removal: None,
             prepared: None,
+            committing: None,
+            promoting: None,
         };
         shell.say_ready(options);
         Ok(shell)
@@ -164,14 +175,14 @@ impl Shell {
             if self.take_signals()? {
                 break;
             }
-            self.answer();
+            self.turn();
             if self.successor.is_some() {
                 break;
             }
             let now = SystemClock.now();
             if now >= housekeeping_at {
                 housekeeping_at = now + HOUSEKEEPING_INTERVAL;
-                role::restore(&self.family.directory, &mut self.lease, Some(&mut self.endpoint));
+                role::restore(&self.family.directory, &mut self.lease, Some(self.desk.endpoint()));
                 self.engine.recall();
             }
         }
@@ -221,7 +232,7 @@ impl Shell {
                 warn!("told to stop again: {open} connections are cut");
                 break;
             }
-            self.answer();
+            self.turn();
         }
         self.end()
     }
@@ -246,14 +257,15 @@ impl Shell {
                 warn!("told to stop again: {} connections are cut", self.engine.open_connections());
                 return Ok(true);
             }
-            self.answer();
+            self.turn();
         }
     }
 
     /// Ends all threads, and leaves nothing behind.
-    fn end(self) -> Result<(), Failure> {
+    fn end(mut self) -> Result<(), Failure> {
+        self.conclude_commit();
         self.engine.stop();
-        drop(self.endpoint);
+        drop(self.desk);
         if self.alone {
             // In a tree manager adds its numbers up; alone nobody asks for them any more.
             directory::remove(&self.family.directory.server_numbers(self.identity.generation))
@@ -262,9 +274,17 @@ impl Shell {
         self.lease.remove().map_err(|error| Failure::could_not("the lease cannot be removed", error))
     }
 
+    /// Until there is something to hear, or to do, at most `timeout`.
     fn wait(&self, timeout: Duration) -> Result<(), Failure> {
-        let mut descriptors = vec![self.signals.as_fd()];
-        descriptors.extend(self.endpoint.descriptors());
+        let now = SystemClock.now();
+        let until = [
+            self.desk.until(),
+            self.committing.as_ref().map(|(_, committing)| committing.until()),
+            self.promoting.as_ref().map(|(_, promoting)| promoting.until()),
+        ];
+        let timeout = wait::until_earliest(now, until).min(timeout);
+        let mut descriptors = vec![self.signals.as_fd(), self.engine.bell().as_fd()];
+        descriptors.extend(self.desk.descriptors());
         wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
     }
 
@@ -287,51 +307,55 @@ impl Shell {
         Ok(stop)
     }
 
-    fn answer(&mut self) {
-        let age = SystemClock.now() - self.started_at;
-        let errands = control::answer(&mut self.endpoint, &self.identity, &self.engine, &self.listeners, age);
-        for errand in errands {
-            match errand {
-                Errand::ReopenLogs => self.reopen_logs(),
-                Errand::LogLevel(level) => {
-                    supervise::log::set_level(level);
-                    self.engine.set_log_level(level);
+    /// Hears what event threads and others have to say. Waits for nobody.
+    fn turn(&mut self) {
+        self.engine.bell().hush();
+        let now = SystemClock.now();
+        if self.committing.as_mut().is_some_and(|(_, committing)| committing.turn(now)) {
+            self.conclude_commit();
+        }
+        self.turn_promotion(now);
+        let (identity, engine, listeners) = (&self.identity, &self.engine, &self.listeners);
+        let age = now - self.started_at;
+        self.desk.hear(now, engine, || control::pong(identity, engine, listeners, age));
+        let until = SystemClock.now() + TURN_WITHIN;
+        while let Some(errand) = control::next_errand(&mut self.desk, &self.engine, &self.listeners, until) {
+            self.run(errand);
+        }
+        self.desk.ask_threads(SystemClock.now(), &self.engine);
+    }
+
+    fn run(&mut self, errand: Errand) {
+        match errand {
+            Errand::ReopenLogs => self.reopen_logs(),
+            Errand::LogLevel(level) => {
+                supervise::log::set_level(level);
+                self.engine.set_log_level(level);
+            }
+            Errand::Prepare(question, digest) => {
+                let verdict = self.prepare(&digest);
+                self.desk.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
+            }
+            Errand::Promote(question) => self.promote(question),
+            Errand::Retire(successor) => {
+                info!("told to make room for generation {successor}");
+                self.successor = Some(successor);
+            }
+            Errand::TakeOver(connections) => {
+                let connections = connections.into_iter().map(|(fd, moved)| engine::Released { fd, moved });
+                if let Some(removal) = &mut self.removal {
+                    return removal.pass_on(connections);
                 }
-                Errand::Prepare(question, digest) => {
-                    let verdict = self.prepare(&digest);
-                    self.endpoint.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
-                }
-                Errand::Promote(question) => {
-                    let reply = match self.promote() {
-                        Ok(()) => Reply::Done,
-                        Err(error) => Reply::Refused(error.to_string()),
-                    };
-                    self.endpoint.answer(&question, reply, &[]);
-                }
-                Errand::Retire(successor) => {
-                    info!("told to make room for generation {successor}");
-                    self.successor = Some(successor);
-                }
-                Errand::TakeOver(connections) => {
-                    let connections = connections.into_iter().map(|(fd, moved)| engine::Released { fd, moved });
-                    if let Some(removal) = &mut self.removal {
-                        removal.pass_on(connections);
-                        continue;
-                    }
-                    let count = connections.len();
-                    let taken = connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
-                    debug!("took over {taken} of {count} idle connections");
-                }
-                Errand::Commit(question, digest) => {
-                    let reply = match self.commit(&digest) {
-                        Ok(warnings) if warnings.is_empty() => Reply::Done,
-                        Ok(diagnostics) => {
-                            let outcome = Outcome::Applied;
-                            Reply::Verdict(Box::new(Verdict { outcome, diagnostics, ..Verdict::default() }))
-                        }
-                        Err(why) => Reply::Refused(why),
-                    };
-                    self.endpoint.answer(&question, reply, &[]);
+                let count = connections.len();
+                let taken = connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
+                debug!("took over {taken} of {count} idle connections");
+            }
+            Errand::Commit(question, digest) => {
+                if let Some(config) = self.take_prepared(&digest) {
+                    self.commit(Some(question), digest, config);
+                } else {
+                    let why = "nothing was prepared under this digest".to_owned();
+                    self.desk.answer(&question, Reply::Refused(why), &[]);
                 }
             }
         }
@@ -339,13 +363,39 @@ impl Shell {
 
     /// Serves from now on, in the place of one that has died. What only one server may hold at a time is taken here: a
     /// store on disk will come with its lease, which the kernel has freed by the death.
-    fn promote(&mut self) -> std::io::Result<()> {
-        if self.identity.state == ServerState::Standby {
-            self.engine.promote(self.config.cache.ram)?;
-            self.identity.state = ServerState::Ready;
-            info!("generation {} is promoted: it serves", self.identity.generation);
+    fn promote(&mut self, question: Question) {
+        if self.identity.state != ServerState::Standby {
+            return self.desk.answer(&question, Reply::Done, &[]);
         }
-        Ok(())
+        match &mut self.promoting {
+            // A manager that came after the one that asked first.
+            Some((askers, _)) if askers.len() < PEERS_MAX => askers.push(question),
+            Some(_) => self.desk.answer(&question, Reply::Refused("it is being promoted".to_owned()), &[]),
+            None => self.promoting = Some((vec![question], self.engine.promote(self.config.cache.ram))),
+        }
+    }
+
+    /// Looks whether the event threads accept.
+    fn turn_promotion(&mut self, now: Instant) {
+        let Some((askers, mut promoting)) = self.promoting.take() else { return };
+        if !promoting.turn(now) {
+            self.promoting = Some((askers, promoting));
+            return;
+        }
+        let opened: std::io::Result<()> = promoting.into_said().into_iter().collect();
+        let reply = match opened {
+            Ok(()) => {
+                if self.identity.state == ServerState::Standby {
+                    self.identity.state = ServerState::Ready;
+                    info!("generation {} is promoted: it serves", self.identity.generation);
+                }
+                Reply::Done
+            }
+            Err(error) => Reply::Refused(error.to_string()),
+        };
+        for asker in askers {
+            self.desk.answer(&asker, reply.clone(), &[]);
+        }
     }
 
     /// Judges the candidate, and keeps what it takes to put it in force. Nothing changes.
@@ -366,21 +416,38 @@ impl Shell {
         }
     }
 
-    /// Puts what was prepared in force, for requests that begin from now on. Returns what an operator should know.
-    fn commit(&mut self, digest: &str) -> Result<Vec<String>, String> {
-        let prepared = self.prepared.take().filter(|(prepared, ..)| prepared == digest);
-        let Some((digest, config, prepared)) = prepared else {
-            return Err("nothing was prepared under this digest".to_owned());
-        };
-        let Committed { late, warnings } = self.engine.commit(prepared);
+    fn take_prepared(&mut self, digest: &str) -> Option<(Arc<Config>, Prepared)> {
+        let (_, config, prepared) = self.prepared.take().filter(|(prepared, ..)| prepared == digest)?;
+        Some((config, prepared))
+    }
+
+    /// Puts what was prepared in force, for requests that begin from now on. Whoever asked is told when the event threads
+    /// have taken it: see [`Shell::conclude_commit`].
+    fn commit(&mut self, asker: Option<Question>, digest: String, (config, prepared): (Arc<Config>, Prepared)) {
+        // Threads that have not taken the one before take this one.
+        self.conclude_commit();
+        self.committing = Some((asker, self.engine.commit(prepared)));
+        self.family.follow(&config);
+        self.config = config;
+        self.identity.configuration = digest;
+    }
+
+    /// The event threads have taken the configuration, or are waited for no longer: says so, with what an operator should
+    /// know.
+    fn conclude_commit(&mut self) {
+        let Some((asker, committing)) = self.committing.take() else { return };
+        let Committed { late, warnings: diagnostics } = committing.conclude();
         if late > 0 {
             warn!("{late} event threads are busy: they take the new configuration when their turn ends");
         }
-        self.family.follow(&config);
-        self.config = config;
-        info!("configuration {digest} is in force");
-        self.identity.configuration = digest;
-        Ok(warnings)
+        info!("configuration {} is in force", self.identity.configuration);
+        let Some(asker) = asker else { return };
+        let reply = if diagnostics.is_empty() {
+            Reply::Done
+        } else {
+            Reply::Verdict(Box::new(Verdict { outcome: Outcome::Applied, diagnostics, ..Verdict::default() }))
+        };
+        self.desk.answer(&asker, reply, &[]);
     }
 
     /// A server by itself reads its file anew.
@@ -400,10 +467,7 @@ impl Shell {
         match self.engine.prepare(&self.config, &config) {
             Ok(prepared) => {
                 let digest = configuration::digest(&config);
-                self.prepared = Some((digest.clone(), Arc::new(config), prepared));
-                if let Err(why) = self.commit(&digest) {
-                    error!("the configuration in force stays: {why}");
-                }
+                self.commit(None, digest, (Arc::new(config), prepared));
             }
             Err(unprepared) => error!("the configuration is wrong, the one in force stays:\n{unprepared}"),
         }

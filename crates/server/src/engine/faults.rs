@@ -14,6 +14,9 @@ use supervise::warn;
 /// The variable, and what it must say.
 const CONSENT: (&str, &str) = ("BELTWAY_FAULTS_FOR_TESTS", "let this server be broken by requests");
 
+/// How long a thread dawdles: less than any hang.
+const DAWDLED: Duration = Duration::from_millis(500);
+
 /// Whether there are faults in this process.
 pub(super) fn are_wanted() -> bool {
     let wanted = std::env::var(CONSENT.0).is_ok_and(|consent| consent == CONSENT.1);
@@ -44,6 +47,7 @@ pub(super) fn commit(path: &[u8]) {
     match path {
         b"/fault/spin" => spin(),
         b"/fault/block" => block(),
+        b"/fault/dawdle" => std::thread::sleep(DAWDLED),
         b"/fault/abort" => std::process::abort(),
         b"/fault/overflow" => drop(black_box(overflow(0))),
         b"/fault/deaf" => DEAF.store(true, Ordering::Relaxed),

@@ -15,6 +15,8 @@ mod numbers;
 mod pages;
 mod places;
 mod reload;
+#[cfg(test)]
+pub(crate) mod scenery;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -31,16 +33,20 @@ use event::metrics::Loop;
 use event::{Listener, Processor, ProcessorOptions, Shares, Thread};
 use http::local::Service;
 use http::{Http, Plan, Worker, WorkerParts};
+use kv::ServerState;
 use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
 use supervise::control::Moved;
 use supervise::directory::RuntimeDir;
+use supervise::kv::KvReport;
 use supervise::status::ThreadBeat;
 
 use self::cache::EngineCache;
 use self::pages::Pages;
 use self::places::Places;
+pub(crate) use self::reload::Committing;
 pub use self::reload::{Committed, Prepared, Unprepared};
+use crate::awaited::{Awaited, Bell};
 pub use crate::kv_engine::KvListeners;
 use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
 
@@ -50,7 +56,8 @@ const TICK: Duration = Duration::from_millis(200);
 const TASK_THREADS: usize = 2;
 /// The cache of a server that stands by: it stores nothing.
 const STANDBY_CACHE: ByteCount = ByteCount(0);
-/// How long the event threads are waited for to accept; who is busy for longer accepts when its turn ends.
+/// How long event threads may take to accept before whoever has this promoted is told that it serves; who is busy for
+/// longer accepts when its turn ends.
 const OPENED_WITHIN: Duration = Duration::from_millis(250);
 /// How long threads may take to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -139,6 +146,8 @@ pub struct Engine {
     leaving: Arc<AtomicBool>,
     /// What is accepted from once this is promoted.
     closed_door: RefCell<Option<Arc<Door>>>,
+    /// By which event threads say that they have said something.
+    bell: Bell,
 }
 
 /// Everything that event threads accept from.
@@ -188,7 +197,7 @@ impl Engine {
         Self::start_threads(config, listeners, identity, home, true)
     }
 
-    /// As [`Engine::start`], but accepts nothing and keeps hardly any memory until [`Engine::promote`].
+    /// As [`Engine::start`], but accepts nothing and keeps hardly any memory until it is promoted.
     ///
     /// # Errors
     /// As there.
@@ -203,31 +212,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Accepts from now on, and stores as much as `ram`. When this returns, every event thread that does something else
-    /// for no longer than a moment accepts.
-    ///
-    /// # Errors
-    /// A thread cannot watch a listener. Others may accept by then.
-    pub fn promote(&self, ram: ByteCount) -> std::io::Result<()> {
-        let Some(door) = self.closed_door.take() else { return Ok(()) };
-        self.cache.set_budget(ram);
-        self.kv.recall();
-        let (opened, all_opened) = mpsc::channel();
-        let threads = self.processor.net();
-        for thread in threads {
-            let (door, opened) = (Arc::clone(&door), opened.clone());
-            // A thread that has ended accepts nothing; who waits may have lost patience.
-            let _ = thread.run(move |thread| drop(opened.send(door.open(thread))));
+    /// Accepts from now on, and stores as much as `ram`. Nobody is waited for here: an event thread that does something else
+    /// accepts when its turn ends, and each says whether it can; others may accept when one cannot.
+    pub(crate) fn promote(&self, ram: ByteCount) -> Awaited<std::io::Result<()>> {
+        let door = self.closed_door.take();
+        if door.is_some() {
+            self.cache.set_budget(ram);
+            self.kv.recall();
         }
-        drop(opened);
-        let deadline = SystemClock.now() + OPENED_WITHIN;
-        for _ in threads {
-            match all_opened.recv_timeout(deadline.since(SystemClock.now())) {
-                Ok(opened) => opened?,
-                Err(_) => break,
-            }
-        }
-        Ok(())
+        let threads = if door.is_some() { self.processor.net() } else { &[] };
+        Awaited::begin(threads, &self.bell, SystemClock.now() + OPENED_WITHIN, |thread, opened| {
+            let Some(door) = door.clone() else { return };
+            // A thread that has ended accepts nothing.
+            let _ = thread.run(move |thread| opened.say(door.open(thread)));
+        })
     }
 
     fn start_threads(
@@ -241,6 +239,7 @@ impl Engine {
         let kv_plan =
             kv_engine::plan(&config).map_err(|diagnostics| StartError::Configuration(Diagnostics(diagnostics)))?;
         let threads = thread_count(config.threads);
+        let bell = Bell::new().map_err(StartError::Threads)?;
         let (log_thread, log) =
             LogThread::start("[LOG]").map_err(|error| StartError::Log("standard error".into(), error))?;
         log.sign(&format!("{}[{}]", supervise::log::name(), identity.pid));
@@ -338,6 +337,7 @@ impl Engine {
             segment,
             leaving,
             closed_door: RefCell::new((!accepts).then_some(door)),
+            bell,
         })
     }
 
@@ -432,7 +432,27 @@ impl Engine {
         self.cache.answer(asked)
     }
 
-    /// Answers a question about the pools.
+    /// Asks the event threads how the pools' servers are, for [`Engine::kv_report`].
+    pub(crate) fn ask_states(&self, until: Instant) -> Awaited<Vec<ServerState>> {
+        self.kv.ask_states(self.processor.net(), &self.bell, until)
+    }
+
+    /// Everything there is to tell of the pools.
+    pub(crate) fn kv_report(&self, states: Awaited<Vec<ServerState>>) -> KvReport {
+        self.kv.report(self.processor.net().len(), states.into_said())
+    }
+
+    /// As much of it as one packet has room for; the rest may be asked for.
+    pub(crate) fn first_part(&self, report: KvReport) -> KvReport {
+        self.kv.first_part(report)
+    }
+
+    /// What rings when event threads have said something that the main thread wants to know.
+    pub(crate) const fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    /// Answers a question about the pools for which no event thread is asked.
     pub fn kv(&self, asked: &supervise::kv::KvQuestion) -> supervise::control::Reply {
         self.kv.answer(asked, self.processor.net())
     }

@@ -1,23 +1,27 @@
 //! A new configuration for a running engine: prepared whole, then put in force by all event threads, or dropped.
 //!
 //! Preparing changes nothing; what can fail (rules that cannot be, a log that cannot be opened) fails there. Putting in
-//! force is a message to each thread: a request that is under way goes on by the plan it began with.
+//! force is a message to each thread: a request that is under way goes on by the plan it began with. Nobody waits for the
+//! threads, but the verdict for whoever asked: [`Committing`].
 
 use std::fmt;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ByteCount, Clock, SystemClock};
+use base::{ByteCount, Clock, Instant, SystemClock};
 use config::{Config, Diagnostic, Diagnostics, LogFile};
 use event::log::{Level, LogSender, Sink};
 use http::{LogRenewal, Plan, Renewal};
+use kv::Unanswered;
 use net::{NamesOptions, PoolOptions};
 
 use super::{Engine, with_worker};
-use crate::kv_engine::{KvPrepared, TOLD_MAX};
+use crate::awaited::Awaited;
+use crate::kv_engine::{self, KvPrepared};
 
-/// How long the event threads are waited for; who is busy for longer follows when its turn ends.
-const TAKEN_WITHIN: Duration = Duration::from_millis(250);
+/// How long the verdict waits for the event threads to take it: new servers of pools have a second to answer. Who is busy
+/// for longer follows when its turn ends.
+const TAKEN_WITHIN: Duration = Duration::from_secs(3);
 /// The stack of idle connections that all threads share takes at most one in so many of the places for origins.
 const SHARED_PART: usize = 4;
 
@@ -56,11 +60,37 @@ impl fmt::Display for Unprepared {
 /// How a configuration was put in force.
 #[derive(Debug)]
 pub struct Committed {
-    /// Event threads that have not taken it within a short wait: they are busy with one long turn, and take it when that
-    /// ends.
+    /// Event threads that have not taken it in time: they are busy with one long turn, and take it when that ends.
     pub late: usize,
     /// What an operator should know, a few lines at most. The log has it, too.
     pub warnings: Vec<String>,
+}
+
+/// A configuration that is being put in force. Each event thread has been told; some may not have come to it yet.
+#[derive(Debug)]
+pub(crate) struct Committing {
+    http: Awaited<()>,
+    kv: Awaited<Vec<Unanswered>>,
+    log: LogSender,
+}
+
+impl Committing {
+    /// Listens to the event threads. `true`: all have taken it, or are waited for no longer. Never waits.
+    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+        let http = self.http.turn(now);
+        self.kv.turn(now) && http
+    }
+
+    /// When to turn at the latest.
+    pub(crate) fn until(&self) -> Instant {
+        self.http.until().max(self.kv.until())
+    }
+
+    /// How it was put in force, as far as is known by now; the log is told, too.
+    pub(crate) fn conclude(self) -> Committed {
+        let late = self.http.missing().max(self.kv.missing());
+        Committed { late, warnings: kv_engine::tell_unanswered(self.kv.into_said(), &self.log) }
+    }
 }
 
 impl Engine {
@@ -88,17 +118,17 @@ impl Engine {
         })
     }
 
-    /// Puts it in force.
-    pub fn commit(&self, prepared: Prepared) -> Committed {
+    /// Puts it in force, and waits for nobody.
+    pub(crate) fn commit(&self, prepared: Prepared) -> Committing {
         let Prepared { plan, kv, names, pool, level, ram, report_to, access_log } = prepared;
         self.log.set_level(level);
         self.cache.set_budget(ram);
         if let Some(sink) = report_to {
             self.log.report_to(sink);
         }
-        let (taken, all_taken) = mpsc::channel();
-        for thread in self.processor.net() {
-            let (plan, taken) = (Arc::clone(&plan), taken.clone());
+        let until = SystemClock.now() + TAKEN_WITHIN;
+        let http = Awaited::begin(self.processor.net(), &self.bell, until, |thread, taken| {
+            let plan = Arc::clone(&plan);
             let log = access_log.as_ref().map(|sink| (self.log.clone(), sink.clone()));
             // A thread that has ended serves nobody.
             let _ = thread.run(move |_| {
@@ -109,19 +139,11 @@ impl Engine {
                     };
                     worker.renew(Renewal { plan, names, pool, log });
                 });
-                // Who waits for it may have lost patience.
-                let _ = taken.send(());
+                taken.say(());
             });
-        }
-        drop(taken);
-        let deadline = SystemClock.now() + TAKEN_WITHIN;
-        let mut late = self.processor.net().len();
-        while late > 0 && all_taken.recv_timeout(deadline.since(SystemClock.now())).is_ok() {
-            late -= 1;
-        }
-        let (late_kv, unanswered) = self.kv.commit(kv, names, self.processor.net(), &self.log);
-        let warnings = unanswered.iter().take(TOLD_MAX).map(|server| format!("warning: {server}")).collect();
-        Committed { late: late.max(late_kv), warnings }
+        });
+        let kv = self.kv.commit(kv, names, self.processor.net(), (&self.bell, until), &self.log);
+        Committing { http, kv, log: self.log.clone() }
     }
 
     /// How much the log tells from now on.

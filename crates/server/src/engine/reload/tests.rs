@@ -3,6 +3,7 @@
 
 use config::{Applied, Kind, table};
 
+use super::super::scenery::{Scene, keep_busy};
 use super::super::{EngineListeners, Identity};
 use super::*;
 use crate::kv_engine::KvListeners;
@@ -106,4 +107,56 @@ fn no_more_idle_connections_to_origins_are_kept_than_there_are_places_for() {
         let kept = pool_options(&config, threads, 1 << 20);
         assert_eq!((kept.idle_per_thread, kept.idle_shared), (1_000, 1_000), "as configured where there is room");
     }
+}
+
+/// The least that `supervise.hang_timeout` may be: for so long the main thread may give no sign of life.
+const HANG_MIN: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_reload_waits_for_no_event_thread_and_the_sum_of_prepare_commit_and_drain_is_far_less_than_a_hang() {
+    let Scene { engine, config, .. } = Scene::set();
+    let busy = keep_busy(&engine);
+    let begin = SystemClock.now();
+    let prepared = engine.prepare(&config, &config).unwrap();
+    let mut first = engine.commit(prepared);
+    assert!(!first.turn(SystemClock.now()), "it is busy");
+    let prepared = engine.prepare(&config, &config).unwrap();
+    let mut committing = engine.commit(prepared);
+    assert!(!committing.turn(SystemClock.now()));
+    engine.drain();
+    assert!(!engine.is_drained());
+    let sum = SystemClock.now() - begin;
+    println!("the main thread had to do with it for {sum:?}");
+    assert!(sum < HANG_MIN / 2, "{sum:?}");
+    let until = first.until();
+    assert!(first.turn(until), "it is waited for no longer");
+    assert_eq!(first.conclude().late, 1);
+    drop(busy);
+    // Not before the clock says so.
+    while !committing.turn(Instant::ORIGIN) {
+        supervise::wait::readable(&[std::os::fd::AsFd::as_fd(engine.bell())], Duration::from_secs(15)).unwrap();
+        engine.bell().hush();
+    }
+    assert_eq!(committing.conclude().late, 0);
+    engine.stop();
+}
+
+#[test]
+fn the_verdict_of_a_reload_names_new_servers_that_do_not_answer_once_the_threads_say_so() {
+    let Scene { engine, config, text, .. } = Scene::set();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let servers = format!("[\"127.0.0.1:1:1 one\", \"{}:1 silent\"]", silent.local_addr().unwrap());
+    let new = config::set("test.yaml", &text, "kv.pools.alpha.servers", &servers).unwrap();
+    let mut committing = engine.commit(engine.prepare(&config, &new).unwrap());
+    let begin = SystemClock.now();
+    while !committing.turn(SystemClock.now()) {
+        let left = committing.until().since(SystemClock.now());
+        supervise::wait::readable(&[std::os::fd::AsFd::as_fd(engine.bell())], left).unwrap();
+        engine.bell().hush();
+    }
+    println!("told after {:?}", SystemClock.now() - begin);
+    let Committed { late, warnings } = committing.conclude();
+    assert_eq!(late, 0);
+    assert!(warnings.iter().any(|warning| warning.contains("the new server silent does not answer")), "{warnings:?}");
+    engine.stop();
 }

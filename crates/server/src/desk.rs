@@ -1,0 +1,292 @@
+//! Where the server is asked: signs of life are given at once, everything else takes its turn.
+//!
+//! ```text
+//! the socket ─┬─ Ping ──────────────────────────────────────────────> answered at once
+//!             └─ all else ─> what is to be done ─┬─> answered ──────────^
+//!                                  ^             └─> how servers are ─> the event threads are asked
+//!                                  └──────────────────────────────────── they have said, or are late
+//! ```
+//!
+//! Cop has a server killed that gives no sign of life. So nothing here waits, and whatever many may ask, and however long
+//! that takes: after [`TURN_WITHIN`] whoever asks for a sign of life comes first again. Start at [`Desk::hear`].
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use base::Instant;
+use supervise::control::{Endpoint, Pong, Question, Reply, Request};
+use supervise::kv::KvReport;
+
+use crate::awaited::Awaited;
+use crate::engine::Engine;
+
+/// After so much work the loop turns, and gives the signs of life that were asked for meanwhile. With the one thing that
+/// was begun just before, it is far less than the second that `supervise.hang_timeout` is at least.
+pub(crate) const TURN_WITHIN: Duration = Duration::from_millis(100);
+/// How long the event threads are waited for to say how their servers are.
+const SAID_WITHIN: Duration = Duration::from_millis(400);
+/// Questions that wait for their turn; who asks one more is refused.
+const WAITING_MAX: usize = 1_024;
+/// Who wait to be told how servers are; who asks as well is refused.
+const ASKERS_MAX: usize = 256;
+
+/// What is to be done next.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Answer this.
+    Question(Question),
+    /// Tell that: the event threads have said how their servers are.
+    Report(Question, Rc<KvReport>),
+}
+
+/// See the module.
+pub(crate) struct Desk {
+    endpoint: Endpoint,
+    work: VecDeque<Work>,
+    /// Who asked how servers are since the event threads were asked last: what those say may be of before.
+    askers: Vec<Question>,
+    /// What the event threads say of their servers, and to whom.
+    states: Option<(Awaited<Vec<kv::ServerState>>, Vec<Question>)>,
+}
+
+impl Desk {
+    pub(crate) const fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, work: VecDeque::new(), askers: Vec::new(), states: None }
+    }
+
+    /// The socket's end.
+    pub(crate) const fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
+    }
+
+    /// What to wait for.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.endpoint.descriptors()
+    }
+
+    /// When to turn at the latest; at once when there is something to do.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        if !self.work.is_empty() {
+            return Some(Instant::ORIGIN);
+        }
+        self.states.as_ref().map(|(states, _)| states.until())
+    }
+
+    /// Gives the signs of life that were asked for, and takes in the rest. Then comes [`Desk::next`], for [`TURN_WITHIN`]
+    /// at most, and [`Desk::ask_threads`].
+    pub(crate) fn hear(&mut self, now: Instant, engine: &Engine, pong: impl FnOnce() -> Pong) {
+        let asked = self.endpoint.questions();
+        let (pings, others): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|question| question.request == Request::Ping);
+        if !pings.is_empty() {
+            let pong = pong();
+            for ping in pings {
+                self.answer(&ping, Reply::Pong(pong.clone()), &[]);
+            }
+        }
+        for question in others {
+            if self.work.len() < WAITING_MAX {
+                self.work.push_back(Work::Question(question));
+            } else {
+                self.answer(&question, too_many(), &[]);
+            }
+        }
+        if let Some((states, _)) = &mut self.states
+            && states.turn(now)
+            && let Some((states, askers)) = self.states.take()
+        {
+            let report = Rc::new(engine.kv_report(states));
+            self.work.extend(askers.into_iter().map(|asker| Work::Report(asker, Rc::clone(&report))));
+        }
+    }
+
+    /// What is to be done next.
+    pub(crate) fn next(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    /// Answers one question.
+    pub(crate) fn answer(&mut self, question: &Question, reply: Reply, fds: &[BorrowedFd<'_>]) {
+        self.endpoint.answer(question, reply, fds);
+    }
+
+    /// Takes in somebody who asks how servers are.
+    pub(crate) fn report_to(&mut self, question: Question) {
+        if self.askers.len() < ASKERS_MAX {
+            self.askers.push(question);
+        } else {
+            self.answer(&question, too_many(), &[]);
+        }
+    }
+
+    /// Asks the event threads how their servers are, for all who want to know together; not while they are being asked.
+    pub(crate) fn ask_threads(&mut self, now: Instant, engine: &Engine) {
+        if self.states.is_none() && !self.askers.is_empty() {
+            let askers = std::mem::take(&mut self.askers);
+            self.states = Some((engine.ask_states(now + SAID_WITHIN), askers));
+        }
+    }
+}
+
+fn too_many() -> Reply {
+    Reply::Refused("too many questions wait for an answer here: ask again".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use base::{Clock, SystemClock};
+    use supervise::control::Connection;
+    use supervise::kv::KvQuestion;
+
+    use super::*;
+    use crate::control;
+    use crate::engine::scenery::{Scene, keep_busy};
+
+    /// The least that `supervise.hang_timeout` may be.
+    const HANG_MIN: Duration = Duration::from_secs(1);
+    /// What is waited for comes within this, however busy the machine is.
+    const PATIENCE: Duration = Duration::from_secs(15);
+    const REPORT: Request = Request::Kv(KvQuestion::Report);
+
+    /// A desk, the engine whose one event thread has a pool, and cop.
+    struct Office {
+        home: PathBuf,
+        desk: Desk,
+        scene: Scene,
+        cop: Connection,
+        /// The longest that cop waited for a sign of life.
+        longest: Duration,
+    }
+
+    impl Office {
+        fn open(name: &str) -> Self {
+            let home = std::env::temp_dir().join(format!("beltway-desk-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&home);
+            std::fs::create_dir_all(&home).unwrap();
+            let mut desk = Desk::new(Endpoint::bind(&home.join("s")).unwrap());
+            let cop = Connection::open(&home.join("s")).unwrap();
+            assert!(desk.endpoint().questions().is_empty());
+            Self { home, desk, scene: Scene::set(), cop, longest: Duration::ZERO }
+        }
+
+        fn caller(&self) -> Connection {
+            Connection::open(&self.home.join("s")).unwrap()
+        }
+
+        /// One turn of the main loop, as the shell turns it. Cop asks, and is answered.
+        fn turn(&mut self) {
+            let engine = &self.scene.engine;
+            let until = self.desk.until().map_or(Duration::from_millis(50), |until| until.since(SystemClock.now()));
+            let mut descriptors: Vec<_> = self.desk.descriptors().collect();
+            descriptors.push(std::os::fd::AsFd::as_fd(engine.bell()));
+            supervise::wait::readable(&descriptors, until.min(Duration::from_millis(50))).unwrap();
+            self.cop.send(7, Request::Ping, &[]).unwrap();
+            let asked = SystemClock.now();
+            engine.bell().hush();
+            self.desk.hear(asked, engine, Pong::default);
+            let until = SystemClock.now() + TURN_WITHIN;
+            assert!(control::next_errand(&mut self.desk, engine, &[], until).is_none());
+            self.desk.ask_threads(SystemClock.now(), engine);
+            assert!(matches!(self.cop.receive::<Reply>().unwrap().unwrap().0.body, Reply::Pong(_)));
+            self.longest = self.longest.max(SystemClock.now() - asked);
+        }
+
+        /// Turns until so many have an answer on these connections.
+        fn answers(&mut self, callers: &[Connection], count: usize) -> Vec<Reply> {
+            let (begin, mut answers) = (SystemClock.now(), Vec::new());
+            while answers.len() < count {
+                assert!(SystemClock.now() - begin < PATIENCE, "{} of {count}", answers.len());
+                self.turn();
+                for caller in callers {
+                    while let Some((packet, _)) = caller.receive::<Reply>().unwrap() {
+                        answers.push(packet.body);
+                    }
+                }
+            }
+            answers
+        }
+
+        fn close(self) {
+            self.scene.engine.stop();
+            std::fs::remove_dir_all(self.home).unwrap();
+        }
+    }
+
+    /// The state of the pool's one server in an answer, and how many threads did not say it.
+    fn told(reply: &Reply) -> (&str, u64) {
+        let Reply::Kv(report) = reply else { panic!("{reply:?}") };
+        let server = &report.pools[0].servers[0];
+        (&server.state, server.silent_threads)
+    }
+
+    #[test]
+    fn however_many_ask_how_servers_are_while_a_thread_is_busy_every_turn_gives_signs_of_life() {
+        let mut office = Office::open("many");
+        let busy = keep_busy(&office.scene.engine);
+        // With cop as many as there may be, each asking as much as is taken of one in a turn.
+        let callers: Vec<_> = (0..31).map(|_| office.caller()).collect();
+        for caller in &callers {
+            (0..8).for_each(|number| caller.send(number, REPORT, &[]).unwrap());
+        }
+        let answers = office.answers(&callers, 31 * 8);
+        assert!(answers.iter().all(|answer| told(answer) == ("unknown", 1)), "{answers:?}");
+        println!("the longest wait for a sign of life: {:?}", office.longest);
+        assert!(office.longest < HANG_MIN / 2, "{:?}", office.longest);
+        drop(busy);
+        callers[0].send(9, REPORT, &[]).unwrap();
+        assert_eq!(told(&office.answers(&callers, 1)[0]).1, 0, "it is busy no more");
+        office.close();
+    }
+
+    #[test]
+    fn who_asks_after_a_change_is_told_what_the_threads_say_after_it() {
+        let mut office = Office::open("after");
+        let busy = keep_busy(&office.scene.engine);
+        let caller = [office.caller()];
+        caller[0].send(1, REPORT, &[]).unwrap();
+        office.turn();
+        let hold = KvQuestion::Hold { pool: None, server: office.scene.server.clone(), out: true };
+        caller[0].send(2, Request::Kv(hold), &[]).unwrap();
+        caller[0].send(3, REPORT, &[]).unwrap();
+        assert_eq!(office.answers(&caller, 1), [Reply::Done]);
+        drop(busy);
+        let answers = office.answers(&caller, 2);
+        assert_ne!(told(&answers[0]).0, "held", "it was asked before");
+        assert_eq!(told(&answers[1]).0, "held");
+        office.close();
+    }
+
+    #[test]
+    fn who_asks_beyond_what_may_wait_is_refused_and_signs_of_life_are_given() {
+        let mut office = Office::open("limits");
+        let callers: Vec<_> = (0..31).map(|_| office.caller()).collect();
+        let mut refused = 0;
+        for round in 0..6 {
+            for caller in &callers {
+                (0..8).for_each(|_| caller.send(round, REPORT, &[]).unwrap());
+            }
+            office.cop.send(round, Request::Ping, &[]).unwrap();
+            office.desk.hear(SystemClock.now(), &office.scene.engine, Pong::default);
+            assert!(matches!(office.cop.receive::<Reply>().unwrap().unwrap().0.body, Reply::Pong(_)));
+            for caller in &callers {
+                while let Some((packet, _)) = caller.receive::<Reply>().unwrap() {
+                    assert_eq!(packet.body, too_many());
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((office.desk.work.len(), refused), (WAITING_MAX, 6 * 31 * 8 - WAITING_MAX));
+        // Of those that may wait for their turn not all may wait for the threads.
+        while let Some(Work::Question(question)) = office.desk.next() {
+            office.desk.report_to(question);
+        }
+        let answers = office.answers(&callers, WAITING_MAX);
+        let refused = answers.iter().filter(|answer| **answer == too_many()).count();
+        assert_eq!(refused, WAITING_MAX - ASKERS_MAX);
+        office.close();
+    }
+}

@@ -1,0 +1,48 @@
+//! For tests: an engine with one event thread and one pool, and what keeps that thread busy.
+
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+
+use config::Config;
+
+use super::{Engine, EngineListeners, Identity};
+use crate::kv_engine::KvListeners;
+
+/// A running engine.
+pub(crate) struct Scene {
+    pub(crate) engine: Engine,
+    /// Its configuration, and the file of it.
+    pub(crate) config: Config,
+    pub(crate) text: String,
+    /// What the one server of its pool is called.
+    pub(crate) server: String,
+}
+
+impl Scene {
+    pub(crate) fn set() -> Self {
+        let pool = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = "127.0.0.1:1:1 one";
+        let text = format!(
+            "threads: 1\ncache: {{ram: 2MiB}}\nkv: {{pools: {{alpha: {{listen: \"{}\", redis: true, servers: [\"{server}\"]}}}}}}",
+            pool.local_addr().unwrap()
+        );
+        let config = config::parse("test.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let identity = Identity { pid: std::process::id(), generation: 1 };
+        let kv = KvListeners { pools: vec![pool.into()], ..KvListeners::default() };
+        let listeners = EngineListeners { http: Vec::new(), server_page: None, demo: None, kv };
+        let engine = Engine::start(Arc::new(config.clone()), listeners, identity, None).unwrap();
+        Self { engine, config, text, server: "one".to_owned() }
+    }
+}
+
+/// The first event thread does nothing else until the answer is dropped. It is busy when this returns.
+pub(crate) fn keep_busy(engine: &Engine) -> mpsc::Sender<()> {
+    let ((until, ended), (began, has_begun)) = (mpsc::channel(), mpsc::channel());
+    let busy = move |_: &event::Thread| {
+        began.send(()).unwrap();
+        let _ = ended.recv();
+    };
+    engine.processor.net()[0].run(busy).unwrap();
+    has_begun.recv().unwrap();
+    until
+}
