@@ -73,6 +73,11 @@ impl Lab {
         Ok(copy)
     }
 
+    /// A list for `taskset`: that core, or both.
+    pub(crate) fn cores(&self, one: Option<usize>) -> String {
+        one.map_or_else(|| format!("{},{}", self.proxy_core, self.load_core), |core| core.to_string())
+    }
+
     /// Runs a tool to its end and returns what it printed on both outputs; an exit code other than 0 is an error.
     pub(crate) fn tool(&self, command: &LeashedCommand, patience: Duration) -> Outcome<String> {
         let room = self.room("tool")?;

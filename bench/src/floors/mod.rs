@@ -100,6 +100,9 @@ pub(crate) enum Floor {
         /// The server's port on 127.0.0.1
         #[arg(long)]
         server: u16,
+        /// Threads, each with its own listener, clients and connection
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
         /// The lengths
         #[command(flatten)]
         shape: mux::Shape,
@@ -114,7 +117,7 @@ pub(crate) fn run(floor: &Floor) -> io::Result<()> {
         Floor::Copy { port, origin } => copy::run(*port, *origin),
         Floor::Close { port, body } => close::run(*port, *body),
         Floor::Relay { port, origin, path } => relay::run(*port, *origin, path),
-        Floor::Mux { port, server, shape } => mux::run(*port, *server, *shape),
+        Floor::Mux { port, server, threads, shape } => mux::run(*port, *server, *threads, *shape),
     }
 }
 
@@ -135,8 +138,14 @@ fn local(port: u16) -> SocketAddrV4 {
 
 /// A listener. `TCP_NODELAY` is inherited by what it accepts.
 fn listen(port: u16) -> io::Result<OwnedFd> {
+    listen_with(port, false)
+}
+
+/// One of several that share the port, or the only one.
+fn listen_with(port: u16, shared: bool) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let listener = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    rustix::net::sockopt::set_socket_reuseport(&listener, shared)?;
     rustix::net::sockopt::set_socket_reuseaddr(&listener, true)?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     rustix::net::bind(&listener, &local(port))?;

@@ -4,7 +4,8 @@
 //! A turn of the loop costs one `recv` and one `send` a client, and one of each to the server for all of them. Nothing
 //! is parsed: requests and answers have one length each, which is told. What is of another length (a client's first
 //! look around) is answered with an error. When many clients wait, a turn's events gather as long as the shortest sleep
-//! takes: without that this floor lies higher than what is measured over it.
+//! takes: without that this floor lies higher than what is measured over it. Of several threads each is one of these, and
+//! shares nothing with the others but the port: what they cost more together is the machine's.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,8 +36,21 @@ pub(crate) struct Shape {
     pub(crate) answer: usize,
 }
 
-pub(super) fn run(port: u16, server: u16, shape: Shape) -> io::Result<()> {
-    let listener = super::listen(port)?;
+pub(super) fn run(port: u16, server: u16, threads: usize, shape: Shape) -> io::Result<()> {
+    if threads <= 1 {
+        return run_one(super::listen(port)?, server, shape);
+    }
+    let listeners = (0..threads).map(|_| super::listen_with(port, true)).collect::<io::Result<Vec<_>>>()?;
+    std::thread::scope(|scope| {
+        let loops: Vec<_> =
+            listeners.into_iter().map(|listener| scope.spawn(move || run_one(listener, server, shape))).collect();
+        loops
+            .into_iter()
+            .try_for_each(|one| one.join().unwrap_or_else(|_| Err(io::Error::other("a floor's thread panicked"))))
+    })
+}
+
+fn run_one(listener: OwnedFd, server: u16, shape: Shape) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     super::add(&epoll, &listener, LISTENER, EventFlags::IN)?;
     let server = super::connect(server)?;

@@ -119,13 +119,14 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
 fn measure(cell: &Cell, field: &Field, length: Duration) -> Outcome<Vec<cells::Turn>> {
     let mut targets = Vec::new();
     let lengths = cell.lengths();
+    let stores = field.stores(cell.setup.protocol);
+    stores.iter().try_for_each(|store| store.bind(&field.lab, cell.setup.pinned))?;
     let takes_part = |kind: &Kind| match kind {
         Kind::Floor => lengths.is_some(),
-        Kind::Single => matches!(cell.target, cells::Target::OverSingle(..)),
+        Kind::Single | Kind::FloorSingle => matches!(cell.target, cells::Target::OverSingle(..)),
         Kind::Direct | Kind::Nutcracker | Kind::Beltway => true,
     };
     for kind in Kind::ALL.into_iter().filter(takes_part) {
-        let stores = field.stores(cell.setup.protocol);
         targets.push((kind, Proxy::start(&field.lab, &field.beltway, kind, &cell.setup, stores, lengths)?));
     }
     for (kind, proxy) in &targets {

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Direct,
     /// What the kernel alone asks for: commands of one known length, not looked at.
     Floor,
+    /// That with one thread, beside itself with several.
+    FloorSingle,
     /// Debian's twemproxy.
     Nutcracker,
     /// This project's with one event thread, beside itself with several.
@@ -34,12 +36,14 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [Self::Direct, Self::Floor, Self::Nutcracker, Self::Single, Self::Beltway];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Direct, Self::FloorSingle, Self::Floor, Self::Nutcracker, Self::Single, Self::Beltway];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
+            Self::FloorSingle => "floor-single",
             Self::Nutcracker => "nutcracker",
             Self::Single => "beltway-single",
             Self::Beltway => "beltway",
@@ -96,16 +100,16 @@ impl Proxy {
         let port = lab::free_port()?;
         let room = lab.room(kind.name())?;
         let words = match kind {
-            Kind::Floor => floor(port, servers, lengths)?,
+            Kind::Floor => floor(port, servers, setup.threads, lengths)?,
             Kind::Direct | Kind::Nutcracker => nutcracker(&room, port, setup, servers)?,
-            Kind::Single => {
-                return Self::start(lab, beltway, Kind::Beltway, &Setup { threads: 1, ..*setup }, stores, None);
+            Kind::Single | Kind::FloorSingle => {
+                let several = if kind == Kind::Single { Kind::Beltway } else { Kind::Floor };
+                return Self::start(lab, beltway, several, &Setup { threads: 1, ..*setup }, stores, lengths);
             }
             Kind::Beltway if beltway.ends_with("proxy") => example(beltway, port, setup, servers),
             Kind::Beltway => server(beltway, &room, port, setup, servers)?,
         };
-        let core =
-            if setup.pinned { lab.proxy_core.to_string() } else { format!("{},{}", lab.proxy_core, lab.load_core) };
+        let core = lab.cores(setup.pinned.then_some(lab.proxy_core));
         let command = LeashedCommand::new("taskset", lab.proxy_core).args(["-c", &core]).args(words);
         let log = room.join("output");
         let leash = Leash::spawn(&command, &log, &log)?;
@@ -158,10 +162,10 @@ fn server(program: &Path, room: &Path, port: u16, setup: &Setup, servers: &[Stor
     Ok(vec![program.display().to_string(), "server".to_owned(), "-c".to_owned(), conf.display().to_string()])
 }
 
-fn floor(port: u16, servers: &[Store], lengths: Option<Shape>) -> Outcome<Vec<String>> {
+fn floor(port: u16, servers: &[Store], threads: usize, lengths: Option<Shape>) -> Outcome<Vec<String>> {
     let shape = lengths.ok_or_else(|| Trouble::Wrong("the floor takes commands of one length only".to_owned()))?;
     let program = std::env::current_exe().doing("finding this program")?;
-    let (_, words) = target::floor_words(&Floor::Mux { port, server: servers[0].port, shape });
+    let (_, words) = target::floor_words(&Floor::Mux { port, server: servers[0].port, threads, shape });
     Ok([program.display().to_string(), "floor".to_owned()].into_iter().chain(words).collect())
 }
 

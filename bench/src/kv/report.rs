@@ -78,10 +78,13 @@ impl Report {
                 (format!("{share:.2} of direct"), format!("{reach:.2}"), String::new(), share >= reach, false)
             }
             Target::OverSingle(reach, aim) => {
-                let ratios: Vec<f64> =
-                    cpu(Kind::Beltway).iter().zip(cpu(Kind::Single)).map(|(ours, its)| ours / its).collect();
-                let grown = median(&ratios);
-                let figure = format!("{grown:.2} × one thread ({:.2} µs)", median(&cpu(Kind::Single)));
+                let growth = |several, single| {
+                    median(&cpu(several).iter().zip(cpu(single)).map(|(one, other)| one / other).collect::<Vec<_>>())
+                };
+                let grown = growth(Kind::Beltway, Kind::Single);
+                let floor = growth(Kind::Floor, Kind::FloorSingle);
+                let one = median(&cpu(Kind::Single));
+                let figure = format!("{grown:.2} × one thread ({one:.2} µs); the floor {floor:.2} × its own");
                 (figure, format!("{reach:.2}"), format!("{aim:.2}"), grown <= reach, grown <= aim)
             }
             Target::None => (format!("{ratio:.2} ({best:.2})"), String::new(), String::new(), true, false),

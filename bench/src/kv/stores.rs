@@ -64,6 +64,16 @@ impl Store {
         })
     }
 
+    /// Lets it run on the load's core alone, or on the proxy's as well.
+    pub(super) fn bind(&self, lab: &Lab, alone: bool) -> Outcome<()> {
+        let cores = lab.cores(alone.then_some(lab.load_core));
+        for pid in self.processes() {
+            let words = ["-a", "-c", "-p", &cores, &pid.to_string()].map(str::to_owned);
+            lab.tool(&LeashedCommand::new("taskset", lab.load_core).args(words), PATIENCE)?;
+        }
+        Ok(())
+    }
+
     /// Its processes.
     pub(super) fn processes(&self) -> Vec<u32> {
         self.leash.as_ref().map(Leash::processes).unwrap_or_default()

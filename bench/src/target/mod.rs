@@ -219,9 +219,10 @@ pub(crate) fn floor_words(floor: &Floor) -> (u16, Vec<String>) {
         Floor::Relay { port, origin, path } => {
             words("relay", port, &[("--origin", origin.to_string()), ("--path", path.clone())])
         }
-        Floor::Mux { port, server, shape } => {
+        Floor::Mux { port, server, threads, shape } => {
             let lengths = [("--request", shape.request.to_string()), ("--answer", shape.answer.to_string())];
-            words("mux", port, &[[("--server", server.to_string())].as_slice(), &lengths].concat())
+            let both = [("--server", server.to_string()), ("--threads", threads.to_string())];
+            words("mux", port, &[both, lengths].concat())
         }
     }
 }
