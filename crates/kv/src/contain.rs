@@ -1,4 +1,4 @@
-//! Doing something with each of many, whatever becomes of one.
+//! Doing something with each of many, or one thing after the other, whatever becomes of one.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +24,12 @@ pub(crate) fn each<T>(list: &[T], first: &mut Option<Panic>, mut work: impl FnMu
             let _ = catch_unwind(AssertUnwindSafe(|| give_up(it)));
         }
     }
+}
+
+/// Does this. False when it panics; `first` keeps what the first panic said.
+pub(crate) fn one(first: &mut Option<Panic>, work: impl FnOnce()) -> bool {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    outcome.map_err(|panic| _ = first.get_or_insert(panic)).is_ok()
 }
 
 #[cfg(test)]

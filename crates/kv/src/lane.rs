@@ -407,11 +407,14 @@ impl Lane {
             return self.flush_alone();
         }
         let held = self.queue.len() - self.handed;
-        if held == 0 || self.out.is_empty() {
+        if held == 0 {
             self.watch_time();
             return;
         }
         let wait = !self.retired && self.handed > 0 && held < self.server.batch() && self.out.len() < HELD_BYTES_MAX;
+        if self.handed_bytes + self.out.len() as u64 != self.pushed {
+            return self.give_up_unsent();
+        }
         if let Link::Up(tcp) = &self.link
             && !wait
         {
@@ -435,6 +438,14 @@ impl Lane {
             cells.add(Kv::REQUESTS, held as u64);
         }
         self.watch_time();
+    }
+
+    /// What is held is not what was announced: something panicked between the two, and no reply could be told whose it is.
+    #[cold]
+    fn give_up_unsent(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.worker.lane_has_failed(me, Fault::Internal);
+        }
     }
 
     /// Lets go of what has been answered.

@@ -1,6 +1,10 @@
 //! The end of a connection, and what becomes of the requests on it.
+//!
+//! Whatever panics meanwhile, each of them gets what it is to get; but for the one at which something did: nobody knows what
+//! its client has been told, which ends.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
 
 use base::Instant;
@@ -9,10 +13,12 @@ use buf::Chunk;
 use super::slow::Slowness;
 use super::{Lane, LaneCell, Link, bytes_of};
 use crate::client::ClientCell;
+use crate::contain;
 use crate::fault::Fault;
 use crate::metrics::Kv;
 use crate::numbers::KvPool;
 use crate::pending::{Owner, Pending};
+use crate::server::Server;
 use crate::worker::Worker;
 
 /// The connection failed: each request on it is sent again where that is right, or gets its error.
@@ -27,40 +33,36 @@ pub(crate) fn fail(lane: &Rc<LaneCell>, fault: Fault) {
     };
     let asked =
         remains.queue.iter().any(|pending| !matches!(pending.owner, Owner::Handshake)) || fault == Fault::Handshake;
-    server.lane_failed(&worker, lane, fault, asked);
-    let (mut first, mut slow) = (true, Slowness::new());
-    for client in remains.unsettled.drain(..).filter_map(|client| client.upgrade()) {
-        client.borrow_mut().has_settled();
-    }
-    while let Some(pending) = remains.queue.pop_front() {
-        let end = remains.queue.front().map_or(remains.ends, |next| next.start);
-        let broken_off = std::mem::take(&mut first) && remains.passing;
-        let noted = slow.note(&worker, &server, &pending);
-        let (begin, len) = (pending.start, end.saturating_sub(pending.start));
-        let tell = |fault| {
-            if let Some(noted) = noted {
-                noted.tell(&worker, &server, remains.bytes(begin, end).as_deref(), len, Some(fault));
-            }
-        };
-        if broken_off {
-            tell(fault);
-            match pending.owner {
-                Owner::Client(client, _) => client.borrow_mut().cut(),
-                // What would be dropped whole is not missed.
-                owner => _ = give_fault(&worker, owner, fault),
-            }
-            continue;
+    let mut panic = None;
+    contain::one(&mut panic, || server.lane_failed(&worker, lane, fault, asked));
+    let has_settled = |client: &Weak<ClientCell>| {
+        if let Some(client) = client.upgrade() {
+            client.borrow_mut().has_settled();
         }
-        let (unsent, command) = (pending.start >= remains.sent, pending.command);
-        if let Some(fault) = server.retry(&worker, pending, fault, unsent, |start| remains.bytes(start, end)) {
-            tell(fault);
-            server.commands().failed(command, fault);
+    };
+    contain::each(&remains.unsettled, &mut panic, has_settled, |_| {});
+    let mut slow = Slowness::new();
+    while !remains.queue.is_empty() {
+        // Of all that is left in one go: nothing is set up for each.
+        let mut at_hand = None;
+        let all = contain::one(&mut panic, || {
+            while let Some(pending) = remains.queue.pop_front() {
+                at_hand = pending.owner.client();
+                remains.give_up(&worker, &server, pending, fault, &mut slow);
+            }
+        });
+        if let Some(client) = at_hand.filter(|_| !all) {
+            contain::one(&mut panic, || client.borrow_mut().cut());
         }
     }
     for client in waiting {
         if let Some(client) = client.upgrade() {
             worker.thread().schedule_imm(client).detach();
         }
+    }
+    if let Some(panic) = panic {
+        // Its thread counts it.
+        resume_unwind(panic);
     }
 }
 
@@ -124,6 +126,36 @@ impl Remains {
     /// The stream's bytes of this range, if they were kept.
     fn bytes(&self, from: u64, to: u64) -> Option<Vec<u8>> {
         bytes_of(&self.kept, from, to)
+    }
+
+    /// What was the first in the queue is sent again where that is right, or gets its error.
+    fn give_up(&mut self, worker: &Worker, server: &Rc<Server>, pending: Pending, fault: Fault, slow: &mut Slowness) {
+        let end = self.queue.front().map_or(self.ends, |next| next.start);
+        // Of the first alone something may have been passed on.
+        let broken_off = std::mem::take(&mut self.passing);
+        #[cfg(test)]
+        super::tests::panic_if_failed(self.bytes(pending.start, end));
+        let noted = slow.note(worker, server, &pending);
+        let (begin, len) = (pending.start, end.saturating_sub(pending.start));
+        let tell = |fault| {
+            if let Some(noted) = noted {
+                noted.tell(worker, server, self.bytes(begin, end).as_deref(), len, Some(fault));
+            }
+        };
+        if broken_off {
+            tell(fault);
+            match pending.owner {
+                Owner::Client(client, _) => client.borrow_mut().cut(),
+                // What would be dropped whole is not missed.
+                owner => _ = give_fault(worker, owner, fault),
+            }
+            return;
+        }
+        let (unsent, command) = (pending.start >= self.sent, pending.command);
+        if let Some(fault) = server.retry(worker, pending, fault, unsent, |start| self.bytes(start, end)) {
+            tell(fault);
+            server.commands().failed(command, fault);
+        }
     }
 }
 

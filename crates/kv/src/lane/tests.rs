@@ -1,4 +1,4 @@
-//! What becomes of a connection when the code that looks at its replies panics; and what those who wait for nothing keep.
+//! What becomes of a connection when the code that looks at its replies panics, or that which gives it up; and what those who wait for nothing keep.
 
 #[path = "../../tests/scene/mod.rs"]
 pub(crate) mod scene;
@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use base::Instant;
 use buf::{Block, Chunk, SizeClass};
 use event::sim::{Faults, Stuck, World};
 use event::{Tcp, Thread};
@@ -14,6 +15,8 @@ use event::{Tcp, Thread};
 use self::scene::{PROXY, Proxy, chunk, listen, server, worker};
 use crate::PoolSource;
 use crate::metrics::Kv;
+use crate::numbers::CommandIndex;
+use crate::pending::{Again, Owner};
 use crate::wire::Scanned;
 use crate::wire::resp::{Reply, Request, Scan, request};
 
@@ -28,6 +31,14 @@ thread_local! {
 
 pub(super) fn panic_if_told(reply: &[u8]) {
     assert!(reply != FATAL, "as the test wants it");
+}
+
+/// The key of the request that is the end of whoever gives it up.
+const UNLUCKY: &[u8] = b"unlucky";
+
+pub(super) fn panic_if_failed(request: Option<Vec<u8>>) {
+    let request = request.unwrap_or_default();
+    assert!(!request.windows(UNLUCKY.len()).any(|word| word == UNLUCKY), "as the test wants it");
 }
 
 pub(crate) fn panic_if_asked(key: &[u8]) {
@@ -207,6 +218,40 @@ fn a_panic_at_a_request_ends_its_client_and_no_reply_goes_astray() {
     assert_eq!(before, [text(INTERNAL), text(INTERNAL)]);
     assert_eq!(hit, [None, None, None]);
     ANSWERS.set(true);
+    stage.clear();
+}
+
+#[test]
+fn a_panic_at_a_request_that_is_given_up_ends_its_client_and_the_others_on_its_connection_get_their_errors() {
+    let stage = Stage::set(true);
+    let told = [&["first"][..], &["panic"], &["a", "b"], &["c", "unlucky", "d"], &["e", "unlucky"], &["f", "g"]];
+    let told = told.map(|keys| stage.ask(keys));
+    ANSWERS.set(true);
+    stage.settle();
+    assert_eq!(stage.panics().0, 2, "at the reply, and at the end of its connection");
+    let [first, at_reply, before, hit, also_hit, behind] = told.map(|told| told.take());
+    assert_eq!(first, [text("+first\r\n")]);
+    assert_eq!(at_reply, [None]);
+    assert_eq!(before, [text(INTERNAL), text(INTERNAL)]);
+    assert_eq!(hit[1..], [None, None], "nobody knows what it has been told: {hit:?}");
+    assert_eq!(also_hit[1..], [None], "{also_hit:?}");
+    assert_eq!(behind, [text(INTERNAL), text(INTERNAL)], "nobody is left without an answer");
+    stage.clear();
+}
+
+#[test]
+fn what_was_announced_and_not_handed_over_is_never_waited_for() {
+    let stage = Stage::set(true);
+    let told = [&["first"][..], &["a", "b"]].map(|keys| stage.ask(keys));
+    // As when its bytes cannot be put together.
+    let lanes = worker(0).lanes();
+    lanes[0].borrow_mut().expect(Owner::Nobody, 10, Instant::FAR_FUTURE, Again::Always, CommandIndex::NONE);
+    drop(lanes);
+    ANSWERS.set(true);
+    stage.settle();
+    let [first, behind] = told.map(|told| told.take());
+    assert_eq!(first, [text(INTERNAL)], "its connection ends with the turn");
+    assert_eq!(behind, [text(INTERNAL), text(INTERNAL)], "no reply is taken for another's");
     stage.clear();
 }
 
