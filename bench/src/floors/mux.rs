@@ -1,5 +1,5 @@
 //! The floor under key-value commands: what many clients ask goes to one server over one connection, and what it
-//! answers goes back in that order.
+//! answers goes back in that order. Readiness is told once for what came (edge-triggered), which costs least.
 //!
 //! A turn of the loop costs one `recv` and one `send` a client, and one of each to the server for all of them. Nothing
 //! is parsed: requests and answers have one length each, which is told. What is of another length (a client's first
@@ -54,7 +54,7 @@ fn run_one(listener: OwnedFd, server: u16, shape: Shape) -> io::Result<()> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     super::add(&epoll, &listener, LISTENER, EventFlags::IN)?;
     let server = super::connect(server)?;
-    super::add(&epoll, &server, SERVER, EventFlags::IN)?;
+    super::add(&epoll, &server, SERVER, EventFlags::IN | EventFlags::ET)?;
     let mut mux =
         Mux { server, shape, clients: Vec::new(), waiting: VecDeque::new(), asked: Vec::new(), answered: Vec::new() };
     let mut events = super::event_room();
@@ -68,7 +68,7 @@ fn run_one(listener: OwnedFd, server: u16, shape: Shape) -> io::Result<()> {
             match event.data.u64() {
                 LISTENER => {
                     for fd in std::iter::from_fn(|| super::accept(&listener)).take(ACCEPT_MAX) {
-                        super::add(&epoll, &fd, mux.clients.len() as u64, EventFlags::IN)?;
+                        super::add(&epoll, &fd, mux.clients.len() as u64, EventFlags::IN | EventFlags::ET)?;
                         mux.clients.push(Some(fd));
                     }
                 }
@@ -111,12 +111,18 @@ impl Mux {
     }
 
     fn hear(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        match super::receive(&self.server, buffer) {
-            Received::Bytes(got) => self.answered.extend_from_slice(&buffer[..got]),
-            Received::Later => {}
-            Received::Ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+        loop {
+            match super::receive(&self.server, buffer) {
+                Received::Bytes(got) => {
+                    self.answered.extend_from_slice(&buffer[..got]);
+                    if got < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Received::Later => return Ok(()),
+                Received::Ended => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
         }
-        Ok(())
     }
 
     /// Gives everybody the answers that have come for it.

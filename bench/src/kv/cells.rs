@@ -126,7 +126,7 @@ pub(super) fn all() -> Vec<Cell> {
         over(4, cell("MGET of 10 keys, 4 servers", Many(10), 64, 1, 30_000, Target::None)),
         over(4, cell("MGET of 100 keys, 4 servers", Many(100), 64, 1, 10_000, Target::None)),
         memcached(1, cell("memcached get 64 B, pipeline 1", Get, 64, 1, 0, Cpu(0.75, 0.65))),
-        memcached(1, cell("memcached 64 B, pipeline 1, asked by memaslap", Memaslap, 64, 1, 200_000, Target::None)),
+        memcached(1, cell("memcached 64 B, pipeline 1, asked by memaslap", Memaslap, 64, 1, 200_000, Cpu(0.75, 0.65))),
         memcached(1, cell("memcached get 64 B, pipeline 16", Get, 64, 16, 0, Target::None)),
         memcached(1, cell("memcached set 64 B, pipeline 16", Set, 64, 16, 0, Cpu(0.30, 0.22))),
         memcached(2, cell("memcached get of 10 keys, 2 servers", Many(10), 64, 1, 0, Target::None)),
