@@ -120,10 +120,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
     }
     let text = bytes.trim_ascii();
     if !text.starts_with(b"[") {
-        complain(1, "the beginning is not there".to_owned());
+        complain(1, "the beginning is not there, nor perhaps lines after it".to_owned());
     }
     if !text.ends_with(b"]") {
-        complain(last, "the end is not there".to_owned());
+        complain(last, "the end is not there, nor perhaps lines before it".to_owned());
     }
     if more > 0 {
         read.damage.push(Damage { line: last, what: format!("so with {more} more before this") });
@@ -139,7 +139,9 @@ fn is_between(bytes: &[u8]) -> bool {
 fn shown(bytes: &[u8]) -> String {
     let text = bytes.trim_ascii();
     let more = if text.len() > SHOWN_MAX { "…" } else { "" };
-    format!("`{}{more}` is not understood", text.get(..SHOWN_MAX).unwrap_or(text).escape_ascii())
+    let begin = String::from_utf8_lossy(text.get(..SHOWN_MAX).unwrap_or(text));
+    let begin: String = begin.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    format!("`{begin}{more}` is not understood")
 }
 
 /// Gives the file a second name, so that it is still there when it is replaced. The oldest of too many is removed.
@@ -211,7 +213,7 @@ mod tests {
         );
         assert_eq!(read, ["s", "u", "v"]);
         assert_eq!(damage.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 5, 6]);
-        assert!(damage[0].1.contains("ser\\x00er") && damage[1].1.contains("`rubbish`"), "{damage:?}");
+        assert!(damage[0].1.contains("\"ser\u{fffd}er\"") && damage[1].1.contains("`rubbish`"), "{damage:?}");
         assert_eq!(told(b"").1.len(), 2, "an empty file is none that was written");
     }
 
