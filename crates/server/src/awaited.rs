@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 
 use base::Instant;
@@ -47,9 +48,15 @@ impl AsFd for Bell {
 pub(crate) struct Saying<T> {
     to: Option<mpsc::Sender<T>>,
     bell: Bell,
+    in_vain: Arc<AtomicBool>,
 }
 
 impl<T> Saying<T> {
+    /// Nobody waits for it any more.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        self.in_vain.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn say(mut self, what: T) {
         if let Some(to) = self.to.take() {
             // Who waited for it may have lost patience.
@@ -74,16 +81,18 @@ pub(crate) struct Awaited<T> {
     told: usize,
     until: Instant,
     is_over: bool,
+    in_vain: Arc<AtomicBool>,
 }
 
 impl<T> Awaited<T> {
     /// Has `tell` pass a [`Saying`] to each thread; whoever has said nothing by `until` is done without.
     pub(crate) fn begin(threads: &[Handle], bell: &Bell, until: Instant, tell: impl Fn(&Handle, Saying<T>)) -> Self {
         let (to, from) = mpsc::channel();
+        let in_vain = Arc::new(AtomicBool::new(false));
         for thread in threads {
-            tell(thread, Saying { to: Some(to.clone()), bell: bell.clone() });
+            tell(thread, Saying { to: Some(to.clone()), bell: bell.clone(), in_vain: Arc::clone(&in_vain) });
         }
-        Self { from, said: Vec::new(), told: threads.len(), until, is_over: false }
+        Self { from, said: Vec::new(), told: threads.len(), until, is_over: false, in_vain }
     }
 
     /// Takes what was said. `true`: nothing more is waited for. Never waits.
@@ -116,8 +125,14 @@ impl<T> Awaited<T> {
     }
 
     /// What was said until now.
-    pub(crate) fn into_said(self) -> Vec<T> {
-        self.said
+    pub(crate) fn into_said(mut self) -> Vec<T> {
+        std::mem::take(&mut self.said)
+    }
+}
+
+impl<T> Drop for Awaited<T> {
+    fn drop(&mut self) {
+        self.in_vain.store(true, Ordering::Relaxed);
     }
 }
 

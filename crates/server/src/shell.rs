@@ -1,7 +1,10 @@
 //! The server's main thread: takes the lease and the listeners, runs the engine, answers for it, ends it.
 //!
 //! It waits in one place, [`Shell::wait`], for all there is to hear of. What takes event threads their time is begun here and
-//! ended in a later turn: until then [`Shell::turn`] looks whether they have said so.
+//! ended in a later turn: until then [`Shell::turn`] looks whether they have said so. How the configuration changes is the
+//! business of `change`.
+
+mod change;
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +13,6 @@ use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::Config;
-use supervise::change::{Outcome, Verdict};
 use supervise::configuration;
 use supervise::control::{Endpoint, PEERS_MAX, Question, Reply};
 use supervise::directory::{self, RuntimeDir};
@@ -20,13 +22,14 @@ use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
 use supervise::role::{self, Family, Role};
 use supervise::status::ServerState;
-use supervise::{debug, error, info, wait, warn};
+use supervise::{debug, info, wait, warn};
 use sys::signal::{Signals, Taken};
 
+use self::change::Change;
 use crate::awaited::Awaited;
 use crate::control::{self, Errand, Identity};
 use crate::desk::{Desk, TURN_WITHIN};
-use crate::engine::{self, Committed, Committing, Engine, EngineListeners, KvListeners, Prepared, Unprepared};
+use crate::engine::{self, Engine, EngineListeners, KvListeners};
 use crate::options::{self, Options};
 use crate::removal::Removal;
 
@@ -67,10 +70,7 @@ struct Shell {
     successor: Option<u64>,
     /// The way of idle connections there.
     removal: Option<Removal>,
-    /// What was judged and may be put in force, under its digest.
-    prepared: Option<(String, Arc<Config>, Prepared)>,
-    /// What the event threads are taking up, and who is told when they have.
-    committing: Option<(Option<Question>, Committing)>,
+    change: Change,
     /// Event threads begin to accept, and who is told when they do.
     promoting: Option<(Vec<Question>, Awaited<std::io::Result<()>>)>,
 }
@@ -144,8 +144,7 @@ impl Shell {
             alone,
             successor: None,
             removal: None,
-            prepared: None,
-            committing: None,
+            change: Change::default(),
             promoting: None,
         };
         shell.say_ready(options);
@@ -277,11 +276,8 @@ impl Shell {
     /// Until there is something to hear, or to do, at most `timeout`.
     fn wait(&self, timeout: Duration) -> Result<(), Failure> {
         let now = SystemClock.now();
-        let until = [
-            self.desk.until(),
-            self.committing.as_ref().map(|(_, committing)| committing.until()),
-            self.promoting.as_ref().map(|(_, promoting)| promoting.until()),
-        ];
+        let until =
+            [self.desk.until(), self.change.until(), self.promoting.as_ref().map(|(_, promoting)| promoting.until())];
         let timeout = wait::until_earliest(now, until).min(timeout);
         let mut descriptors = vec![self.signals.as_fd(), self.engine.bell().as_fd()];
         descriptors.extend(self.desk.descriptors());
@@ -311,9 +307,7 @@ impl Shell {
     fn turn(&mut self) {
         self.engine.bell().hush();
         let now = SystemClock.now();
-        if self.committing.as_mut().is_some_and(|(_, committing)| committing.turn(now)) {
-            self.conclude_commit();
-        }
+        self.turn_change(now);
         self.turn_promotion(now);
         let (identity, engine, listeners) = (&self.identity, &self.engine, &self.listeners);
         let age = now - self.started_at;
@@ -332,10 +326,7 @@ impl Shell {
                 supervise::log::set_level(level);
                 self.engine.set_log_level(level);
             }
-            Errand::Prepare(question, digest) => {
-                let verdict = self.prepare(&digest);
-                self.desk.answer(&question, Reply::Verdict(Box::new(verdict)), &[]);
-            }
+            Errand::Prepare(question, digest) => self.prepare(question, digest),
             Errand::Promote(question) => self.promote(question),
             Errand::Retire(successor) => {
                 info!("told to make room for generation {successor}");
@@ -350,14 +341,7 @@ impl Shell {
                 let taken = connections.map(|released| usize::from(self.engine.take_over(released))).sum::<usize>();
                 debug!("took over {taken} of {count} idle connections");
             }
-            Errand::Commit(question, digest) => {
-                if let Some(config) = self.take_prepared(&digest) {
-                    self.commit(Some(question), digest, config);
-                } else {
-                    let why = "nothing was prepared under this digest".to_owned();
-                    self.desk.answer(&question, Reply::Refused(why), &[]);
-                }
-            }
+            Errand::Commit(question, digest) => self.commit_prepared(question, &digest),
         }
     }
 
@@ -395,81 +379,6 @@ impl Shell {
         };
         for asker in askers {
             self.desk.answer(&asker, reply.clone(), &[]);
-        }
-    }
-
-    /// Judges the candidate, and keeps what it takes to put it in force. Nothing changes.
-    fn prepare(&mut self, digest: &str) -> Verdict {
-        self.prepared = None;
-        let config = match configuration::proposed(&self.family.directory) {
-            Ok(config) if configuration::digest(&config) == digest => config,
-            Ok(_) => return Verdict::new(Outcome::Failed, "the candidate is not the one that is meant"),
-            Err(why) => return Verdict::new(Outcome::Failed, why),
-        };
-        match self.engine.prepare(&self.config, &config) {
-            Ok(prepared) => {
-                self.prepared = Some((digest.to_owned(), Arc::new(config), prepared));
-                Verdict::new(Outcome::Possible, "")
-            }
-            Err(Unprepared::Wrong(diagnostics)) => Verdict::wrong(&diagnostics),
-            Err(Unprepared::Log(why)) => Verdict::new(Outcome::Failed, why),
-        }
-    }
-
-    fn take_prepared(&mut self, digest: &str) -> Option<(Arc<Config>, Prepared)> {
-        let (_, config, prepared) = self.prepared.take().filter(|(prepared, ..)| prepared == digest)?;
-        Some((config, prepared))
-    }
-
-    /// Puts what was prepared in force, for requests that begin from now on. Whoever asked is told when the event threads
-    /// have taken it: see [`Shell::conclude_commit`].
-    fn commit(&mut self, asker: Option<Question>, digest: String, (config, prepared): (Arc<Config>, Prepared)) {
-        // Threads that have not taken the one before take this one.
-        self.conclude_commit();
-        self.committing = Some((asker, self.engine.commit(prepared)));
-        self.family.follow(&config);
-        self.config = config;
-        self.identity.configuration = digest;
-    }
-
-    /// The event threads have taken the configuration, or are waited for no longer: says so, with what an operator should
-    /// know.
-    fn conclude_commit(&mut self) {
-        let Some((asker, committing)) = self.committing.take() else { return };
-        let Committed { late, warnings: diagnostics } = committing.conclude();
-        if late > 0 {
-            warn!("{late} event threads are busy: they take the new configuration when their turn ends");
-        }
-        info!("configuration {} is in force", self.identity.configuration);
-        let Some(asker) = asker else { return };
-        let reply = if diagnostics.is_empty() {
-            Reply::Done
-        } else {
-            Reply::Verdict(Box::new(Verdict { outcome: Outcome::Applied, diagnostics, ..Verdict::default() }))
-        };
-        self.desk.answer(&asker, reply, &[]);
-    }
-
-    /// A server by itself reads its file anew.
-    fn reload_alone(&mut self) {
-        let config = match self.family.source.load() {
-            Ok(config) => config,
-            Err(wrong) => {
-                error!("the configuration is wrong, the one in force stays:\n{wrong}");
-                return;
-            }
-        };
-        let keys = self.config.restart_needed(&config);
-        if !keys.is_empty() {
-            error!("nothing has changed: {} take effect after a stop and a start", keys.join(", "));
-            return;
-        }
-        match self.engine.prepare(&self.config, &config) {
-            Ok(prepared) => {
-                let digest = configuration::digest(&config);
-                self.commit(None, digest, (Arc::new(config), prepared));
-            }
-            Err(unprepared) => error!("the configuration is wrong, the one in force stays:\n{unprepared}"),
         }
     }
 

@@ -30,7 +30,7 @@ use base::{ByteCount, Clock, Instant, SystemClock};
 use config::{Config, Diagnostics, LogFile, Threads};
 use event::log::{LogSender, LogThread, Sink};
 use event::metrics::Loop;
-use event::{Listener, Processor, ProcessorOptions, Shares, Thread};
+use event::{Handle, Listener, Processor, ProcessorOptions, Shares, Thread};
 use http::local::Service;
 use http::{Http, Plan, Worker, WorkerParts};
 use kv::ServerState;
@@ -44,8 +44,8 @@ use supervise::status::ThreadBeat;
 use self::cache::EngineCache;
 use self::pages::Pages;
 use self::places::Places;
-pub(crate) use self::reload::Committing;
 pub use self::reload::{Committed, Prepared, Unprepared};
+pub(crate) use self::reload::{Committing, Judged};
 use crate::awaited::{Awaited, Bell};
 pub use crate::kv_engine::KvListeners;
 use crate::kv_engine::{self, KvDoor, KvEngine, KvSetup};
@@ -146,6 +146,8 @@ pub struct Engine {
     leaving: Arc<AtomicBool>,
     /// What is accepted from once this is promoted.
     closed_door: RefCell<Option<Arc<Door>>>,
+    /// The thread that judges configurations. Not one of those for blocking work: they may all wait for names.
+    judge: Vec<Handle>,
     /// By which event threads say that they have said something.
     bell: Bell,
 }
@@ -318,8 +320,10 @@ impl Engine {
         };
         let seed = SystemClock.wall().as_micros().cast_unsigned() ^ (u64::from(identity.pid) << 40);
         let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: config.pin_threads, seed };
-        let processor =
+        let mut processor =
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
+        let judge = processor.spawn_event_threads("ET_JUDGE", 1, |_| Ok(())).map_err(StartError::Threads)?;
+        let judge = processor.groups().threads(judge);
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
         Ok(Self {
@@ -337,6 +341,7 @@ impl Engine {
             segment,
             leaving,
             closed_door: RefCell::new((!accepts).then_some(door)),
+            judge,
             bell,
         })
     }

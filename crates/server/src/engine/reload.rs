@@ -25,6 +25,31 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(3);
 /// The stack of idle connections that all threads share takes at most one in so many of the places for origins.
 const SHARED_PART: usize = 4;
 
+/// A configuration that can be, with what takes long to make of it.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    config: Arc<Config>,
+    plan: Arc<Plan>,
+    kv: KvPrepared,
+}
+
+impl Judged {
+    /// Judges it. Touches nothing.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn new(config: Config) -> Result<Self, Unprepared> {
+        let plan = Plan::prepare(&config).map_err(Unprepared::Wrong)?;
+        let kv = KvPrepared::new(&config).map_err(Unprepared::Wrong)?;
+        Ok(Self { config: Arc::new(config), plan, kv })
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config)
+    }
+}
+
 /// What a configuration comes to, ready to be put in force.
 #[derive(Debug)]
 pub struct Prepared {
@@ -44,15 +69,15 @@ pub struct Prepared {
 pub enum Unprepared {
     /// It is wrong, and where.
     Wrong(Vec<Diagnostic>),
-    /// A log it names cannot be opened.
-    Log(String),
+    /// It cannot be read or judged, or a log it names cannot be opened; in words.
+    Failed(String),
 }
 
 impl fmt::Display for Unprepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wrong(diagnostics) => Diagnostics(diagnostics.clone()).fmt(f),
-            Self::Log(why) => f.write_str(why),
+            Self::Failed(why) => f.write_str(why),
         }
     }
 }
@@ -94,13 +119,31 @@ impl Committing {
 }
 
 impl Engine {
-    /// Judges `new` while `old` is in force. Changes nothing, but that a new log file comes into being.
+    /// Has a configuration read and judged, on the thread that is there for it.
+    pub(crate) fn judge(
+        &self,
+        read: impl FnOnce() -> Result<Config, Unprepared> + Clone + Send + 'static,
+        until: Instant,
+    ) -> Awaited<Result<Judged, Unprepared>> {
+        Awaited::begin(&self.judge, &self.bell, until, |thread, said| {
+            let read = read.clone();
+            // Not when it is to judge more than it can remember: then nothing is said.
+            let _ = thread.run(move |_| {
+                // Whoever asked may have thought better of it.
+                if !said.is_in_vain() {
+                    said.say(read().and_then(Judged::new));
+                }
+            });
+        })
+    }
+
+    /// Makes ready what was judged, while `old` is in force. Changes nothing, but that a new log file comes into being.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn prepare(&self, old: &Config, new: &Config) -> Result<Prepared, Unprepared> {
-        let plan = Plan::prepare(new).map_err(Unprepared::Wrong)?;
-        let kv = KvPrepared::new(new).map_err(Unprepared::Wrong)?;
+    /// A log cannot be opened.
+    pub(crate) fn prepare(&self, old: &Config, judged: Judged) -> Result<Prepared, Unprepared> {
+        let Judged { config: new, plan, kv } = judged;
+        let new = &*new;
         let report_to = match &new.log.file {
             LogFile::Path(path) if new.log.file != old.log.file => Some(open(&self.log, path)?),
             LogFile::Path(_) | LogFile::Stderr => None,
@@ -199,7 +242,7 @@ pub(super) fn access_log(log: &LogSender, config: &Config) -> Result<Option<Sink
 }
 
 fn open(log: &LogSender, path: &std::path::Path) -> Result<Sink, Unprepared> {
-    log.open(path).map_err(|error| Unprepared::Log(format!("{}: {error}", path.display())))
+    log.open(path).map_err(|error| Unprepared::Failed(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ fn every_key_that_a_reload_applies_changes_what_the_engine_runs() {
     let mut engine = Engine::start(Arc::new(old.clone()), listeners, identity, None).unwrap();
     // However few descriptors there are here: what is configured is kept.
     engine.origins = 1 << 20;
-    let prepared = |new: &Config| format!("{:?}", engine.prepare(&old, new).unwrap());
+    let prepared = |new: &Config| format!("{:?}", engine.prepare(&old, Judged::new(new.clone()).unwrap()).unwrap());
     let before = prepared(&old);
     let (mut tried, mut untried) = (0, Vec::new());
     for row in table() {
@@ -117,10 +117,10 @@ fn a_reload_waits_for_no_event_thread_and_the_sum_of_prepare_commit_and_drain_is
     let Scene { engine, config, .. } = Scene::set();
     let busy = keep_busy(&engine);
     let begin = SystemClock.now();
-    let prepared = engine.prepare(&config, &config).unwrap();
+    let prepared = engine.prepare(&config, Judged::new(config.clone()).unwrap()).unwrap();
     let mut first = engine.commit(prepared);
     assert!(!first.turn(SystemClock.now()), "it is busy");
-    let prepared = engine.prepare(&config, &config).unwrap();
+    let prepared = engine.prepare(&config, Judged::new(config.clone()).unwrap()).unwrap();
     let mut committing = engine.commit(prepared);
     assert!(!committing.turn(SystemClock.now()));
     engine.drain();
@@ -147,7 +147,7 @@ fn the_verdict_of_a_reload_names_new_servers_that_do_not_answer_once_the_threads
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let servers = format!("[\"127.0.0.1:1:1 one\", \"{}:1 silent\"]", silent.local_addr().unwrap());
     let new = config::set("test.yaml", &text, "kv.pools.alpha.servers", &servers).unwrap();
-    let mut committing = engine.commit(engine.prepare(&config, &new).unwrap());
+    let mut committing = engine.commit(engine.prepare(&config, Judged::new(new).unwrap()).unwrap());
     let begin = SystemClock.now();
     while !committing.turn(SystemClock.now()) {
         let left = committing.until().since(SystemClock.now());
@@ -158,5 +158,39 @@ fn the_verdict_of_a_reload_names_new_servers_that_do_not_answer_once_the_threads
     let Committed { late, warnings } = committing.conclude();
     assert_eq!(late, 0);
     assert!(warnings.iter().any(|warning| warning.contains("the new server silent does not answer")), "{warnings:?}");
+    engine.stop();
+}
+
+#[test]
+fn a_configuration_that_takes_long_to_be_judged_keeps_nobody_waiting_and_a_newer_one_takes_its_place() {
+    let Scene { engine, config, .. } = Scene::set();
+    let ((until, ended), (began, has_begun)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel());
+    let ended = Arc::new(std::sync::Mutex::new(ended));
+    let until_told = SystemClock.now() + Duration::from_secs(15);
+    let slow = {
+        let config = config.clone();
+        move || {
+            began.send(()).unwrap();
+            let _ = ended.lock().unwrap().recv();
+            Ok(config)
+        }
+    };
+    let mut first = engine.judge(slow, until_told);
+    has_begun.recv().unwrap();
+    assert!(!first.turn(SystemClock.now()), "it is being judged");
+    let never = engine.judge(|| panic!("nobody waits for it any more"), until_told);
+    drop(never);
+    let mut wrong = engine.judge(|| Err(Unprepared::Failed("no file".to_owned())), until_told);
+    let mut newest = engine.judge(move || Ok(config), until_told);
+    drop(until);
+    for judged in [&mut first, &mut wrong, &mut newest] {
+        while !judged.turn(SystemClock.now()) {
+            supervise::wait::readable(&[std::os::fd::AsFd::as_fd(engine.bell())], Duration::from_secs(15)).unwrap();
+            engine.bell().hush();
+        }
+    }
+    assert!(first.into_said().pop().unwrap().is_ok());
+    assert_eq!(wrong.into_said().pop().unwrap().unwrap_err().to_string(), "no file");
+    assert!(newest.into_said().pop().unwrap().is_ok());
     engine.stop();
 }
