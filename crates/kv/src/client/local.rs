@@ -281,10 +281,10 @@ impl Client {
     }
 
     fn keys_of(&mut self, asked: &Asked<'_>) {
-        let Some(command) = commands::look_up(asked.argument(2)) else {
+        let count = asked.count() - 2;
+        let Some(command) = commands::of_request(count, |at| asked.argument(at + 2)) else {
             return self.answer_static(b"-ERR Invalid command specified\r\n");
         };
-        let count = asked.count() - 2;
         if !command.takes(count) {
             return self.answer_static(b"-ERR Invalid number of arguments specified for command\r\n");
         }

@@ -1,6 +1,6 @@
 //! Where the keys of a request are.
 
-use super::{Access, Command, Find};
+use super::{Command, Find, integer};
 
 /// Why a request's keys cannot be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,19 +81,17 @@ pub fn keys<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a
             if keys == 0 { Err(KeysError::NoKeys) } else { Ok(Keys { before: 1, ..range(3, 3 + keys, 1) }) }
         }
         Find::Streams => {
-            // A group or a consumer may bear the word as its name.
-            let from = if command.access == Access::Write { 4 } else { 1 };
-            let at =
-                (from..count).find(|&at| argument(at).eq_ignore_ascii_case(b"streams")).ok_or(KeysError::Syntax)?;
-            let rest = count - at - 1;
-            if rest == 0 || !rest.is_multiple_of(2) {
+            let at = streams(count, &argument)?;
+            let rest = count - at;
+            if !rest.is_multiple_of(2) {
                 return Err(KeysError::Syntax);
             }
-            Ok(range(at + 1, at + 1 + rest / 2, 1))
+            Ok(range(at, at + rest / 2, 1))
         }
         Find::Stores | Find::Sort => {
             let mut keys = range(1, 2, 1);
-            let mut at = 2;
+            // What must be there may be any word: a member called `store`.
+            let mut at = usize::from(command.arity.unsigned_abs());
             while at < count {
                 let word = argument(at);
                 if word.eq_ignore_ascii_case(b"store") || word.eq_ignore_ascii_case(b"storedist") {
@@ -114,12 +112,32 @@ pub fn keys<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a
     }
 }
 
+/// Where the names of streams begin: behind their word, before which options stand in any order. A group or a consumer may
+/// bear any of these words as its name.
+fn streams<'a>(count: usize, argument: &impl Fn(usize) -> &'a [u8]) -> Result<usize, KeysError> {
+    let mut at = 1;
+    while at + 1 < count {
+        let is = |name: &[u8]| argument(at).eq_ignore_ascii_case(name);
+        if is(b"streams") {
+            return Ok(at + 1);
+        }
+        // What newer servers may know is passed over word by word, as `NOACK` is.
+        at += if is(b"group") {
+            3
+        } else if is(b"block") || is(b"count") {
+            2
+        } else {
+            1
+        };
+    }
+    Err(KeysError::Syntax)
+}
+
 fn counted<'a>(count: usize, at: usize, argument: &impl Fn(usize) -> &'a [u8]) -> Result<usize, KeysError> {
     if at >= count {
         return Err(KeysError::Syntax);
     }
-    let text = std::str::from_utf8(argument(at)).map_err(|_| KeysError::Syntax)?;
-    let keys = text.parse::<i64>().map_err(|_| KeysError::Syntax)?;
+    let keys = integer(argument(at)).ok_or(KeysError::Syntax)?;
     let keys = usize::try_from(keys).map_err(|_| KeysError::NoKeys)?;
     if keys > count - at - 1 { Err(KeysError::Syntax) } else { Ok(keys) }
 }
@@ -145,6 +163,18 @@ mod tests {
         assert_eq!(found("ZUNIONSTORE d 2 a b").unwrap(), ["d", "a", "b"]);
         assert_eq!(found("EVAL s 1 a x").unwrap(), ["a"]);
         assert_eq!(found("XREADGROUP GROUP streams c STREAMS a >").unwrap(), ["a"]);
+        assert_eq!(
+            found("XREADGROUP NOACK BLOCK 0 COUNT 1 GROUP streams streams STREAMS a b > >").unwrap(),
+            ["a", "b"]
+        );
+        assert_eq!(found("XREADGROUP COUNT 1 GROUP streams x STREAMS a >").unwrap(), ["a"]);
+        assert_eq!(found("XREADGROUP GROUP block count STREAMS streams >").unwrap(), ["streams"]);
+        assert_eq!(found("XREAD STREAMS a block 0 0").unwrap(), ["a", "block"]);
+        assert_eq!(found("XREADGROUP GROUP g c CLAIM 100 BLOCK 0 STREAMS a >").unwrap(), ["a"]);
+        assert_eq!(found("XREAD COUNT 1 BLOCK STREAMS a 0"), Err(KeysError::Syntax));
+        assert_eq!(found("GEORADIUSBYMEMBER a store 1 m").unwrap(), ["a"]);
+        assert_eq!(found("GEORADIUSBYMEMBER a store 1 m STORE d").unwrap(), ["a", "d"]);
+        assert_eq!(found("EVAL s -0 x"), Err(KeysError::Syntax));
         assert!(found("EVAL s 0 x").unwrap().is_empty());
         assert_eq!(found("XREAD COUNT 1 STREAMS a b 0 0").unwrap(), ["a", "b"]);
         assert_eq!(found("SORT a LIMIT 0 1 STORE d").unwrap(), ["a", "d"]);
