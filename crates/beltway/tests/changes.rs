@@ -359,6 +359,32 @@ fn the_log_level_can_be_changed_while_running_and_a_server_stopped_and_started()
     assert!(stdout(&watched).starts_with("beltway_server_generation "), "{watched:?}");
 }
 
+#[test]
+fn a_server_by_itself_reads_its_file_anew_when_it_is_told_to() {
+    let mut tree = Tree::new("alone-anew");
+    let log = std::fs::File::create(tree.home.join("log")).unwrap();
+    tree.stub = Some(tree.command("server").stderr(log).spawn().unwrap());
+    eventually("it serves", || tree.get().ok());
+    let hang_up = || Pidfd::open(tree.stub.as_ref().unwrap().id()).unwrap().signal(Signal::HUP).unwrap();
+    rewrite(&tree, "anew", "");
+    hang_up();
+    eventually("the new name", || (via(&tree) == "anew").then_some(()));
+    eventually("it is said", || tree.log().contains(" is in force").then_some(()));
+    rewrite(&tree, "wrong", "nonsense: true\n");
+    hang_up();
+    eventually("what is wrong is said", || {
+        tree.log().contains("the configuration is wrong, the one in force stays:").then_some(())
+    });
+    let other = tree.original().replacen("threads: 1", "threads: 2", 1);
+    tree.configure(&other);
+    hang_up();
+    eventually("what takes a new server is said", || {
+        tree.log().contains("nothing has changed: threads take effect after a stop and a start").then_some(())
+    });
+    assert_eq!(via(&tree), "anew");
+    assert_eq!(tree.terminate(), Some(0));
+}
+
 /// Asks the server for signs of life, one after the other, while `what` is under way: the answer to that, how many there
 /// were, and the longest wait for one.
 fn asked_while<T: Send>(tree: &Tree, what: impl FnOnce() -> T + Send) -> (T, u32, Duration) {

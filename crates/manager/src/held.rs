@@ -26,8 +26,7 @@ use supervise::{error, info, warn};
 use crate::servers::Server;
 use crate::supervisor::Supervisor;
 
-/// How long servers may take to hear it. The main thread of one may just be waiting for its event threads to say how their
-/// servers are, which takes no longer than 400 ms.
+/// How long servers may take to hear it. The main thread of one waits for nobody, but may have much to answer.
 const HEARD_WITHIN: Duration = Duration::from_millis(600);
 /// For how long nobody is told after one did not answer. Manager gives no sign of life while it waits, and more may be asked
 /// of it at once: one wait in this time is less than `supervise.hang_timeout` may be, or a server that hangs would have
