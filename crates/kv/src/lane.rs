@@ -48,9 +48,11 @@ use crate::wire::Reply;
 use crate::worker::Worker;
 use unsettled::Unsettled;
 
-/// Requests that one connection may have, held and on their way.
+/// Requests that one connection may have, held and on their way, before whoever asks more waits. The last goes beyond with
+/// all its parts: a `gat` of 2 MiB is some thousand lines.
 pub(crate) const REQUESTS_MAX: usize = 16 << 10;
-/// Bytes of them.
+/// Bytes of them. The last goes beyond with all that it has, at most what a client puts together: one that waited for an
+/// empty connection would wait for ever where others ask little all the time.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 /// Places that an empty queue keeps memory for.
 const QUEUE_KEPT_MAX: usize = 256;
