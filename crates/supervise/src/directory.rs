@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The directory of leases, control sockets and shared numbers of one Beltway.
@@ -268,12 +268,13 @@ fn forget_unfinished(home: &Path) -> io::Result<()> {
     outcome
 }
 
-/// Replaces a file's content whole: a reader sees the old or the new.
+/// Replaces a file's content whole: a reader sees the old or the new. It is its owner's alone, wherever it lies: a
+/// configuration has passwords in it.
 ///
 /// # Errors
 /// What writing and renaming say; the old content is there then.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace_by(path, |temporary| fs::write(temporary, content))
+    replace_by(path, |mut file| file.write_all(content))
 }
 
 /// As [`replace`]; and also after the machine lost its power it is the old or the new.
@@ -281,19 +282,19 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// What writing and renaming say; the old content is there then.
 pub fn replace_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    replace_by(path, |temporary| {
-        let mut file = fs::File::create(temporary)?;
+    replace_by(path, |mut file| {
         file.write_all(content)?;
         file.sync_all()
     })?;
     sync_names(path)
 }
 
-fn replace_by(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+fn replace_by(path: &Path, write: impl FnOnce(fs::File) -> io::Result<()>) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}{UNFINISHED}", std::process::id()));
     let temporary = PathBuf::from(name);
-    let written = write(&temporary).and_then(|()| fs::rename(&temporary, path));
+    let opened = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let written = opened.and_then(write).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary); // it may not have come into being
     }
@@ -354,6 +355,23 @@ mod tests {
         fs::write(home.join("generation.123.new"), "9").unwrap();
         directory.forget_run().unwrap();
         assert!(!home.join("generation.123.new").exists() && home.join("generation").exists());
+        fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read_by_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = std::env::temp_dir().join(format!("beltway-owner-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home).unwrap();
+        let file = RuntimeDir::new(&home).committed_configuration();
+        for write in [replace, replace_durably] {
+            // Also when it was others' to read before.
+            fs::write(&file, "nothing secret").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+            write(&file, b"redis_auth: secret").unwrap();
+            assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
         fs::remove_dir_all(home).unwrap();
     }
 }
