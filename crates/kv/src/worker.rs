@@ -386,7 +386,7 @@ impl Worker {
             pool.tell(self);
         }
         self.0.superseded.borrow().iter().filter_map(Weak::upgrade).for_each(|pool| pool.tell_memory());
-        self.mind_silent_lanes();
+        self.mind_lanes();
         self.follow_verdicts();
         self.cells().set(Kv::MEMORY, self.memory().own() as u64);
         if self.0.thread.index() == 0 {
@@ -465,10 +465,11 @@ impl Worker {
         self.0.lanes.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Asks why nothing comes on connections that take nothing new.
-    fn mind_silent_lanes(&self) {
+    /// Asks why nothing comes on connections that take nothing new, and lets go of who has waited on one for too long.
+    fn mind_lanes(&self) {
         let now = self.now();
         for lane in self.0.lanes.borrow().iter().filter_map(Weak::upgrade) {
+            lane.borrow_mut().mind_unsettled(now);
             if !lane.borrow().is_left_silent(now) {
                 continue;
             }

@@ -123,6 +123,30 @@ fn who_waits_for_a_write_that_was_given_up_on_a_connection_that_a_reload_took_go
 }
 
 #[test]
+fn who_waits_for_a_write_that_was_given_up_does_so_for_a_minute_at_most() {
+    let source =
+        |server_connections| PoolSource { timeout: Some(millis(1_000)), ..with_connections(server_connections) };
+    run(vec![source(2)], 1, async move |stage| {
+        let (many, _other, mut writes) = (stage.client(0).await, stage.client(0).await, stage.client(0).await);
+        assert_eq!(writes.ask(&["SET", "warm", "x"]).await, "+OK\r\n");
+        // None of these is answered in time, and something is said all the time.
+        stage.store(1).pace.set(millis(1_500));
+        (0..80).for_each(|_| many.put(&["GET", "slow"]));
+        stage.sleep(millis(100)).await;
+        writes.put(&["SET", "first", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        stage.renew(vec![source(1)]);
+        stage.sleep(millis(1)).await;
+        let begun = stage.now();
+        writes.put(&["SET", "second", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        let waited = stage.now() - begun;
+        assert!(waited > millis(60_000) && waited < millis(63_000), "{waited:?}");
+        assert!(!stage.asked().iter().any(|(_, key)| key == "first"), "it has yet to be carried out");
+    });
+}
+
+#[test]
 fn a_large_write_does_not_overtake_one_that_was_given_up_before_it() {
     let source = PoolSource { timeout: Some(millis(5_000)), ..with_connections(1) };
     run(vec![source], 1, async |stage| {
