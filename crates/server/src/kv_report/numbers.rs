@@ -1,30 +1,39 @@
 //! Numbers of a snapshot, found by their names.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use stats::{Distribution, Snapshot, Value};
 use supervise::kv::{KvCommandReport, Times};
 
-/// Numbers by name and the values of their labels, each with a zero behind it.
-pub(super) struct Numbers<'s>(HashMap<(&'s str, String), &'s Value>);
+/// By the values of their labels, each with a zero behind it.
+type ByLabels<'s> = BTreeMap<String, &'s Value>;
+
+/// Numbers by name. A thousand pools have ten thousand servers, each of which is looked for.
+pub(super) struct Numbers<'s>(HashMap<&'s str, ByLabels<'s>>);
 
 impl<'s> Numbers<'s> {
     pub(super) fn index(snapshot: &'s Snapshot) -> Self {
-        let ours = snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_"));
         let labels =
             |labels: &[(String, String)]| labels.iter().flat_map(|(_, value)| [value.as_str(), "\0"]).collect();
-        Self(ours.map(|metric| ((metric.name.as_str(), labels(&metric.labels)), &metric.value)).collect())
+        let mut found: HashMap<&str, ByLabels<'_>> = HashMap::new();
+        for metric in snapshot.metrics.iter().filter(|metric| metric.name.starts_with("beltway_kv_")) {
+            found.entry(&metric.name).or_default().insert(labels(&metric.labels), &metric.value);
+        }
+        Self(found)
     }
 
     fn find(&self, name: &str, labels: &str) -> Option<&'s Value> {
-        self.0.get(&(name, labels.to_owned())).copied()
+        self.0.get(name)?.get(labels).copied()
     }
 
     /// Of the counters of that name which share these labels, those that counted, by their last label.
     pub(super) fn by_last(&self, name: &str, labels: &str) -> BTreeMap<String, u64> {
-        let ours = self.0.iter().filter(|((own, _), _)| *own == name);
+        let Some(ours) = self.0.get(name) else { return BTreeMap::new() };
+        let from = (Bound::Included(labels), Bound::Unbounded);
+        let ours = ours.range::<str, _>(from).take_while(|(all, _)| all.starts_with(labels));
         let last = |all: &str| Some(all.strip_prefix(labels)?.strip_suffix('\0')?.to_owned());
-        let counted = ours.filter_map(|((_, all), value)| match value {
+        let counted = ours.filter_map(|(all, value)| match value {
             Value::Counter(count) if *count > 0 => Some((last(all)?, *count)),
             _ => None,
         });
