@@ -446,9 +446,22 @@ impl Server {
         self.told().address.to_string()
     }
 
+    /// How long a probe may take to be answered, and before that to connect.
+    fn probe_limit(&self) -> Duration {
+        self.timeout().map_or(CONNECT_MAX, |limit| limit.clamp(Duration::from_millis(100), CONNECT_MAX))
+    }
+
     /// Until when a probe may take.
     fn probe_deadline(&self, now: Instant) -> Instant {
-        now + self.timeout().map_or(CONNECT_MAX, |limit| limit.clamp(Duration::from_millis(100), CONNECT_MAX))
+        now + self.probe_limit()
+    }
+
+    /// How long it is left alone at least between two probes.
+    fn left_alone(&self) -> Duration {
+        match self.state.get() {
+            State::Ejected => self.plan.source.server_retry_timeout,
+            _ => probe::FIRST,
+        }
     }
 }
 

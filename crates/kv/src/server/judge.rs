@@ -7,11 +7,12 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use super::probe::Pause;
 use super::renew::leave;
 use super::{Server, State, probe};
 use crate::fault::Fault;
@@ -61,6 +62,8 @@ pub(crate) struct Standing {
     /// Who probes it while it is out, and who looks after it while it is in use.
     prober: AtomicU64,
     inspector: AtomicU64,
+    /// When it is probed next.
+    pause: Mutex<Option<Pause>>,
 }
 
 /// Numbers for those who probe.
@@ -84,7 +87,7 @@ impl Standing {
     }
 
     /// So many failures more. Returns how many there are in a row.
-    fn count(&self, failures: u32) -> u32 {
+    pub(super) fn count(&self, failures: u32) -> u32 {
         self.failures.fetch_add(failures, Ordering::Relaxed).saturating_add(failures)
     }
 
@@ -108,6 +111,14 @@ impl Standing {
 
     pub(super) fn prober(&self) -> u64 {
         self.prober.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pauses(&self, pause: Pause) {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner) = Some(pause);
+    }
+
+    pub(super) fn paused(&self) -> Option<Pause> {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -270,7 +281,7 @@ impl Server {
         self.follow_verdict(worker);
         let is_probed = || if self.is_down() { self.prober.get() != 0 } else { self.standing().prober() != 0 };
         if self.awaits_probe() && !is_probed() {
-            probe::start(self, worker, probe::FIRST);
+            probe::go_on(self, worker);
         }
     }
 
@@ -287,7 +298,8 @@ impl Server {
                 self.state.set(State::Well);
                 self.rebuild(worker);
             }
-            State::Well | State::Down(_) if ejects && verdict.is_out() => {
+            // One that is new where others have nobody else to take its keys is out like theirs.
+            State::New | State::Well | State::Down(_) if ejects && verdict.is_out() => {
                 self.state.set(State::Ejected);
                 self.rebuild(worker);
                 if verdict == Verdict::Loads {
@@ -320,8 +332,28 @@ impl Server {
                 self.rebuild(worker);
                 self.let_go(worker, Fault::Closed);
             }
-            (false, State::Well) => {}
-            (false, _) => self.restored(worker),
+            // One takes it back for all: one that hears of it late would bring back what has been ejected since.
+            (false, state) if worker.thread().index() == 0 => {
+                if state != State::Well || !matches!(self.standing().verdict(), Verdict::Open | Verdict::Fit) {
+                    self.restored(worker);
+                }
+            }
+            (false, State::Held | State::Down(_)) => {
+                self.state.set(self.as_found());
+                self.vain.set(0);
+                self.rebuild(worker);
+                worker.follow_verdicts();
+            }
+            (false, _) => {}
+        }
+    }
+
+    /// What it is to a thread by what the process has found of it.
+    fn as_found(&self) -> State {
+        match self.standing().verdict() {
+            Verdict::New => State::New,
+            Verdict::Out | Verdict::Loads if self.plan.source.auto_eject_hosts => State::Ejected,
+            _ => State::Well,
         }
     }
 
@@ -355,11 +387,7 @@ impl Server {
         } else {
             standing.judge(Verdict::New, |now| now == Verdict::Open)
         };
-        self.state.set(match standing.verdict() {
-            Verdict::Open | Verdict::Fit => State::Well,
-            Verdict::New => State::New,
-            Verdict::Out | Verdict::Loads => State::Ejected,
-        });
+        self.state.set(self.as_found());
         match outcome {
             Ok(Verdict::New) => worker.shared().tell_verdict(),
             Ok(_) if !answered => probe::start(self, worker, probe::FIRST),
@@ -378,6 +406,9 @@ impl Server {
         }
         // Whoever probes it goes on.
         let outcome = self.standing().judge(Verdict::Out, |now| now == Verdict::New);
+        if outcome.is_ok() {
+            worker.shared().tell_verdict();
+        }
         let answered = outcome.is_err_and(|now| !now.is_out());
         self.state.set(if answered { State::Well } else { State::Ejected });
     }
@@ -385,11 +416,9 @@ impl Server {
     /// What happens to a server that fails may be another thing by the new plan.
     pub(super) fn go_on_from(self: &Rc<Self>, worker: &Worker, was: State, inspected: bool) {
         match (was, self.plan.source.auto_eject_hosts) {
-            (State::Ejected, false) => {
-                self.state.set(State::Down(Fault::Refused));
-                // The others find it so by themselves.
-                let _ = self.standing().judge(Verdict::Fit, Verdict::is_out);
-            }
+            // The verdict stays until it answers somebody: threads that eject by an older plan have not got it back.
+            (State::Ejected, false) => self.state.set(State::Down(Fault::Refused)),
+            // It has been left alone already.
             (State::Down(_), true) => self.put_out(worker, Out::WasDown, probe::FIRST),
             (state, _) => self.state.set(state),
         }
@@ -399,8 +428,8 @@ impl Server {
                 self.leave_all();
             }
         } else if self.awaits_probe() {
-            // The one that begins last goes on.
-            probe::start(self, worker, probe::FIRST);
+            // The last one to take the plan.
+            probe::go_on(self, worker);
         }
         if inspected {
             self.inspect_on(worker);

@@ -5,6 +5,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::Instant;
 use buf::{Block, Chunk, SizeClass};
 use event::{Tcp, Thread};
 
@@ -41,15 +42,55 @@ impl Drop for Prober {
     }
 }
 
+/// When a server that is out is asked next. What probes it may change, with a reload above all; this goes on, so that it
+/// is left alone as long as configured and is not forgotten, however often the configuration changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pause {
+    interval: Duration,
+    until: Instant,
+}
+
+impl Pause {
+    /// For so long from then on, or up to an eighth longer: threads do not ask in chorus.
+    fn of(interval: Duration, from: Instant, thread: &Thread) -> Self {
+        Self { interval, until: from + jittered(interval, thread.random()) }
+    }
+
+    /// The one after this: twice as long, as far as it may be. `least`: how long the server is left alone at least.
+    fn next_interval(self, least: Duration) -> Duration {
+        (self.interval * 2).clamp(least, least.max(INTERVAL_MAX))
+    }
+}
+
+fn jittered(interval: Duration, chance: u64) -> Duration {
+    let eighth = u64::try_from((interval / 8).as_nanos()).unwrap_or(u64::MAX).max(1);
+    interval + Duration::from_nanos(chance % eighth)
+}
+
+/// For so long, or up to an eighth longer.
+pub(super) async fn pause(thread: &Thread, interval: Duration) {
+    thread.sleep(jittered(interval, thread.random())).await;
+}
+
 /// Probes until the server answers as one that is well does, in the place of whoever did so before: for the whole process
 /// a server that is out of its ring, for this thread one that is down.
 pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
+    if !server.is_down() {
+        server.standing().pauses(Pause::of(first, worker.now(), worker.thread()));
+    }
+    go_on(server, worker);
+}
+
+/// The same, from where whoever did so before had come.
+pub(super) fn go_on(server: &Rc<Server>, worker: &Worker) {
     let me = number();
     server.prober.set(me);
     let standing = (!server.is_down()).then(|| Arc::clone(server.standing()));
     if let Some(standing) = &standing {
         standing.is_probed_by(me);
     }
+    let known = standing.as_ref().and_then(|standing| standing.paused());
+    let mut pause = known.unwrap_or_else(|| Pause::of(server.left_alone(), worker.now(), worker.thread()));
     let prober = Prober { number: me, server: Rc::downgrade(server), standing };
     let is_mine = move |server: &Server| {
         server.awaits_probe() && server.prober.get() == me && (server.is_down() || server.standing().prober() == me)
@@ -57,17 +98,23 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
     let (weak, worker) = (Rc::downgrade(server), worker.clone());
     let thread = worker.thread().clone();
     thread.clone().spawn("kv probe", async move {
-        let _prober = prober;
-        let most = first.max(INTERVAL_MAX);
-        let mut interval = first;
+        let prober = prober;
+        let keep = |pause| {
+            if let Some(standing) = &prober.standing {
+                standing.pauses(pause);
+            }
+        };
         loop {
-            pause(&thread, interval).await;
+            thread.sleep_until(pause.until).await;
             let Some(server) = weak.upgrade() else { return };
             if !is_mine(&server) {
                 return;
             }
             #[cfg(test)]
             super::tests::panic_if_told(super::tests::At::Probe);
+            let interval = pause.next_interval(server.left_alone());
+            // Whoever goes on in this one's place does not ask before its question is over.
+            keep(Pause::of(interval, worker.now() + server.probe_limit() * 2, &thread));
             let probed = ask(&server, &worker).await;
             // It may have been taken out by hand meanwhile.
             if !is_mine(&server) {
@@ -78,16 +125,10 @@ pub(super) fn start(server: &Rc<Server>, worker: &Worker, first: Duration) {
                 return;
             }
             server.say_still_out(&worker, probed);
-            interval = (interval * 2).min(most);
+            pause = Pause::of(interval, worker.now(), &thread);
+            keep(pause);
         }
     });
-}
-
-/// For so long, or up to an eighth less or more: threads do not ask in chorus.
-pub(super) async fn pause(thread: &Thread, interval: Duration) {
-    let eighth = interval / 8;
-    let jitter = u64::try_from((eighth * 2).as_nanos()).unwrap_or(u64::MAX).max(1);
-    thread.sleep(interval - eighth + Duration::from_nanos(thread.random() % jitter)).await;
 }
 
 /// Connects and asks.

@@ -1,5 +1,7 @@
 //! What the threads of a process find of a server together, and that a panic ends nobody's looking after it for good.
 
+mod agreement;
+
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
