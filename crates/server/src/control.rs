@@ -10,7 +10,7 @@ use supervise::listener::Listener;
 use supervise::log::Level;
 use supervise::status::ServerState;
 
-use crate::desk::{Desk, Work};
+use crate::desk::{DONE_WITHIN, Desk, Work};
 use crate::engine::Engine;
 
 /// What the answers tell of this process.
@@ -60,6 +60,7 @@ pub(crate) fn next_errand(desk: &mut Desk, engine: &Engine, listeners: &[Listene
                 let part = engine.first_part((*report).clone());
                 desk.answer(&question, Reply::Kv(Box::new(part)), &[]);
             }
+            Work::Answer(question, reply) => desk.answer(&question, reply, &[]),
         }
     }
     None
@@ -98,7 +99,13 @@ fn answer(desk: &mut Desk, mut question: Question, engine: &Engine, listeners: &
             engine.set_leaving(wanted);
             (Reply::Done, None)
         }
-        Request::Cache(asked) => (engine.cache(asked), None),
+        Request::Cache(asked) => match engine.cache(asked, SystemClock.now() + DONE_WITHIN) {
+            Ok(reply) => (reply, None),
+            Err(reply) => {
+                desk.reply_to(question, reply);
+                return None;
+            }
+        },
         Request::Kv(KvQuestion::Report) => {
             desk.report_to(question);
             return None;

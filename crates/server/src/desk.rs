@@ -3,8 +3,8 @@
 //! ```text
 //! the socket ─┬─ Ping ──────────────────────────────────────────────> answered at once
 //!             └─ all else ─> what is to be done ─┬─> answered ──────────^
-//!                                  ^             └─> how servers are ─> the event threads are asked
-//!                                  └──────────────────────────────────── they have said, or are late
+//!                                  ^             └─> how servers are, what takes long ─> threads are asked
+//!                                  └───────────────────────────────── they have said, or are late
 //! ```
 //!
 //! Cop has a server killed that gives no sign of life. So nothing here waits, and whatever many may ask, and however long
@@ -29,8 +29,10 @@ pub(crate) const TURN_WITHIN: Duration = Duration::from_millis(100);
 const SAID_WITHIN: Duration = Duration::from_millis(400);
 /// Questions that wait for their turn; who asks one more is refused.
 const WAITING_MAX: usize = 1_024;
-/// Who wait to be told how servers are; who asks as well is refused.
+/// Who wait to be told how servers are, and who for what takes long; who asks as well is refused.
 const ASKERS_MAX: usize = 256;
+/// How long an answer may take. Who asks waits for five seconds.
+pub(crate) const DONE_WITHIN: Duration = Duration::from_secs(4);
 
 /// What is to be done next.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(crate) enum Work {
     Question(Question),
     /// Tell that: the event threads have said how their servers are.
     Report(Question, Rc<KvReport>),
+    /// Tell that: it took long, and is done.
+    Answer(Question, Reply),
 }
 
 /// See the module.
@@ -49,11 +53,13 @@ pub(crate) struct Desk {
     askers: Vec<Question>,
     /// What the event threads say of their servers, and to whom.
     states: Option<(Awaited<Vec<kv::ServerState>>, Vec<Question>)>,
+    /// What takes long, and who asked for it.
+    long: Vec<(Awaited<Reply>, Question)>,
 }
 
 impl Desk {
     pub(crate) const fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, work: VecDeque::new(), askers: Vec::new(), states: None }
+        Self { endpoint, work: VecDeque::new(), askers: Vec::new(), states: None, long: Vec::new() }
     }
 
     /// The socket's end.
@@ -71,7 +77,8 @@ impl Desk {
         if !self.work.is_empty() {
             return Some(Instant::ORIGIN);
         }
-        self.states.as_ref().map(|(states, _)| states.until())
+        let states = self.states.iter().map(|(states, _)| states.until());
+        states.chain(self.long.iter().map(|(reply, _)| reply.until())).min()
     }
 
     /// Gives the signs of life that were asked for, and takes in the rest. Then comes [`Desk::next`], for [`TURN_WITHIN`]
@@ -100,6 +107,11 @@ impl Desk {
             let report = Rc::new(engine.kv_report(states));
             self.work.extend(askers.into_iter().map(|asker| Work::Report(asker, Rc::clone(&report))));
         }
+        for (reply, asker) in self.long.extract_if(.., |(reply, _)| reply.turn(now)) {
+            let unknown = || Reply::Refused("it takes long; whether it is done is not known: ask again".to_owned());
+            let reply = reply.into_said().pop().unwrap_or_else(unknown);
+            self.work.push_back(Work::Answer(asker, reply));
+        }
     }
 
     /// What is to be done next.
@@ -117,6 +129,17 @@ impl Desk {
         if self.askers.len() < ASKERS_MAX {
             self.askers.push(question);
         } else {
+            self.answer(&question, too_many(), &[]);
+        }
+    }
+
+    /// Takes in somebody who waits for what takes long.
+    pub(crate) fn reply_to(&mut self, question: Question, reply: Awaited<Reply>) {
+        if self.long.len() < ASKERS_MAX {
+            self.long.push((reply, question));
+        } else {
+            // What has not begun is not done.
+            drop(reply);
             self.answer(&question, too_many(), &[]);
         }
     }
@@ -139,12 +162,13 @@ mod tests {
     use std::path::PathBuf;
 
     use base::{Clock, SystemClock};
+    use supervise::cache::{CacheQuestion, CacheReply};
     use supervise::control::Connection;
     use supervise::kv::KvQuestion;
 
     use super::*;
     use crate::control;
-    use crate::engine::scenery::{Scene, keep_busy};
+    use crate::engine::scenery::{Scene, keep_at_chores, keep_busy};
 
     /// The least that `supervise.hang_timeout` may be.
     const HANG_MIN: Duration = Duration::from_secs(1);
@@ -257,6 +281,21 @@ mod tests {
         let answers = office.answers(&caller, 2);
         assert_ne!(told(&answers[0]).0, "held", "it was asked before");
         assert_eq!(told(&answers[1]).0, "held");
+        office.close();
+    }
+
+    #[test]
+    fn a_cache_that_takes_long_to_be_emptied_keeps_nobody_waiting_but_who_asked_for_it() {
+        let mut office = Office::open("long");
+        let busy = keep_at_chores(&office.scene.engine);
+        let callers = [office.caller(), office.caller()];
+        callers[0].send(1, Request::Cache(CacheQuestion::Clear), &[]).unwrap();
+        callers[1].send(1, Request::Cache(CacheQuestion::Totals), &[]).unwrap();
+        let answers = office.answers(&callers, 1);
+        assert!(matches!(&answers[0], Reply::Cache(reply) if matches!(**reply, CacheReply::Totals(_))), "{answers:?}");
+        drop(busy);
+        assert_eq!(office.answers(&callers, 1), [Reply::Cache(Box::new(CacheReply::Removed(false)))]);
+        assert!(office.longest < HANG_MIN / 2, "{:?}", office.longest);
         office.close();
     }
 

@@ -1,5 +1,6 @@
 //! The event threads and all they do.
 //!
+//! - `asked`: what the main thread is asked, and who answers it.
 //! - `cache`: the cache that all event threads share.
 //! - `faults`: breaking it on purpose, in tests.
 //! - `numbers`: the segment, and what the loops say of themselves.
@@ -9,6 +10,7 @@
 //!
 //! [`Engine::start`] returns when every thread accepts; from then on the engine needs nobody.
 
+mod asked;
 mod cache;
 mod faults;
 mod numbers;
@@ -33,12 +35,10 @@ use event::metrics::Loop;
 use event::{Handle, Listener, Processor, ProcessorOptions, Shares, Thread};
 use http::local::Service;
 use http::{Http, Plan, Worker, WorkerParts};
-use kv::ServerState;
 use net::{Names, NamesOptions, Pool, PoolOptions, SharedPool};
 use stats::{Segment, Snapshot};
 use supervise::control::Moved;
 use supervise::directory::RuntimeDir;
-use supervise::kv::KvReport;
 use supervise::status::ThreadBeat;
 
 use self::cache::EngineCache;
@@ -146,8 +146,9 @@ pub struct Engine {
     leaving: Arc<AtomicBool>,
     /// What is accepted from once this is promoted.
     closed_door: RefCell<Option<Arc<Door>>>,
-    /// The thread that judges configurations. Not one of those for blocking work: they may all wait for names.
-    judge: Vec<Handle>,
+    /// The thread for what the main thread is asked and would take long: configurations are judged there, and a cache is
+    /// emptied. Not one of those for blocking work: they may all wait for names.
+    chores: Vec<Handle>,
     /// By which event threads say that they have said something.
     bell: Bell,
 }
@@ -322,8 +323,8 @@ impl Engine {
         let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: config.pin_threads, seed };
         let mut processor =
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
-        let judge = processor.spawn_event_threads("ET_JUDGE", 1, |_| Ok(())).map_err(StartError::Threads)?;
-        let judge = processor.groups().threads(judge);
+        let chores = processor.spawn_event_threads("ET_CHORE", 1, |_| Ok(())).map_err(StartError::Threads)?;
+        let chores = processor.groups().threads(chores);
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
         Ok(Self {
@@ -341,7 +342,7 @@ impl Engine {
             segment,
             leaving,
             closed_door: RefCell::new((!accepts).then_some(door)),
-            judge,
+            chores,
             bell,
         })
     }
@@ -430,42 +431,6 @@ impl Engine {
     #[must_use]
     pub fn open_connections(&self) -> u64 {
         (self.clients.open() + self.kv.open()) as u64
-    }
-
-    /// Answers a question about the cache.
-    pub fn cache(&self, asked: &supervise::cache::CacheQuestion) -> supervise::control::Reply {
-        self.cache.answer(asked)
-    }
-
-    /// Asks the event threads how the pools' servers are, for [`Engine::kv_report`].
-    pub(crate) fn ask_states(&self, until: Instant) -> Awaited<Vec<ServerState>> {
-        self.kv.ask_states(self.processor.net(), &self.bell, until)
-    }
-
-    /// Everything there is to tell of the pools.
-    pub(crate) fn kv_report(&self, states: Awaited<Vec<ServerState>>) -> KvReport {
-        self.kv.report(self.processor.net().len(), states.into_said())
-    }
-
-    /// As much of it as one packet has room for; the rest may be asked for.
-    pub(crate) fn first_part(&self, report: KvReport) -> KvReport {
-        self.kv.first_part(report)
-    }
-
-    /// What rings when event threads have said something that the main thread wants to know.
-    pub(crate) const fn bell(&self) -> &Bell {
-        &self.bell
-    }
-
-    /// Answers a question about the pools for which no event thread is asked.
-    pub fn kv(&self, asked: &supervise::kv::KvQuestion) -> supervise::control::Reply {
-        self.kv.answer(asked, self.processor.net())
-    }
-
-    /// The digest of the servers of pools that are held out of their rings by hand.
-    #[must_use]
-    pub fn held(&self) -> String {
-        self.kv.held()
     }
 
     /// Takes up what other generations of the server have counted of pools, if that may have changed: now and then, and

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base::{ByteCount, Clock, Instant, SystemClock};
 use config::{Config, Diagnostic, Diagnostics, LogFile};
+use event::Thread;
 use event::log::{Level, LogSender, Sink};
 use http::{LogRenewal, Plan, Renewal};
 use kv::Unanswered;
@@ -119,22 +120,13 @@ impl Committing {
 }
 
 impl Engine {
-    /// Has a configuration read and judged, on the thread that is there for it.
+    /// Has a configuration read and judged; that may take long.
     pub(crate) fn judge(
         &self,
         read: impl FnOnce() -> Result<Config, Unprepared> + Clone + Send + 'static,
         until: Instant,
     ) -> Awaited<Result<Judged, Unprepared>> {
-        Awaited::begin(&self.judge, &self.bell, until, |thread, said| {
-            let read = read.clone();
-            // Not when it is to judge more than it can remember: then nothing is said.
-            let _ = thread.run(move |_| {
-                // Whoever asked may have thought better of it.
-                if !said.is_in_vain() {
-                    said.say(read().and_then(Judged::new));
-                }
-            });
-        })
+        self.chore(until, move || read().and_then(Judged::new))
     }
 
     /// Makes ready what was judged, while `old` is in force. Changes nothing, but that a new log file comes into being.
@@ -165,7 +157,15 @@ impl Engine {
     pub(crate) fn commit(&self, prepared: Prepared) -> Committing {
         let Prepared { plan, kv, names, pool, level, ram, report_to, access_log } = prepared;
         self.log.set_level(level);
-        self.cache.set_budget(ram);
+        let cache = self.cache.clone();
+        // With less memory there is much to evict.
+        let evict = {
+            let cache = cache.clone();
+            move |_: &Thread| cache.set_budget(ram)
+        };
+        if self.chores.iter().all(|thread| thread.run(evict.clone()).is_err()) {
+            cache.set_budget(ram);
+        }
         if let Some(sink) = report_to {
             self.log.report_to(sink);
         }

@@ -1,4 +1,4 @@
-//! For tests: an engine with one event thread and one pool, and what keeps that thread busy.
+//! For tests: an engine with one event thread and one pool, and what keeps its threads busy.
 
 use std::net::TcpListener;
 use std::sync::{Arc, mpsc};
@@ -37,12 +37,21 @@ impl Scene {
 
 /// The first event thread does nothing else until the answer is dropped. It is busy when this returns.
 pub(crate) fn keep_busy(engine: &Engine) -> mpsc::Sender<()> {
+    keep_busy_with(&engine.processor.net()[0])
+}
+
+/// The same of the thread for what takes long.
+pub(crate) fn keep_at_chores(engine: &Engine) -> mpsc::Sender<()> {
+    keep_busy_with(&engine.chores[0])
+}
+
+fn keep_busy_with(thread: &event::Handle) -> mpsc::Sender<()> {
     let ((until, ended), (began, has_begun)) = (mpsc::channel(), mpsc::channel());
     let busy = move |_: &event::Thread| {
         began.send(()).unwrap();
         let _ = ended.recv();
     };
-    engine.processor.net()[0].run(busy).unwrap();
+    thread.run(busy).unwrap();
     has_begun.recv().unwrap();
     until
 }
