@@ -27,6 +27,7 @@ pub(crate) fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> 
 pub(crate) fn install_links(directory: &Path) -> io::Result<Vec<String>> {
     let program = std::env::current_exe()?;
     let mut made = Vec::new();
+    let told = |link: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", link.display()));
     for (name, _) in NAMES {
         let link = directory.join(name);
         match std::fs::symlink_metadata(&link) {
@@ -34,11 +35,11 @@ pub(crate) fn install_links(directory: &Path) -> io::Result<Vec<String>> {
                 let why = format!("{} is there and is no link: it is left alone", link.display());
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
             }
-            Ok(_) => std::fs::remove_file(&link)?,
+            Ok(_) => std::fs::remove_file(&link).map_err(|error| told(&link, error))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(told(&link, error)),
         }
-        std::os::unix::fs::symlink(&program, &link)?;
+        std::os::unix::fs::symlink(&program, &link).map_err(|error| told(&link, error))?;
         made.push(format!("{} -> {}", link.display(), program.display()));
     }
     Ok(made)
@@ -57,5 +58,11 @@ mod tests {
         assert_eq!(given(&["anything"]), ["anything"]);
         assert_eq!(given(&["/usr/sbin/nutcracker", "-t"]), ["/usr/sbin/nutcracker", "nutcracker", "-t"]);
         assert!(given(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_made_is_named() {
+        let why = install_links(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(why.starts_with("/nonexistent/traffic_cop: "), "{why}");
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
     }
     let file = options.conf_file();
     if options.test_conf {
-        return if read(&options, &file).is_some() {
+        return if read(&options, &file, true).is_some() {
             eprintln!("nutcracker: configuration file '{}' syntax is ok", file.display());
             0
         } else {
@@ -70,7 +70,9 @@ pub(crate) fn run(arguments: &[String]) -> u8 {
             FAILED
         };
     }
-    let Some(config) = read(&options, &file).and_then(|read| configuration(&options, read)) else { return FAILED };
+    // The daemon's start has said it.
+    let read = read(&options, &file, daemon.is_none());
+    let Some(config) = read.and_then(|read| configuration(&options, read)) else { return FAILED };
     if options.daemonize && daemon.is_none() {
         return daemonize(arguments);
     }
@@ -107,14 +109,14 @@ fn failed(why: &str) -> u8 {
     FAILED
 }
 
-/// Reads the file. What is wrong, and what is different here, is said.
-fn read(options: &Options, file: &Path) -> Option<config::kv::nutcracker::Nutcracker> {
-    if options.mbuf_size != MBUF_SIZE {
+/// Reads the file. What is wrong is said, and what is different here, if it `warns`.
+fn read(options: &Options, file: &Path, warns: bool) -> Option<config::kv::nutcracker::Nutcracker> {
+    if warns && options.mbuf_size != MBUF_SIZE {
         eprintln!("nutcracker: warning: -m {} has no effect: buffers find their size themselves", options.mbuf_size);
     }
     match load(file, &resolve) {
         Ok(read) => {
-            for warning in &read.warnings {
+            for warning in read.warnings.iter().filter(|_| warns) {
                 eprintln!("{warning}");
             }
             Some(read)

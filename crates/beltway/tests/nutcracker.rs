@@ -146,6 +146,21 @@ fn what_changes_on_purpose_is_warned_of() {
 }
 
 #[test]
+fn the_start_of_a_daemon_warns_once() {
+    let home = Home::new("once");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    home.file("n.yml", &GOOD.replace("  timeout: 400\n", "").replace("127.0.0.1:22121", &listen));
+    let output = home.ours(&["-d", "-c", "n.yml", "-m", "512", "-a", "127.0.0.1", "-o", "n.log"]);
+    let said = error_lines(&output).join("\n");
+    // So it is no daemon for long.
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["-m 512 has no effect", "no `timeout`", "cannot listen"] {
+        assert_eq!(said.matches(part).count(), 1, "{part} in\n{said}");
+    }
+}
+
+#[test]
 fn keys_are_found_from_either_file() {
     let home = Home::new("where");
     home.file("n.yml", GOOD);
