@@ -141,6 +141,7 @@ pub(crate) struct Lane {
     room: Option<Task>,
     /// The last receive filled its block: there is more than a small one holds.
     plenty: bool,
+    /// When the server last said something, or was asked something after it had said all.
     heard: Instant,
     /// When the other end was last asked why it is silent, of one that is left behind.
     asked_at: Instant,
@@ -367,6 +368,10 @@ impl Lane {
     #[inline]
     pub(crate) fn expect_again(&mut self, pending: Pending, len: usize) {
         self.soonest = self.soonest.min(pending.deadline);
+        if self.queue.is_empty() {
+            // Before it was asked anything it had nothing to say.
+            self.heard = self.worker.now();
+        }
         self.queue.push_back(Pending { start: self.pushed, ..pending });
         self.pushed += len as u64;
         self.mark();

@@ -147,6 +147,23 @@ fn who_waits_for_a_write_that_was_given_up_does_so_for_a_minute_at_most() {
 }
 
 #[test]
+fn a_connection_that_was_idle_lives_on_when_the_first_request_on_it_is_late() {
+    run(vec![with_connections(1)], 1, async |stage| {
+        let (mut late, mut other) = (stage.client(0).await, stage.client(0).await);
+        assert_eq!(late.ask(&["SET", "warm", "x"]).await, "+OK\r\n");
+        stage.sleep(millis(20_000)).await;
+        stage.store(1).pace.set(millis(500));
+        late.put(&["SET", "first", "x"]);
+        stage.sleep(millis(250)).await;
+        stage.store(1).pace.set(millis(0));
+        other.put(&["SET", "second", "x"]);
+        assert_eq!(late.reply().await, "-ERR Connection timed out\r\n");
+        assert_eq!(other.reply().await, "+OK\r\n", "the server is slow, not silent");
+        assert_eq!(stage.store(1).connections.get(), 1);
+    });
+}
+
+#[test]
 fn a_large_write_does_not_overtake_one_that_was_given_up_before_it() {
     let source = PoolSource { timeout: Some(millis(5_000)), ..with_connections(1) };
     run(vec![source], 1, async |stage| {

@@ -45,6 +45,17 @@ pub(crate) fn owner_of(key: &[u8]) -> u64 {
     String::from_utf8_lossy(key).split(':').next().unwrap().parse().unwrap()
 }
 
+/// What may go wrong in a world.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Nothing.
+    Calm,
+    /// Servers are slow, so that requests are given up; none of their connections ends.
+    Sluggish,
+    /// Everything.
+    Foul,
+}
+
 /// How much clients ask for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
@@ -59,6 +70,7 @@ pub(crate) enum Size {
 pub(crate) struct Ledger {
     pub(crate) dialect: Dialect,
     pub(crate) calm: bool,
+    pub(crate) weather: Weather,
     /// How much values may be.
     pub(crate) size: Size,
     pub(crate) stores: RefCell<HashMap<u16, Store>>,
@@ -75,10 +87,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(dialect: Dialect, calm: bool, size: Size) -> Self {
+    pub(crate) fn new(dialect: Dialect, weather: Weather, size: Size) -> Self {
         Self {
             dialect,
-            calm,
+            calm: weather == Weather::Calm,
+            weather,
             size,
             stores: RefCell::default(),
             written: RefCell::default(),
@@ -210,9 +223,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// What was carried out after something that the same connection asked for later.
+    /// What was carried out after something that the same connection asked for later: of what the client was told that it
+    /// was, and where no connection of the proxy's ends of all.
     pub(crate) fn overtaken(&self) -> Vec<String> {
-        let sent = self.sent.borrow();
+        let (sent, of_all) = (self.sent.borrow(), self.weather == Weather::Sluggish);
         let mut found = Vec::new();
         for ((port, key), numbers) in &*self.written.borrow() {
             // The latest number of each connection so far.
@@ -220,7 +234,7 @@ impl Ledger {
             for number in numbers {
                 let (connection, told) = sent[&(owner_of(key), *number)];
                 let latest = latest.entry(connection).or_insert(0_u64);
-                if *latest > *number && told {
+                if *latest > *number && (told || of_all) {
                     let name = String::from_utf8_lossy(key);
                     found.push(format!("{port} took {name}#{number} after #{latest} of one connection"));
                 }

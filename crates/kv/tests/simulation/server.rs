@@ -8,7 +8,7 @@ use buf::{Block, SizeClass};
 use event::{Tcp, Thread};
 
 use crate::dialect::{Bytes, Dialect, bulk, counter_of};
-use crate::ledger::{Ledger, Store};
+use crate::ledger::{Ledger, Store, Weather};
 use crate::scene::chunk;
 
 /// How a server's connection goes wrong, after so many replies.
@@ -41,8 +41,13 @@ impl Spoil {
 /// One connection.
 pub(crate) async fn serve(thread: Thread, tcp: Tcp, port: u16, ledger: Rc<Ledger>) {
     let mut rng = Rng::new(thread.random());
-    let spoil = if ledger.calm { Spoil::Never } else { Spoil::drawn(&mut rng) };
-    let slow = !ledger.calm && rng.one_in(4);
+    let spoil = if ledger.weather == Weather::Foul { Spoil::drawn(&mut rng) } else { Spoil::Never };
+    // What is less than twice the time that requests have ends no connection.
+    let (slow, pause_max) = match ledger.weather {
+        Weather::Calm => (false, 0),
+        Weather::Sluggish => (true, 1_500),
+        Weather::Foul => (rng.one_in(4), 3_000),
+    };
     let mut have: Vec<u8> = Vec::new();
     let mut answered = 0;
     loop {
@@ -53,7 +58,7 @@ pub(crate) async fn serve(thread: Thread, tcp: Tcp, port: u16, ledger: Rc<Ledger
         }
         while let Some(words) = ledger.dialect.take_request(&mut have) {
             if slow && rng.one_in(8) {
-                thread.sleep(Duration::from_millis(rng.below(3_000))).await;
+                thread.sleep(Duration::from_millis(rng.below(pause_max))).await;
             }
             let mut reply = answer(&words, port, &ledger);
             match (spoil, ledger.dialect) {
