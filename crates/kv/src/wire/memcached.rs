@@ -66,6 +66,8 @@ pub const BAD_TIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 /// What follows `delete` is not what may.
 pub const BAD_DELETE: &[u8] = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 
+/// Names, numbers and flags are seldom longer.
+const SHORT_WORD: usize = 4;
 /// Where in a storage command's line its data's length stands.
 const LENGTH_AT: usize = 4;
 /// The greatest length that memcached takes for one.
@@ -114,7 +116,7 @@ pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) 
             at += 1;
             continue;
         }
-        let stop = memchr::memchr(b' ', &line[at..]).map_or(line.len(), |len| at + len);
+        let stop = word_end(line, at);
         // A line is shorter than RETRIEVAL_MAX.
         let (Ok(from), Ok(to)) = (u32::try_from(at), u32::try_from(stop)) else { return Scan::Hopeless(TOO_LONG) };
         words.push(from..to);
@@ -141,6 +143,18 @@ pub fn scan_on(bytes: &[u8], searched: &mut usize, words: &mut Vec<Range<u32>>) 
     };
     let quiet = stores && word(line, words, words.len() - 1) == NOREPLY;
     Scan::Refused(len + if carries { claimed(line, words) } else { 0 }, if quiet { b"" } else { why })
+}
+
+/// Where the word ends that begins at `at`.
+#[inline]
+fn word_end(line: &[u8], at: usize) -> usize {
+    // All but keys are so short that looking for their end by hand costs less than asking for a wide search.
+    let hand = line.len().min(at + SHORT_WORD);
+    let short = line[at..hand].iter().position(|byte| *byte == b' ');
+    match short.or_else(|| memchr::memchr(b' ', &line[hand..]).map(|len| hand - at + len)) {
+        Some(len) => at + len,
+        None => line.len(),
+    }
 }
 
 fn first_word(line: &[u8]) -> &[u8] {
