@@ -1,31 +1,29 @@
-//! What one event thread has for all its key-value clients: the pools, names, numbers, and what this turn has touched.
+//! What one event thread has for all its key-value clients: the pools, names, numbers, and lists kept for the next.
+//!
+//! What waits for the end of a turn is in `turn`, what all threads share in `shared`. Start with [`Worker::new`].
+
+mod turn;
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{BTreeSet, HashMap};
-use std::panic::resume_unwind;
 use std::rc::{Rc, Weak};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
-use std::time::Duration;
+use std::sync::Arc;
 
-use base::{Instant, WallTime};
-use event::log::LogSender;
+use base::Instant;
 use event::{Tcp, Thread};
 use net::Names;
 use stats::Cells;
 
 use crate::client::{Client, ClientCell, HandOver, Moving, Slots};
-use crate::contain::each;
-use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
-use crate::memory::{Count, Told};
+use crate::memory::Count;
 use crate::metrics::Kv;
 use crate::numbers::Numbers;
 use crate::plan::Plan;
-use crate::pool::{Census, Pool};
-use crate::say::Voice;
-use crate::slow::{Slow, SlowLog};
+use crate::pool::Pool;
+use crate::shared::Shared;
 use crate::wire::resp::Request;
+
+use self::turn::Turn;
 
 /// Emptied lists kept for the next client with requests.
 const SLOTS_MAX: usize = 64;
@@ -35,117 +33,6 @@ const SLOTS_KEPT_MAX: usize = 256;
 const LIST_KEPT_MAX: usize = 256;
 /// Arguments that there may be room for in what is kept for the next request.
 const ARGUMENTS_KEPT_MAX: usize = 1_024;
-/// So many clients that wait for replies make the loop take more of them in a turn, see [`GATHER`].
-const CROWD: usize = 8;
-/// How long a turn's events gather when there is a [`CROWD`]; the kernel adds its timer slack of 50 µs. Their requests would
-/// be held for the batch that is on its way all the same, and waking up for each costs more than forwarding it:
-/// measured at pipeline 1 with 50 clients, 5.5 µs a command in place of 8.6, at the same latency.
-const GATHER: Duration = Duration::from_nanos(1);
-/// How often a turn's end looks whether failing something has failed something else.
-const FAILURES_MAX: usize = 16;
-
-/// Servers whose last ejection is remembered.
-const EJECTED_MAX: usize = 4_096;
-
-/// What the threads share.
-#[derive(Debug)]
-pub struct Shared {
-    censuses: Vec<Arc<Census>>,
-    /// When servers were last ejected, by pool and name.
-    ejected_at: Mutex<HashMap<(String, String), WallTime>>,
-    slow: SlowLog,
-    voice: Voice,
-    /// The servers that are out of their rings by hand, by pool and name.
-    held: Mutex<BTreeSet<(String, String)>>,
-    /// What all pools keep.
-    told: Told,
-    /// Who follows a verdict that one thread comes to: a task of each.
-    followers: Mutex<Vec<Waker>>,
-}
-
-impl Shared {
-    /// For this plan.
-    #[must_use]
-    pub fn new(plan: &Plan) -> Arc<Self> {
-        let censuses = plan.pools.iter().map(|_| Arc::default()).collect();
-        Arc::new(Self {
-            censuses,
-            ejected_at: Mutex::default(),
-            slow: SlowLog::default(),
-            voice: Voice::default(),
-            held: Mutex::default(),
-            told: Told::default(),
-            followers: Mutex::default(),
-        })
-    }
-
-    /// When that server was last ejected, on any thread.
-    #[must_use]
-    pub fn ejected_at(&self, pool: &str, server: &str) -> Option<WallTime> {
-        let ejected = self.ejected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        ejected.get(&(pool.to_owned(), server.to_owned())).copied()
-    }
-
-    /// Says in that log from now on what becomes of servers.
-    pub fn report_to(&self, log: LogSender) {
-        self.voice.report_to(log);
-    }
-
-    pub(crate) fn voice(&self) -> &Voice {
-        &self.voice
-    }
-
-    /// The newest requests that took long, the newest first.
-    #[must_use]
-    pub fn slow(&self) -> Vec<Slow> {
-        self.slow.read()
-    }
-
-    /// The servers that are out of their rings by hand, by pool and name. Workers that are made from now on, and
-    /// configurations that they take, keep them out; running workers are told of a change by [`Worker::hold`].
-    #[must_use]
-    pub fn held(&self) -> BTreeSet<(String, String)> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Sets them.
-    pub fn set_held(&self, held: BTreeSet<(String, String)>) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
-    }
-
-    /// Which servers of that pool are.
-    pub(crate) fn held_of(&self, pool: &str) -> Vec<String> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.iter().filter(|(of, _)| of == pool).map(|(_, server)| server.clone()).collect()
-    }
-
-    /// Whoever is woken by that follows every verdict from now on.
-    pub(crate) fn wake_on_verdict(&self, waker: Waker) {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).push(waker);
-    }
-
-    /// A thread has come to a verdict, which the others are to follow.
-    pub(crate) fn tell_verdict(&self) {
-        self.followers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(Waker::wake_by_ref);
-    }
-
-    pub(crate) fn slow_log(&self) -> &SlowLog {
-        &self.slow
-    }
-
-    /// What all threads keep, as far as they have told.
-    pub(crate) fn told(&self) -> &Told {
-        &self.told
-    }
-
-    pub(crate) fn ejected(&self, pool: &str, server: &str, at: WallTime) {
-        // Rare, and nothing is done while it is held.
-        let mut ejected = self.ejected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if ejected.len() < EJECTED_MAX {
-            ejected.insert((pool.to_owned(), server.to_owned()), at);
-        }
-    }
-}
 
 /// One server, as one thread sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -189,13 +76,7 @@ struct Inside {
     numbers: Numbers,
     shared: Arc<Shared>,
     micros: Cell<u32>,
-    dirty_clients: RefCell<Vec<Rc<ClientCell>>>,
-    dirty_lanes: RefCell<Vec<Rc<LaneCell>>>,
-    failed: RefCell<Vec<(Rc<LaneCell>, Fault)>>,
-    /// There may be verdicts of other threads to go by.
-    verdicts: Cell<bool>,
-    resume: RefCell<Vec<Rc<LaneCell>>>,
-    buried: RefCell<Vec<Tcp>>,
+    turn: Turn,
     /// Connections to servers, those included that their server knows no more.
     lanes: RefCell<Vec<Weak<LaneCell>>>,
     touched: RefCell<Vec<Rc<ClientCell>>>,
@@ -238,7 +119,7 @@ impl Worker {
     #[must_use]
     pub fn new(parts: WorkerParts) -> Self {
         let WorkerParts { thread, plan, shared, names, cells, numbers } = parts;
-        let pools = plan.pools.iter().zip(&shared.censuses);
+        let pools = plan.pools.iter().zip(shared.censuses());
         let pools =
             pools.map(|(plan, census)| Pool::new(plan, Arc::clone(census), thread.random(), &numbers)).collect();
         let worker = Self(Rc::new(Inside {
@@ -251,12 +132,7 @@ impl Worker {
             numbers,
             shared,
             micros: Cell::new(0),
-            dirty_clients: RefCell::default(),
-            dirty_lanes: RefCell::default(),
-            failed: RefCell::default(),
-            verdicts: Cell::new(false),
-            resume: RefCell::default(),
-            buried: RefCell::default(),
+            turn: Turn::default(),
             lanes: RefCell::default(),
             touched: RefCell::default(),
             slots: RefCell::default(),
@@ -394,7 +270,7 @@ impl Worker {
         }
         // A crowd that has gone leaves nothing behind; one that is there needs its lists at once again.
         if self.0.waiting.get() == 0 {
-            self.0.dirty_clients.borrow_mut().shrink_to(LIST_KEPT_MAX);
+            self.0.turn.shrink_to(LIST_KEPT_MAX);
             self.0.touched.borrow_mut().shrink_to(LIST_KEPT_MAX);
             self.0.slots.borrow_mut().clear();
         }
@@ -441,16 +317,6 @@ impl Worker {
         self.0.changes.set(self.0.changes.get().wrapping_add(1));
     }
 
-    #[inline]
-    pub(crate) fn client_is_dirty(&self, client: Rc<ClientCell>) {
-        self.0.dirty_clients.borrow_mut().push(client);
-    }
-
-    #[inline]
-    pub(crate) fn lane_is_dirty(&self, lane: Rc<LaneCell>) {
-        self.0.dirty_lanes.borrow_mut().push(lane);
-    }
-
     /// There is one connection more.
     pub(crate) fn lane_opened(&self, lane: &Rc<LaneCell>) {
         let mut lanes = self.0.lanes.borrow_mut();
@@ -480,24 +346,6 @@ impl Worker {
                 server.ask_why_silent(self);
             }
         }
-    }
-
-    /// When the turn ends every server goes by what other threads have found of it.
-    pub(crate) fn follow_verdicts(&self) {
-        self.0.verdicts.set(true);
-    }
-
-    pub(crate) fn lane_has_failed(&self, lane: Rc<LaneCell>, fault: Fault) {
-        self.0.failed.borrow_mut().push((lane, fault));
-    }
-
-    pub(crate) fn resume_later(&self, lane: Rc<LaneCell>) {
-        self.0.resume.borrow_mut().push(lane);
-    }
-
-    /// Keeps a connection until the turn ends.
-    pub(crate) fn bury(&self, tcp: Tcp) {
-        self.0.buried.borrow_mut().push(tcp);
     }
 
     pub(crate) fn touched(&self) -> RefMut<'_, Vec<Rc<ClientCell>>> {
@@ -556,47 +404,6 @@ impl Worker {
         Slots::default()
     }
 
-    /// Fails what failed, hands over what is held, sends what is ready.
-    fn turn_ends(&self) {
-        self.0.now.set(None);
-        let mut panic = None;
-        if self.0.verdicts.take() {
-            for pool in self.pools().iter() {
-                each(pool.servers(), &mut panic, |server| server.mind_verdict(self), |_| {});
-            }
-        }
-        for _ in 0..FAILURES_MAX {
-            let failed = self.0.failed.take();
-            if failed.is_empty() {
-                break;
-            }
-            each(&failed, &mut panic, |(lane, fault)| lane::fail(lane, *fault), |_| {});
-        }
-        let resume = self.0.resume.take();
-        each(&resume, &mut panic, |lane| lane.borrow_mut().resume(), lane::give_up);
-        let mut lanes = self.0.dirty_lanes.take();
-        each(&lanes, &mut panic, |lane| lane.borrow_mut().flush(), lane::give_up);
-        lanes.clear();
-        self.put_back(&self.0.dirty_lanes, lanes);
-        let mut clients = self.0.dirty_clients.take();
-        each(&clients, &mut panic, |client| client.borrow_mut().flush(), |client| client.borrow_mut().cut());
-        clients.clear();
-        self.put_back(&self.0.dirty_clients, clients);
-        drop(self.0.buried.take());
-        if self.0.waiting.get() >= CROWD {
-            self.0.thread.gather(GATHER);
-        }
-        self.0.now.set(None);
-        if !self.0.failed.borrow().is_empty() {
-            self.0.thread.spawn("kv turn", async {});
-        }
-        if let Some(panic) = panic {
-            // What was given up ends with the next turn, which is to come at once. Its thread counts it.
-            self.0.thread.spawn("kv turn", async {});
-            resume_unwind(panic);
-        }
-    }
-
     /// Lets go of all that it has: connections to servers hold on to it as it does to them.
     fn end(&self) {
         let inside = &self.0;
@@ -605,17 +412,8 @@ impl Worker {
         pools.iter().chain(&superseded).flat_map(|pool| pool.servers()).for_each(|server| server.end());
         // Whoever is kept from going on by a client holds that client, and is held by it.
         self.lanes().iter().for_each(lane::end);
-        drop((pools, superseded, inside.failed.take(), inside.resume.take(), inside.touched.take()));
-        drop((inside.dirty_clients.take(), inside.dirty_lanes.take(), inside.buried.take(), inside.slots.take()));
+        inside.turn.clear();
+        drop((pools, superseded, inside.touched.take(), inside.slots.take()));
         inside.memory.end(inside.shared.told());
-    }
-
-    /// Keeps an emptied list's memory.
-    #[expect(clippy::unused_self, reason = "it is the worker's list")]
-    fn put_back<T>(&self, list: &RefCell<Vec<T>>, emptied: Vec<T>) {
-        let mut now = list.borrow_mut();
-        if now.is_empty() {
-            *now = emptied;
-        }
     }
 }
