@@ -432,6 +432,7 @@ fn a_server_whose_threads_are_late_to_take_a_reload_gives_signs_of_life_and_is_l
     // The only event thread is busy for half a second; then a new server has a second to answer, and does not.
     tree.configure(&with(&format!("{known}, \"{}:1 silent\"", silent.local_addr().unwrap())));
     let mut dawdles = TcpStream::connect(page).unwrap();
+    dawdles.set_read_timeout(Some(tree::PATIENCE)).unwrap();
     dawdles.write_all(b"POST /fault/dawdle HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
     let begin = tree::now();
     let (verdict, count, longest) = asked_while(&tree, || json(&tree, "reload --json"));
