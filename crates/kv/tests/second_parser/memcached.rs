@@ -165,6 +165,8 @@ fn plain_reply(bytes: &[u8]) -> PlainReply {
                 at += length + 2;
             }
             [b"VALUE", ..] => return PlainReply::Nonsense,
+            // Each word of memcached's is in capitals, and a number is one.
+            _ if !matches!(line.first(), Some(b'A'..=b'Z' | b'0'..=b'9')) => return PlainReply::Nonsense,
             [b"STAT", _, ..] => has_others = true,
             [b"END"] if !has_others => return PlainReply::Values(at, values),
             _ => return PlainReply::Other(at),

@@ -59,6 +59,9 @@ impl Reply {
                     }
                     None => return Scanned::Malformed,
                 }
+            } else if !line[0].is_ascii_uppercase() && !line[0].is_ascii_digit() {
+                // No word of memcached's: another protocol speaks, or this is not where a reply begins.
+                return Scanned::Malformed;
             } else if !line.starts_with(b"STAT ") {
                 let values = std::mem::take(&mut self.values);
                 self.last = Found { values, nothing: u32::from(values == 0 && line.starts_with(b"EN")) };
@@ -135,6 +138,10 @@ mod tests {
         }
         assert_eq!(Reply::default().scan(b"VALUE a 0 x\r\n"), Scanned::Malformed);
         assert_eq!(Reply::default().scan(b"OK\n"), Scanned::Malformed);
+        for foreign in [&b"$-1\r\n"[..], b"-ERR syntax error\r\n", b"+OK\r\n", b"value\r\n", b"\r\n", b"\x81\r\n"] {
+            assert_eq!(Reply::default().scan(foreign), Scanned::Malformed);
+        }
+        assert_eq!(Reply::default().scan(b"12\r\n"), Scanned::Whole(4));
     }
 
     #[test]
