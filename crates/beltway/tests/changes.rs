@@ -387,6 +387,7 @@ fn a_server_by_itself_reads_its_file_anew_when_it_is_told_to() {
 
 /// Asks the server for signs of life, one after the other, while `what` is under way: the answer to that, how many there
 /// were, and the longest wait for one.
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 fn asked_while<T: Send>(tree: &Tree, what: impl FnOnce() -> T + Send) -> (T, u32, Duration) {
     let generation = *tree.directory().server_generations().unwrap().last().unwrap();
     let server = Connection::open(&tree.directory().server_socket(generation)).unwrap();
