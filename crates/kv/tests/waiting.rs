@@ -16,8 +16,8 @@ use event::sim::{Faults, World};
 use event::{Tcp, Thread};
 use kv::PoolSource;
 use kv::wire::Scanned;
-use kv::wire::resp::{Reply, Request, Scan, request};
-use scene::{PROXY, Proxy, chunk, listen, server};
+use kv::wire::resp::{Reply, request};
+use scene::{PROXY, Proxy, chunk, listen, next_request, server};
 
 /// Another pool on the same thread, of the same servers.
 const NEIGHBOUR: SocketAddr = SocketAddr::new(PROXY.ip(), PROXY.port() + 1);
@@ -69,30 +69,20 @@ impl Late {
 /// A server that answers each GET with `len` bytes, and anything else with its port.
 async fn serve(thread: Thread, tcp: Tcp, port: u16, len: usize, mut late: Option<Late>) {
     let is_quick = late.is_none();
-    let mut have: Vec<u8> = Vec::new();
-    loop {
-        let mut block = Block::new(SizeClass::Medium);
-        match tcp.recv(&mut block).await {
-            Ok(got) if got > 0 => have.extend_from_slice(&block),
-            _ => return,
+    let mut have = Vec::new();
+    while let Some(words) = next_request(&tcp, &mut have).await {
+        if words[0] != b"GET" {
+            tcp.send(chunk(format!("+{port}\r\n").into_bytes()));
+            continue;
         }
-        let mut request = Request::default();
-        while let Scan::Whole(end) = request.scan(&have) {
-            let asked: Vec<u8> = have.drain(..end).collect();
-            request.clear();
-            if !asked.windows(3).any(|word| word == b"GET") {
-                tcp.send(chunk(format!("+{port}\r\n").into_bytes()));
-                continue;
-            }
-            if let Some(late) = late.take() {
-                late.wait(&thread).await;
-            }
-            tcp.send(chunk([format!("${len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat()));
-            if tcp.room(0).await.is_err() {
-                return;
-            }
-            SENT.set(SENT.get() + usize::from(is_quick));
+        if let Some(late) = late.take() {
+            late.wait(&thread).await;
         }
+        tcp.send(chunk([format!("${len}\r\n").as_bytes(), &vec![b'v'; len], b"\r\n"].concat()));
+        if tcp.room(0).await.is_err() {
+            return;
+        }
+        SENT.set(SENT.get() + usize::from(is_quick));
     }
 }
 

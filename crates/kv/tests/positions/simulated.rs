@@ -13,7 +13,7 @@ use kv::PoolSource;
 use kv::wire::{Reply, Scanned};
 
 use crate::dialect::{Ask, Bytes, Dialect, Found, Said, bulk, counter_of, value_of};
-use crate::scene::{self, PROXY, Proxy, chunk};
+use crate::scene::{self, PROXY, Proxy, chunk, receive};
 
 const PORT: u16 = 6_379;
 /// Longer than anything takes here.
@@ -78,12 +78,7 @@ fn answer(words: &[Bytes], dialect: Dialect) -> Vec<u8> {
 impl Server {
     async fn serve(self: Rc<Self>, thread: Thread, tcp: Tcp) {
         let mut have: Vec<u8> = Vec::new();
-        loop {
-            let mut block = Block::new(SizeClass::Medium);
-            match tcp.recv(&mut block).await {
-                Ok(got) if got > 0 => have.extend_from_slice(&block),
-                _ => return,
-            }
+        while receive(&tcp, &mut have).await {
             while let Some(words) = self.dialect.take_request(&mut have) {
                 let said = answer(&words, self.dialect);
                 if words.len() == 1 {

@@ -16,9 +16,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use buf::Chunk;
+use buf::{Block, Chunk, SizeClass};
 use event::sim::World;
 use event::{Shares, Tcp, Thread};
+use kv::wire::resp::{Request, Scan};
 use kv::{Address, Plan, PoolSource, ServerSource, Shared, Worker, WorkerParts};
 use net::{Names, NamesOptions};
 use stats::Cells;
@@ -38,6 +39,30 @@ thread_local! {
 pub fn chunk(bytes: Vec<u8>) -> Chunk {
     let len = bytes.len();
     Chunk::from_shared(bytes.into(), 0..len)
+}
+
+/// Adds what comes next on a connection; `false`: it has ended.
+pub async fn receive(tcp: &Tcp, have: &mut Vec<u8>) -> bool {
+    let mut block = Block::new(SizeClass::Medium);
+    let got = tcp.recv(&mut block).await.unwrap_or(0);
+    have.extend_from_slice(&block);
+    got > 0
+}
+
+/// The words of the next request of Redis on a connection; none: it has ended. `have`: what has come and is not taken.
+pub async fn next_request(tcp: &Tcp, have: &mut Vec<u8>) -> Option<Vec<Vec<u8>>> {
+    loop {
+        let mut request = Request::default();
+        if let Scan::Whole(len) = request.scan(have) {
+            let words = request.arguments().iter().map(|word| have[word.start as usize..word.end as usize].to_vec());
+            let words = words.collect();
+            have.drain(..len);
+            return Some(words);
+        }
+        if !receive(tcp, have).await {
+            return None;
+        }
+    }
 }
 
 /// The server on that port.

@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use base::Instant;
-use buf::{Block, SizeClass};
 use event::sim::{Faults, World};
 use event::{Tcp, Thread};
 use kv::PoolSource;
 use kv::wire::Scanned;
-use kv::wire::resp::{Reply, Request, Scan, request};
+use kv::wire::resp::{Reply, request};
 
-use super::{PROXY, Proxy, chunk, listen, server};
+use super::{PROXY, Proxy, chunk, listen, next_request, receive, server};
 
 /// The first server's; the others have those behind it.
 pub const FIRST_PORT: u16 = 6_379;
@@ -69,21 +68,10 @@ impl Store {
     }
 
     async fn serve(self: Rc<Self>, thread: Thread, tcp: Tcp) {
-        let mut have: Vec<u8> = Vec::new();
-        loop {
-            let mut block = Block::new(SizeClass::Medium);
-            match tcp.recv(&mut block).await {
-                Ok(got) if got > 0 => have.extend_from_slice(&block),
-                _ => return,
-            }
-            loop {
-                let mut request = Request::default();
-                let Scan::Whole(len) = request.scan(&have) else { break };
-                let asked: Vec<u8> = have.drain(..len).collect();
-                let words: Vec<&[u8]> =
-                    request.arguments().iter().map(|word| &asked[word.start as usize..word.end as usize]).collect();
-                tcp.send(chunk(self.answer(&thread, &words).await));
-            }
+        let mut have = Vec::new();
+        while let Some(words) = next_request(&tcp, &mut have).await {
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            tcp.send(chunk(self.answer(&thread, &words).await));
         }
     }
 }
@@ -113,9 +101,7 @@ impl Client {
                 let reply = self.have.drain(..len).collect();
                 return (String::from_utf8(reply).unwrap(), self.thread.now());
             }
-            let mut block = Block::new(SizeClass::Medium);
-            assert!(self.tcp.recv(&mut block).await.unwrap() > 0, "the connection is open");
-            self.have.extend_from_slice(&block);
+            assert!(receive(&self.tcp, &mut self.have).await, "the connection is open");
         }
     }
 
