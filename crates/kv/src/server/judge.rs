@@ -3,7 +3,8 @@
 //! Failures in a row are counted by the process. Whichever thread counts the one too many writes the verdict down, probes
 //! the server from then on, and wakes the others, who follow: it is out of every thread's ring, and comes back to all with
 //! the one probe that it answers. That requests fail at once, where nobody is ejected, is each thread's own business, since
-//! the connections of another may be well; so is what is done by hand, since every thread is told of it.
+//! the connections of another may be well; so is what is held out by hand, since every thread is told of it. What is taken
+//! back by hand one thread takes back for all. `tests::agreement` holds all this against a model.
 
 use std::future::poll_fn;
 use std::rc::Rc;
