@@ -86,6 +86,20 @@ fn keys_with_a_common_tag_live_together() {
 }
 
 #[test]
+fn a_stream_a_group_or_a_consumer_may_bear_the_name_of_an_option() {
+    let servers = servers(2);
+    let proxy = Proxy::start(pool(&servers, true), 1);
+    let mut client = proxy.client();
+    assert_eq!(client.say("XREAD STREAMS block 0"), "*-1\r\n");
+    assert_eq!(client.say("XGROUP CREATE block block 0 MKSTREAM"), "+OK\r\n");
+    assert_eq!(client.say("XADD block 1-1 a b"), bulk("1-1"));
+    assert!(client.say("XREADGROUP GROUP block block STREAMS block >").contains("1-1"));
+    let refused = "it would block a connection that other clients share\r\n";
+    assert!(client.say("XREADGROUP GROUP block block BLOCK 0 STREAMS block >").ends_with(refused));
+    assert!(client.ask(&["XREAD", "BLOCK\0", "0", "STREAMS", "block", "$"]).ends_with(refused));
+}
+
+#[test]
 fn what_the_proxy_answers_itself() {
     let servers = servers(2);
     let proxy = Proxy::start(pool(&servers, true), 1);

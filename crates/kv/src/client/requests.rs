@@ -12,7 +12,7 @@ use super::kind::Kind;
 use super::local;
 use super::stream::Begun;
 use super::{Client, PIPELINE_MAX, Phase};
-use crate::commands::{self, Command, Find, Keys, Refusal, Treat};
+use crate::commands::{self, Command, Keys, Refusal, Treat};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
 use crate::metrics::Kv;
@@ -445,9 +445,7 @@ impl Client {
             // Whichever server gets it says what is wrong with it.
             return self.send(self.pool.any(), Kind::of(command), asked, run);
         };
-        if command.find == Find::Streams
-            && (1..asked.count()).any(|at| asked.argument(at).eq_ignore_ascii_case(b"block"))
-        {
+        if keys.blocks {
             return self.refuse(refused(command.name, Refusal::Blocks));
         }
         if self.pool.is_single() {

@@ -26,6 +26,8 @@ pub struct Keys {
     pub after: usize,
     /// Keys are made of values by a pattern, so that they cannot be told.
     pub hidden: bool,
+    /// The server may wait before it replies.
+    pub blocks: bool,
 }
 
 impl Keys {
@@ -81,12 +83,12 @@ pub fn keys<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a
             if keys == 0 { Err(KeysError::NoKeys) } else { Ok(Keys { before: 1, ..range(3, 3 + keys, 1) }) }
         }
         Find::Streams => {
-            let at = streams(count, &argument)?;
+            let (at, blocks) = streams(count, &argument)?;
             let rest = count - at;
             if !rest.is_multiple_of(2) {
                 return Err(KeysError::Syntax);
             }
-            Ok(range(at, at + rest / 2, 1))
+            Ok(Keys { blocks, ..range(at, at + rest / 2, 1) })
         }
         Find::Stores | Find::Sort => {
             let mut keys = range(1, 2, 1);
@@ -112,15 +114,18 @@ pub fn keys<'a>(command: &Command, count: usize, argument: impl Fn(usize) -> &'a
     }
 }
 
-/// Where the names of streams begin: behind their word, before which options stand in any order. A group or a consumer may
-/// bear any of these words as its name.
-fn streams<'a>(count: usize, argument: &impl Fn(usize) -> &'a [u8]) -> Result<usize, KeysError> {
-    let mut at = 1;
+/// Where the names of streams begin, and whether there is an option to wait for them: behind their word, before which
+/// options stand in any order. A group, a consumer or a stream may bear any of these words as its name.
+fn streams<'a>(count: usize, argument: &impl Fn(usize) -> &'a [u8]) -> Result<(usize, bool), KeysError> {
+    let (mut at, mut blocks) = (1, false);
     while at + 1 < count {
-        let is = |name: &[u8]| argument(at).eq_ignore_ascii_case(name);
+        // To the server, which compares strings of C, a word ends at its first zero.
+        let word = argument(at).split(|byte| *byte == 0).next().unwrap_or_default();
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
         if is(b"streams") {
-            return Ok(at + 1);
+            return Ok((at + 1, blocks));
         }
+        blocks |= is(b"block");
         // What newer servers may know is passed over word by word, as `NOACK` is.
         at += if is(b"group") {
             3
@@ -184,5 +189,32 @@ mod tests {
         assert_eq!(found("ZMPOP 9 a MIN"), Err(KeysError::Syntax));
         assert_eq!(found("ZMPOP -1 a MIN"), Err(KeysError::NoKeys));
         assert_eq!(found("XREAD STREAMS a b 0"), Err(KeysError::Syntax));
+        assert_eq!(found("XREAD COUNT\0x 1 STREAMS\0 a 0").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn only_the_option_block_waits_and_no_name_does() {
+        let blocks = |request: &str| {
+            let words: Vec<&str> = request.split(' ').collect();
+            keys(look_up(words[0].as_bytes()).unwrap(), words.len(), |at| words[at].as_bytes()).unwrap().blocks
+        };
+        for request in [
+            "XREAD BLOCK 0 STREAMS a 0",
+            "XREAD COUNT block block 0 STREAMS a 0",
+            "XREAD block\0x 0 STREAMS a 0",
+            "XREADGROUP GROUP block block NOACK Block 0 STREAMS a >",
+            "XREADGROUP CLAIM 100 BLOCK 0 GROUP g c STREAMS a >",
+        ] {
+            assert!(blocks(request), "{request:?}");
+        }
+        for request in [
+            "XREAD STREAMS block 0",
+            "XREAD STREAMS a block 0 0",
+            "XREAD COUNT block STREAMS a 0",
+            "XREADGROUP GROUP block block STREAMS block >",
+            "XREADGROUP COUNT 1 GROUP g block NOACK STREAMS block block > >",
+        ] {
+            assert!(!blocks(request), "{request:?}");
+        }
     }
 }

@@ -79,8 +79,9 @@ impl Draw {
         if self.rng.one_in(4) {
             words[0].make_ascii_lowercase();
         }
-        // Scores that are not all the same make the order of members one of chance.
-        let damaged = !line.contains("@e") && self.rng.one_in(40);
+        // Scores that are not all the same make the order of members one of chance. And behind an option that is unknown a
+        // pool takes the word `block` for one, which a server that knows no such option does not get to.
+        let damaged = !line.contains("@e") && !line.contains("$w") && self.rng.one_in(40);
         if damaged {
             self.damage(&mut words);
         }
@@ -182,6 +183,8 @@ impl Draw {
             }
             "$g" => format!("g{}", self.rng.below(2)).into_bytes(),
             "$c" => format!("c{}", self.rng.below(3)).into_bytes(),
+            // A group, a consumer or a stream, of the name that an option has.
+            "$w" => self.one_of(&["block", "streams", "COUNT", "group", "noack"]).into(),
             "$lon" => format!("{}.5", i64::try_from(self.rng.below(360)).unwrap() - 180).into_bytes(),
             "$lat" => format!("{}.25", i64::try_from(self.rng.below(168)).unwrap() - 84).into_bytes(),
             "$payload" => {

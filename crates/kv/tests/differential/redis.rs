@@ -48,7 +48,8 @@ fn words_of(line: &str) -> Vec<Word> {
 fn is_for_one(line: &str) -> bool {
     let row = row_of(&words_of(line));
     let alone = look_up(row.as_bytes()).is_some_and(|command| command.treat == Treat::Alone);
-    alone || line == "EVAL $script 0" || (line.starts_with("SORT ") && line.contains("BY {"))
+    let several = line.starts_with("XREAD STREAMS $w $w") || (line.starts_with("SORT ") && line.contains("BY {"));
+    alone || line == "EVAL $script 0" || several
 }
 
 #[test]
