@@ -100,6 +100,32 @@ fn a_stream_a_group_or_a_consumer_may_bear_the_name_of_an_option() {
 }
 
 #[test]
+fn a_subcommand_that_there_is_not_is_named_as_the_server_names_it() {
+    let servers = servers(2);
+    let proxy = Proxy::start(pool(&servers, true), 1);
+    let (mut direct, mut client) = (servers[0].client(), proxy.client());
+    for container in ["object", "MEMORY", "XGroup", "xinfo", "client", "command", "slowlog"] {
+        for sub in ["FOO", "", "help|x", "doctors"] {
+            for request in [vec![container, sub], vec![container, sub, "a"]] {
+                let expected = direct.ask(&request);
+                assert!(expected.starts_with("-ERR unknown subcommand '"), "{request:?}: {expected}");
+                assert_eq!(client.ask(&request), expected, "{request:?}");
+            }
+        }
+    }
+    for line in ["XGROUP HELP", "XINFO help", "OBJECT HELP", "MEMORY HELP", "MEMORY DOCTOR", "memory malloc-stats"] {
+        let name = line.to_ascii_lowercase();
+        let expected =
+            format!("-ERR '{name}' is not supported by the proxy: it concerns one server and no key, ask that");
+        assert!(client.say(line).starts_with(&expected), "{line}");
+        assert_eq!(client.say(&format!("{line} x y")), direct.say(&format!("{line} x y")));
+    }
+    for request in [&["memory|doctor"][..], &["MEMORY|doctor", "x"], &["object|encoding", "a"], &["object|encoding"]] {
+        assert_eq!(client.ask(request), direct.ask(request));
+    }
+}
+
+#[test]
 fn what_the_proxy_answers_itself() {
     let servers = servers(2);
     let proxy = Proxy::start(pool(&servers, true), 1);

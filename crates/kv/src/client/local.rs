@@ -210,7 +210,7 @@ impl Client {
                 let line = refused(&format!("client {}", String::from_utf8_lossy(&sub)), Refusal::OneServer);
                 self.answer(line.into_bytes());
             }
-            _ => self.answer(unknown_subcommand("CLIENT", asked.argument(1))),
+            _ => self.answer(unknown_subcommand("client", asked.argument(1))),
         }
     }
 
@@ -276,7 +276,7 @@ impl Client {
                 let line = refused(&format!("command {}", String::from_utf8_lossy(&sub)), Refusal::OneServer);
                 self.answer(line.into_bytes());
             }
-            _ => self.answer(unknown_subcommand("COMMAND", asked.argument(1))),
+            _ => self.answer(unknown_subcommand("command", asked.argument(1))),
         }
     }
 
@@ -303,7 +303,8 @@ impl Client {
 
 /// As Redis says it.
 pub(super) fn unknown_subcommand(command: &str, sub: &[u8]) -> Vec<u8> {
-    format!("-ERR unknown subcommand '{}'. Try {command} HELP.\r\n", printable(sub)).into_bytes()
+    let name = command.to_ascii_uppercase();
+    format!("-ERR unknown subcommand '{}'. Try {name} HELP.\r\n", printable(sub)).into_bytes()
 }
 
 /// As Redis says it, `sub` being one that there is.

@@ -371,9 +371,9 @@ impl Client {
         self.mark();
     }
 
-    pub(super) fn refuse(&mut self, line: String) -> Outcome {
+    pub(super) fn refuse(&mut self, line: impl Into<Vec<u8>>) -> Outcome {
         self.worker.cells().add(Kv::REFUSED, 1);
-        self.answer(line.into_bytes());
+        self.answer(line.into());
         Outcome::Done
     }
 
@@ -393,17 +393,17 @@ impl Client {
     fn route(&mut self, asked: &Asked<'_>, run: &mut Run) -> Outcome {
         let Some(mut command) = commands::look_up(asked.argument(0)) else { return self.unknown(asked) };
         if !self.authenticated && !local::is_open_to_all(command) {
-            return self.refuse("-NOAUTH Authentication required.\r\n".into());
+            return self.refuse("-NOAUTH Authentication required.\r\n");
         }
         if command.treat == Treat::Container && asked.count() > 1 {
             let name = [command.name.as_bytes(), b"|", asked.argument(1)].concat();
             match commands::look_up(&name) {
                 Some(sub) => command = sub,
-                None => return self.refuse(refused(command.name, Refusal::OneServer)),
+                None => return self.refuse(local::unknown_subcommand(command.name, asked.argument(1))),
             }
         }
         if !command.takes(asked.count()) {
-            return self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name));
+            return self.miscounted(command, asked);
         }
         match command.treat {
             Treat::Forward => self.forward(command, asked, run),
@@ -417,9 +417,19 @@ impl Client {
             Treat::Any => self.send(self.pool.any(), Kind::of(command), asked, run),
             Treat::Alone if self.pool.is_single() => self.send(self.pool.any(), Kind::of(command), asked, run),
             Treat::Alone => self.refuse(refused(command.name, Refusal::EveryServer)),
-            Treat::Container => self.refuse(refused(command.name, Refusal::OneServer)),
+            // Whoever names none of its subcommands was told so by the number of arguments.
+            Treat::Container => self.miscounted(command, asked),
+            Treat::Refuse(_) if is_rows_name(asked) => self.unknown(asked),
             Treat::Refuse(why) => self.refuse(refused(command.name, why)),
         }
+    }
+
+    #[cold]
+    fn miscounted(&mut self, command: &'static Command, asked: &Asked<'_>) -> Outcome {
+        if is_rows_name(asked) {
+            return self.unknown(asked);
+        }
+        self.refuse(format!("-ERR wrong number of arguments for '{}' command\r\n", command.name))
     }
 
     /// A copy, which may be asked for in another database: clients are to see one alone.
@@ -555,6 +565,12 @@ fn cross_server(name: &str, hidden: bool) -> String {
     format!(
         "-CROSSSERVER the keys of '{name}' live on different servers: give them a common hash tag, or the pool one server\r\n"
     )
+}
+
+/// Whether the command is named as its row in the table is, `name|subcommand`, which is no name to a server. What goes on
+/// to one is answered there.
+fn is_rows_name(asked: &Asked<'_>) -> bool {
+    asked.argument(0).contains(&b'|')
 }
 
 /// As Redis says it.

@@ -57,7 +57,7 @@ impl Client {
                 self.answer(format!("*{}\r\n{lines}", HELP.len()).into_bytes());
             }
             (b"len" | b"reset" | b"help", _) => self.answer(wrong_count("slowlog", &sub)),
-            _ => self.answer(unknown_subcommand("SLOWLOG", asked.argument(1))),
+            _ => self.answer(unknown_subcommand("slowlog", asked.argument(1))),
         }
     }
 }
