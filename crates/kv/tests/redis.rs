@@ -126,6 +126,55 @@ fn a_subcommand_that_there_is_not_is_named_as_the_server_names_it() {
 }
 
 #[test]
+fn an_error_tells_the_words_that_were_asked_byte_for_byte_as_the_server_does() {
+    let servers = servers(2);
+    let proxy = Proxy::start(pool(&servers, true), 1);
+    let (mut direct, mut client) = (servers[0].client(), proxy.client());
+    let every: Vec<u8> = (1..=255).collect();
+    let words: [&[u8]; 8] = [
+        b"",
+        b"a",
+        "\u{e9}\u{20ac}".as_bytes(),
+        b"\r\n+OK\r\n",
+        b"a\0b",
+        b"\t\x01\x7f\x80\xff",
+        &every[..130],
+        &every[120..],
+    ];
+    let mut requests: Vec<Vec<&[u8]>> = Vec::new();
+    for word in words {
+        requests.extend([vec![b"FOO", word], vec![b"FOO", word, b"b", b"c"], vec![b"HELLO", b"2", word]]);
+        requests.extend([vec![b"OBJECT", word], vec![b"client", word, b"x"], vec![b"SLOWLOG", word]]);
+        if !word.is_empty() && word != b"a" {
+            requests.extend([vec![word], vec![word, word]]);
+        }
+    }
+    let long = [b'x'; 300];
+    for len in [40, 121, 122, 123, 124, 125, 126, 127, 128, 129, 300] {
+        let word = &long[..len];
+        requests.extend([vec![b"FOO", word, b"bcdefg", b"h"], vec![b"FOO", word, word, word, word], vec![word, b"b"]]);
+        requests.extend([vec![b"HELLO", &b"2"[..], word], vec![b"XINFO", word]]);
+    }
+    requests.push(vec![b"SLOWLOG", &b"GeT"[..], b"1", b"2"]);
+    requests.push(std::iter::once(&b"FOO"[..]).chain((0..100).map(|_| &b""[..])).collect());
+    for request in requests {
+        let [got, expected] = [&mut client, &mut direct].map(|whom| {
+            whom.put(&request);
+            whom.reply()
+        });
+        assert!(expected.starts_with(b"-ERR "), "{request:?}");
+        assert!(got == expected, "{request:?}:\n{}\n{}", got.escape_ascii(), expected.escape_ascii());
+    }
+    for byte in [b'x', b'\n', b'\t', 1, 0x7f, 0x80, 0xff] {
+        let [got, expected] = [proxy.client(), servers[0].client()].map(|mut whom| {
+            whom.send(&[b"*1\r\n", &[byte][..], b"3\r\nGET\r\n"].concat());
+            whom.reply()
+        });
+        assert!(got == expected, "{byte}: {} {}", got.escape_ascii(), expected.escape_ascii());
+    }
+}
+
+#[test]
 fn what_the_proxy_answers_itself() {
     let servers = servers(2);
     let proxy = Proxy::start(pool(&servers, true), 1);

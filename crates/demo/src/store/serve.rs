@@ -112,7 +112,7 @@ impl Shop {
                             redis::answer(&mut store, &words, now, said)
                         }
                         Err(why) => {
-                            said.extend(why.line().bytes());
+                            said.extend(why.line());
                             false
                         }
                     }
@@ -123,7 +123,7 @@ impl Shop {
                 }
                 Scan::More(_) => break,
                 Scan::Malformed(why) => {
-                    said.extend(why.line().bytes());
+                    said.extend(why.line());
                     false
                 }
             };

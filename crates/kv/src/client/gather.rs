@@ -77,7 +77,7 @@ impl Client {
     /// What is said of a request that is too large.
     fn too_long(&self) -> Vec<u8> {
         match self.pool.plan().protocol {
-            Protocol::Redis => Malformed::TooLong.line().into_bytes(),
+            Protocol::Redis => Malformed::TooLong.line(),
             Protocol::Memcached => memcached::TOO_LARGE.to_vec(),
         }
     }
@@ -225,9 +225,9 @@ impl Client {
                 Look::On
             }
             Scan::More(_) | Scan::Malformed(Malformed::TooLong) => self.end_with(self.too_long()),
-            Scan::Malformed(why) => self.end_with(why.line().into_bytes()),
+            Scan::Malformed(why) => self.end_with(why.line()),
             // It began as an array.
-            Scan::Blank(_) | Scan::Inline(_) => self.end_with(Malformed::MultibulkLength.line().into_bytes()),
+            Scan::Blank(_) | Scan::Inline(_) => self.end_with(Malformed::MultibulkLength.line()),
         }
     }
 

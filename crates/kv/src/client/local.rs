@@ -125,8 +125,8 @@ impl Client {
                 name = Some(asked.argument(at + 1));
                 at += 2;
             } else {
-                let line = format!("-ERR Syntax error in HELLO option '{}'\r\n", printable(word));
-                return self.answer(line.into_bytes());
+                let told = printable(word, word.len());
+                return self.answer([b"-ERR Syntax error in HELLO option '", &told[..], b"'\r\n"].concat());
             }
         }
         if !self.authenticated {
@@ -303,8 +303,9 @@ impl Client {
 
 /// As Redis says it.
 pub(super) fn unknown_subcommand(command: &str, sub: &[u8]) -> Vec<u8> {
+    let told = printable(sub, TOLD_MAX);
     let name = command.to_ascii_uppercase();
-    format!("-ERR unknown subcommand '{}'. Try {name} HELP.\r\n", printable(sub)).into_bytes()
+    [b"-ERR unknown subcommand '", &told[..], b"'. Try ", name.as_bytes(), b" HELP.\r\n"].concat()
 }
 
 /// As Redis says it, `sub` being one that there is.
@@ -313,10 +314,14 @@ pub(super) fn wrong_count(command: &str, sub: &[u8]) -> Vec<u8> {
     format!("-ERR wrong number of arguments for '{command}|{sub}' command\r\n").into_bytes()
 }
 
-/// What an error line may say of a word.
-pub(super) fn printable(word: &[u8]) -> String {
-    let clean: Vec<u8> = word.iter().take(128).map(|byte| if *byte < b' ' { b' ' } else { *byte }).collect();
-    String::from_utf8_lossy(&clean).into_owned()
+/// So much of a command's name, of a subcommand's, and of all arguments together, is told in an error line.
+pub(super) const TOLD_MAX: usize = 128;
+
+/// What an error line says of a word, in at most `max` bytes. As Redis does it, to which it is a string of C: it ends at its
+/// first zero, and only the ends of lines are blanks.
+pub(super) fn printable(word: &[u8], max: usize) -> Vec<u8> {
+    let told = word.iter().take(max).take_while(|byte| **byte != 0);
+    told.map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }
 
 /// The Redis whose commands are known here.

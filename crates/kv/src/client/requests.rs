@@ -273,7 +273,7 @@ impl Client {
                             Outcome::Full => return true,
                         },
                         Err(why) => {
-                            self.refuse_all(why.line().into_bytes());
+                            self.refuse_all(why.line());
                             return false;
                         }
                     }
@@ -284,7 +284,7 @@ impl Client {
                 }
                 Scan::More(_) => return false,
                 Scan::Malformed(why) => {
-                    self.refuse_all(why.line().into_bytes());
+                    self.refuse_all(why.line());
                     return false;
                 }
             }
@@ -574,15 +574,15 @@ fn is_rows_name(asked: &Asked<'_>) -> bool {
 }
 
 /// As Redis says it.
-fn unknown(asked: &Asked<'_>) -> String {
-    let mut line =
-        format!("-ERR unknown command '{}', with args beginning with: ", local::printable(asked.argument(0)));
+fn unknown(asked: &Asked<'_>) -> Vec<u8> {
+    let mut told = Vec::new();
     for at in 1..asked.count() {
-        if line.len() > 128 {
+        let room = local::TOLD_MAX.saturating_sub(told.len());
+        if room == 0 {
             break;
         }
-        line.push_str(&format!("'{}' ", local::printable(asked.argument(at))));
+        told.extend([b"'", &local::printable(asked.argument(at), room)[..], b"' "].concat());
     }
-    line.push_str("\r\n");
-    line
+    let name = local::printable(asked.argument(0), local::TOLD_MAX);
+    [b"-ERR unknown command '", &name[..], b"', with args beginning with: ", &told, b"\r\n"].concat()
 }

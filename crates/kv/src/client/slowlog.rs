@@ -6,7 +6,7 @@
 //! request's arrival to the server's reply, or to what the client got in its place.
 
 use super::Client;
-use super::local::{OK, bulk, printable, unknown_subcommand, wrong_count};
+use super::local::{OK, TOLD_MAX, bulk, printable, unknown_subcommand, wrong_count};
 use super::requests::Asked;
 use crate::slow::{ANSWERED, SLOW_MAX, Slow};
 
@@ -39,10 +39,9 @@ impl Client {
                 None => self.answer_static(b"-ERR count should be greater than or equal to -1\r\n"),
             },
             (b"get", _) => {
-                let what = printable(asked.argument(1));
-                let line =
-                    format!("-ERR unknown subcommand or wrong number of arguments for '{what}'. Try SLOWLOG HELP.\r\n");
-                self.answer(line.into_bytes());
+                let what = printable(asked.argument(1), TOLD_MAX);
+                let begins = &b"-ERR unknown subcommand or wrong number of arguments for '"[..];
+                self.answer([begins, &what, b"'. Try SLOWLOG HELP.\r\n"].concat());
             }
             (b"len", 2) => {
                 let reply = format!(":{}\r\n", log.len_of_pool(pool));

@@ -243,7 +243,7 @@ impl Client {
                     if let Some(lane) = streamed.lane {
                         self.worker.lane_has_failed(lane, crate::fault::Fault::Nonsense);
                     }
-                    self.refuse_all(Malformed::BulkLength.line().into_bytes());
+                    self.refuse_all(Malformed::BulkLength.line());
                     return;
                 }
             };

@@ -1,8 +1,8 @@
 //! The facts: one row a command, in the order of their names.
 //!
 //! Arity counts the name and is negative when it is the least number; `(first, last, step)` say where the keys are, a
-//! negative last counting from the end. Both are as a server's `COMMAND INFO` has them. A subcommand that takes keys
-//! has a row of its own, `name|subcommand`.
+//! negative last counting from the end. Both are as a server's `COMMAND INFO` has them. A subcommand that takes keys,
+//! and each other of a command that has such, has a row of its own, `name|subcommand`.
 
 use super::Access::{Other as O, Read as R, Write as W};
 use super::Find::{Counted, Range, Script, Sort, StoredCounted, Stores, Streams};

@@ -35,20 +35,21 @@ pub enum Malformed {
 impl Malformed {
     /// The error line, as Redis words it.
     #[must_use]
-    pub fn line(self) -> String {
+    pub fn line(self) -> Vec<u8> {
         let text = match self {
             Self::MultibulkLength => "invalid multibulk length",
             Self::BulkLength => "invalid bulk length",
             Self::ExpectedDollar(got) => {
-                let got = if got.is_ascii_graphic() { char::from(got) } else { '?' };
-                return format!("-ERR Protocol error: expected '$', got '{got}'\r\n");
+                // Any byte but what would end the line.
+                let got = if matches!(got, b'\r' | b'\n' | 0) { b' ' } else { got };
+                return [b"-ERR Protocol error: expected '$', got '", &[got][..], b"'\r\n"].concat();
             }
             Self::Unterminated => "a bulk string does not end with CRLF",
             Self::InlineTooLong => "too big inline request",
             Self::UnbalancedQuotes => "unbalanced quotes in request",
             Self::TooLong => "too big request",
         };
-        format!("-ERR Protocol error: {text}\r\n")
+        format!("-ERR Protocol error: {text}\r\n").into_bytes()
     }
 }
 
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn what_is_no_request_gets_the_words_that_redis_uses() {
         let line = |bytes: &[u8]| match Request::default().scan(bytes) {
-            Scan::Malformed(why) => why.line(),
+            Scan::Malformed(why) => String::from_utf8_lossy(&why.line()).into_owned(),
             other => format!("{other:?}"),
         };
         assert_eq!(line(b"*x\r\n"), "-ERR Protocol error: invalid multibulk length\r\n");
