@@ -150,6 +150,8 @@ pub(crate) struct Lane {
     served: bool,
     /// Replies to what was said first, in the receive at hand.
     shaken: usize,
+    /// Bytes that have come and are not counted: they may belong to such a reply.
+    uncounted: usize,
     /// The server has said that it has no place for it.
     turned_away: Cell<bool>,
 }
@@ -219,6 +221,7 @@ impl Lane {
                 opened: worker.now(),
                 served: false,
                 shaken: 0,
+                uncounted: 0,
                 turned_away: Cell::new(false),
             })
         });
@@ -263,8 +266,8 @@ impl Lane {
         self.link = Link::Up(tcp);
         self.heard = self.worker.now();
         self.mark();
+        self.own = None;
         if self.alone {
-            self.own = None;
             self.wake_waiting();
         }
     }
@@ -282,6 +285,9 @@ impl Lane {
         self.hold_back();
         self.wake_all_waiting();
         self.mark();
+        if matches!(self.link, Link::Connecting) && !self.queue.is_empty() {
+            self.own = self.me.upgrade();
+        }
         self.queue.is_empty()
     }
 

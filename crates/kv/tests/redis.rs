@@ -4,7 +4,11 @@
 
 mod world;
 
-use world::{Client, Proxy, Server, pool};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
+use kv::{Address, ServerSource};
+use world::{Client, PATIENCE, Proxy, Server, eventually, pool};
 
 fn servers(count: usize) -> Vec<Server> {
     (0..count).map(|_| Server::redis(&[])).collect()
@@ -244,6 +248,42 @@ fn passwords_and_databases_are_the_proxys_business() {
     assert_eq!(direct.say("GET a"), "$-1\r\n");
     assert_eq!(direct.say("SELECT 3"), "+OK\r\n");
     assert_eq!(direct.say("GET a"), bulk("1"));
+}
+
+#[test]
+fn what_a_server_says_to_the_proxy_itself_is_not_among_its_replies() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let servers = vec![ServerSource { address: Address::Ip([127, 0, 0, 1].into(), port), weight: 1, name: None }];
+    let source = kv::PoolSource { redis_auth: Some("secret".into()), redis_db: 3, servers, ..pool(&[], true) };
+    let proxy = Proxy::start(source, 1);
+    let mut client = proxy.client();
+    assert_eq!(client.say("AUTH secret"), "+OK\r\n");
+    let number = |name: &str| proxy.numbers().counter(&format!("beltway_kv_server_{name}_total"));
+    client.send(b"SET a 1\r\nGET a\r\n");
+    let mut stream = listener.accept().unwrap().0;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut received = 0;
+    // What it is asked ends with the first of each, and what it says is cut wherever it may be.
+    for (asked, said) in
+        [("SELECT\r\n$1\r\n3\r\n", ["+O", "K\r", "\n+OK\r\n"]), ("GET\r\n$1\r\na\r\n", ["+OK\r\n$", "1\r\n1", "\r\n"])]
+    {
+        let mut heard = Vec::new();
+        while !heard.ends_with(asked.as_bytes()) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            heard.extend(byte);
+        }
+        for part in said {
+            stream.write_all(part.as_bytes()).unwrap();
+            received += part.len() as u64;
+            eventually("that has come", || number("received_bytes") == received);
+        }
+    }
+    assert_eq!((client.reply(), client.reply()), (b"+OK\r\n".to_vec(), b"$1\r\n1\r\n".to_vec()));
+    eventually("the bytes are counted", || number("reply_bytes") >= 12);
+    assert_eq!((number("sent_requests"), number("replies"), number("reply_bytes")), (2, 2, 12));
+    assert_eq!(proxy.numbers().distribution("beltway_kv_server_seconds").count(), 2);
 }
 
 #[test]

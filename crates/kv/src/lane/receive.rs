@@ -87,7 +87,7 @@ impl Lane {
             };
             self.heard = self.worker.now();
             self.worker.cells().add(Kv::SERVER_RECEIVED, got as u64);
-            self.server.cells().add(KvServer::RESPONSE_BYTES, got as u64);
+            self.uncounted += got;
             let block = looked_at.insert(block);
             let outcome = self.replies(block);
             if outcome.is_none() && !self.turned_away.get() {
@@ -209,8 +209,12 @@ impl Lane {
             self.retire();
         }
         let replied = before.saturating_sub(self.handed);
-        self.served |= replied > std::mem::take(&mut self.shaken);
-        self.server.cells().add(KvServer::RESPONSES, replied as u64);
+        let shaken = std::mem::take(&mut self.shaken);
+        self.served |= replied > shaken;
+        self.server.cells().add(KvServer::RESPONSES, replied.saturating_sub(shaken) as u64);
+        if !self.queue.front().is_some_and(|next| matches!(next.owner, Owner::Handshake)) {
+            self.server.cells().add(KvServer::RESPONSE_BYTES, std::mem::take(&mut self.uncounted) as u64);
+        }
         if outcome.is_none() && self.passing && self.at < self.scanned {
             // The rest of this block goes at once: the client waits for just this.
             let range = self.at..self.scanned;
@@ -253,6 +257,7 @@ impl Lane {
             }
             Owner::Handshake => {
                 self.shaken += 1;
+                self.uncounted = self.uncounted.saturating_sub(range.len());
                 self.server.greeted(&self.worker, block.get(range).unwrap_or_default()).err()
             }
             Owner::Nobody => {

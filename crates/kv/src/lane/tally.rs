@@ -38,6 +38,13 @@ impl Tally {
     /// Takes in a reply of `len` bytes which begins with `bytes`. Of a long one the beginning is not here, and was no error.
     #[inline]
     pub(super) fn add(&mut self, lane: &Lane, pending: &Pending, bytes: &[u8], len: u64, found: Found) {
+        if matches!(pending.owner, Owner::Handshake) {
+            // It was no client's request, and comes before all that are.
+            if bytes.starts_with(b"-") {
+                self.add_error(lane, bytes);
+            }
+            return;
+        }
         if (self.command, self.asked) != (pending.command, pending.asked) {
             self.tell(lane, pending.start);
             (self.command, self.asked, self.start) = (pending.command, pending.asked, pending.start);
