@@ -12,7 +12,8 @@ use super::connection::Connection;
 use super::message::{Reply, Request};
 use crate::directory;
 
-/// Connections at a time; the one that has been silent for longest goes when another comes.
+/// Connections at a time. When another comes, of those that wait for no [order](Request::is_order) the one goes that has been
+/// silent for longest.
 pub const PEERS_MAX: usize = 32;
 /// Packets taken of one peer in one turn.
 const QUESTIONS_A_TURN: usize = 8;
@@ -28,6 +29,7 @@ pub struct Question {
     pub descriptors: Vec<OwnedFd>,
     peer: u64,
     sequence: u64,
+    is_order: bool,
 }
 
 impl Question {
@@ -49,7 +51,9 @@ impl KeptQuestion {
     /// The question again, as far as it takes to answer it.
     #[must_use]
     pub const fn again(self, request: Request) -> Question {
-        Question { request, descriptors: Vec::new(), peer: self.peer, sequence: self.sequence }
+        let (peer, sequence) = (self.peer, self.sequence);
+        // Whatever it is now: what one process leaves to another takes its time.
+        Question { request, descriptors: Vec::new(), peer, sequence, is_order: true }
     }
 }
 
@@ -59,12 +63,16 @@ impl KeptQuestion {
 pub struct KeptEndpoint {
     listener: RawFd,
     peers: Vec<(u64, RawFd)>,
+    /// Of those who wait for orders, how many each.
+    orders: Vec<(u64, usize)>,
     next_id: u64,
 }
 
 struct Peer {
     id: u64,
     connection: Connection,
+    /// Orders that it gave and that are not answered yet.
+    orders: usize,
 }
 
 /// Where others connect. Each turn: [`Endpoint::questions`], then [`Endpoint::answer`] for each.
@@ -92,7 +100,8 @@ impl Endpoint {
     #[must_use]
     pub fn keep(&self) -> KeptEndpoint {
         let peers = self.peers.iter().map(|peer| (peer.id, peer.connection.as_fd().as_raw_fd())).collect();
-        KeptEndpoint { listener: self.listener.as_raw_fd(), peers, next_id: self.next_id }
+        let orders = self.peers.iter().filter(|peer| peer.orders > 0).map(|peer| (peer.id, peer.orders)).collect();
+        KeptEndpoint { listener: self.listener.as_raw_fd(), peers, orders, next_id: self.next_id }
     }
 
     /// Goes on with one that another process kept.
@@ -102,7 +111,8 @@ impl Endpoint {
     pub fn resume(path: &Path, kept: &KeptEndpoint) -> io::Result<Self> {
         let listener = sys::process::inherited(kept.listener)?;
         let peer = |&(id, fd): &(u64, RawFd)| {
-            sys::process::inherited(fd).map(|fd| Peer { id, connection: Connection::new(fd) })
+            let orders = kept.orders.iter().find(|(peer, _)| *peer == id).map_or(0, |(_, count)| *count);
+            sys::process::inherited(fd).map(|fd| Peer { id, connection: Connection::new(fd), orders })
         };
         let peers = kept.peers.iter().map(peer).collect::<io::Result<_>>()?;
         Ok(Self { path: path.to_owned(), listener, identity: identity(path), peers, next_id: kept.next_id })
@@ -133,14 +143,16 @@ impl Endpoint {
         let mut questions = Vec::new();
         let mut heard = VecDeque::new();
         let mut silent = VecDeque::with_capacity(self.peers.len());
-        for peer in self.peers.drain(..) {
+        for mut peer in self.peers.drain(..) {
             let before = questions.len();
             let mut lost = false;
             for _ in 0..QUESTIONS_A_TURN {
                 match peer.connection.receive::<Request>() {
                     Ok(Some((packet, descriptors))) => {
                         let (request, sequence) = (packet.body, packet.sequence);
-                        questions.push(Question { request, descriptors, peer: peer.id, sequence });
+                        let is_order = request.is_order();
+                        peer.orders += usize::from(is_order);
+                        questions.push(Question { request, descriptors, peer: peer.id, sequence, is_order });
                     }
                     Ok(None) => break,
                     // Of a newer version, perhaps: what we cannot do we say, and what we can do we go on doing.
@@ -177,7 +189,8 @@ impl Endpoint {
     /// Answers one question. Who cannot be answered is disconnected.
     pub fn answer(&mut self, question: &Question, reply: Reply, fds: &[BorrowedFd<'_>]) {
         let Some(at) = self.peers.iter().position(|peer| peer.id == question.peer) else { return };
-        let Some(peer) = self.peers.get(at) else { return };
+        let Some(peer) = self.peers.get_mut(at) else { return };
+        peer.orders = peer.orders.saturating_sub(usize::from(question.is_order));
         if let Err(error) = peer.connection.send(question.sequence, reply, fds) {
             crate::debug!("a control connection was dropped: {error}");
             self.peers.remove(at);
@@ -198,10 +211,15 @@ impl Endpoint {
                 continue;
             }
             if self.peers.len() >= PEERS_MAX {
-                self.peers.pop_front();
+                // Who waits for an order would take it for failed, while it is carried out.
+                let Some(at) = self.peers.iter().position(|peer| peer.orders == 0) else {
+                    crate::debug!("a control connection was refused: everybody here waits for an answer");
+                    continue;
+                };
+                self.peers.remove(at);
             }
             self.next_id += 1;
-            self.peers.push_back(Peer { id: self.next_id, connection: Connection::new(fd) });
+            self.peers.push_back(Peer { id: self.next_id, connection: Connection::new(fd), orders: 0 });
         }
     }
 }
@@ -331,6 +349,39 @@ mod tests {
         assert!(matches!(clients[1].receive::<Reply>(), Err(ControlError::Closed)));
         clients[0].send(2, Request::Ping, &[]).unwrap();
         assert_eq!(endpoint.questions().len(), 1);
+    }
+
+    #[test]
+    fn who_waits_for_an_order_stays_however_many_come_and_goes_like_others_once_it_is_answered() {
+        let home = Home::new("order");
+        let mut endpoint = Endpoint::bind(&home.socket()).unwrap();
+        let manager = Connection::open(&home.socket()).unwrap();
+        manager.send(1, Request::Commit("digest".to_owned()), &[]).unwrap();
+        let order = endpoint.questions();
+        let mut others: Vec<_> = (0..2 * PEERS_MAX)
+            .map(|_| {
+                let other = Connection::open(&home.socket()).unwrap();
+                assert!(endpoint.questions().is_empty());
+                other
+            })
+            .collect();
+        assert!(matches!(others[0].receive::<Reply>(), Err(ControlError::Closed)));
+        // Another process goes on with it, and knows it, too.
+        assert_eq!(endpoint.keep().orders, [(1, 1)]);
+        endpoint.answer(&order[0].kept().again(Request::Ping), Reply::Done, &[]);
+        assert_eq!(manager.receive::<Reply>().unwrap().unwrap().0.body, Reply::Done);
+        assert!(endpoint.keep().orders.is_empty());
+
+        // Where everybody waits, who comes is refused.
+        others.drain(..others.len() - (PEERS_MAX - 1));
+        for peer in others.iter().chain([&manager]) {
+            peer.send(2, Request::Promote, &[]).unwrap();
+        }
+        assert_eq!(endpoint.questions().len(), PEERS_MAX);
+        let late = Connection::open(&home.socket()).unwrap();
+        assert!(endpoint.questions().is_empty());
+        assert!(matches!(late.receive::<Reply>(), Err(ControlError::Closed)));
+        assert!(manager.receive::<Reply>().unwrap().is_none());
     }
 
     #[test]

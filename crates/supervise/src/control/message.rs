@@ -77,6 +77,19 @@ pub enum Request {
     Become,
 }
 
+impl Request {
+    /// It changes what a process does, or who runs, and may take its time. Nobody asks much of this kind; the others are for
+    /// everybody, as often as he likes, and who gets no answer asks again.
+    #[must_use]
+    pub const fn is_order(&self) -> bool {
+        match self {
+            Self::Ping | Self::Cache(_) => false,
+            Self::Kv(asked) => matches!(asked, KvQuestion::Held { .. } | KvQuestion::WhatIsHeld),
+            _ => true,
+        }
+    }
+}
+
 /// A client's connection that moves from one server to another while it is idle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
