@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use supervise::control::{Connection, Reply, Request};
+use supervise::kv::KvQuestion;
 use walks::kv::{KvClient, KvTree, Store};
 use walks::{eventually, free_address, process};
 
@@ -57,6 +59,10 @@ fn manager(tree: &KvTree) -> u32 {
 fn stop_manager(tree: &KvTree) -> u32 {
     let manager = manager(tree);
     assert!(process::send(manager, Signal::STOP));
+    eventually("it does nothing more", || {
+        let stat = fs::read_to_string(format!("/proc/{manager}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T').then_some(())
+    });
     manager
 }
 
@@ -226,6 +232,28 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     eventually("a restore is remembered, too", || (state() == "live").then_some(()));
     let reply = KvClient::connect(listen).ask(&format!("GET {key}")).unwrap();
     assert_eq!(reply, "$1\r\nx\r\n");
+}
+
+#[test]
+fn however_many_eject_and_restore_manager_gives_signs_of_life_first_and_after_each() {
+    const ASKED: u64 = 7;
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));
+    let manager = stop_manager(&tree);
+    let connection = Connection::open(&tree.running_file("manager.sock")).unwrap();
+    // As many as are taken of one in a turn, and one more.
+    for number in 0..ASKED {
+        let hold = KvQuestion::Hold { pool: None, server: "two".to_owned(), out: number % 2 == 0 };
+        connection.send(number, Request::Kv(hold), &[]).unwrap();
+    }
+    let (first, second) = (ASKED, ASKED + 1);
+    connection.send(first, Request::Ping, &[]).unwrap();
+    connection.send(second, Request::Ping, &[]).unwrap();
+    assert!(process::send(manager, Signal::CONT));
+    let answered = || eventually("it answers", || connection.receive::<Reply>().unwrap()).0.sequence;
+    let order: Vec<_> = (0..ASKED + 2).map(|_| answered()).collect();
+    assert_eq!(order, [&[first, 0, second], &(1..ASKED).collect::<Vec<_>>()[..]].concat());
+    server_is(&tree, "alpha", "two", "held");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Manager's main thread: one poll loop that never waits for anything else.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +12,7 @@ use config::Config;
 use supervise::backoff::Backoff;
 use supervise::change::{Proposal, Step};
 use supervise::configuration;
-use supervise::control::Endpoint;
+use supervise::control::{Endpoint, Question};
 use supervise::failure::{DONE, Failure};
 use supervise::lease::{self, Holder, Lease};
 use supervise::listener::{Listener, ListenerKind};
@@ -37,6 +38,11 @@ use crate::vigil::Vigil;
 
 mod answers;
 
+/// Signs of life that a server has to give with another configuration than the one in force before it is told: of those that
+/// came while that changed, one may be of before.
+const UNLIKE_SEEN: u64 = 2;
+/// For how long nobody is told again of the configuration in force: meanwhile an operator may change something.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How long supervision, about to stop, waits for the control plane.
 const ADMIN_STOPS_WITHIN: Duration = Duration::from_millis(100);
 
@@ -58,6 +64,8 @@ pub(crate) struct Supervisor {
     _witness: supervise::witness::OwnPage,
     signals: Signals,
     pub(crate) endpoint: Endpoint,
+    /// What was asked there and takes long: one is answered a turn.
+    waiting: VecDeque<Question>,
     pub(crate) listeners: Vec<Listener>,
     /// Grows with each change of the listeners.
     pub(crate) listeners_epoch: u64,
@@ -68,8 +76,14 @@ pub(crate) struct Supervisor {
     pub(crate) change: Option<Change>,
     /// Another program is taking this one's place, or has just done so.
     pub(crate) upgrade: Option<Upgrade>,
-    /// The last generation that was told of the configuration in force because it ran another.
-    reconciled: u64,
+    /// The generation that runs another configuration than the one in force, and how many signs of life it had given when
+    /// that was first seen.
+    unlike: Option<(u64, u64)>,
+    /// The generation that was told of the configuration in force because it runs another. 0: none, or it may not have taken
+    /// it.
+    pub(crate) reconciled: u64,
+    /// None is told before this.
+    reconcile_not_before: Instant,
     /// The last server that ended, and how.
     last_end: (u64, String),
     pub(crate) server_deaths: u64,
@@ -155,13 +169,16 @@ impl Supervisor {
             _witness: witness,
             signals,
             endpoint,
+            waiting: VecDeque::new(),
             listeners,
             listeners_epoch: legacy.as_ref().map_or(1, |legacy| legacy.listeners_epoch),
             servers,
             vigil: Vigil::default(),
             change: None,
             upgrade: None,
+            unlike: None,
             reconciled: 0,
+            reconcile_not_before: Instant::ORIGIN,
             last_end: (0, String::new()),
             server_deaths: legacy.as_ref().map_or(0, |legacy| legacy.server_deaths),
             not_before: Instant::ORIGIN,
@@ -250,6 +267,7 @@ impl Supervisor {
             self.cop.as_ref().filter(|_| !self.stopping).map(Watch::next_at),
             self.needs_server().then_some(self.not_before),
             self.needs_standby().then_some(self.standby_not_before),
+            (!self.waiting.is_empty()).then_some(now),
         ]);
         let timeout = wait::until_earliest(now, moments);
         wait::readable(&descriptors, timeout).map_err(|error| Failure::could_not("poll", error))
@@ -445,9 +463,11 @@ impl Supervisor {
         }
     }
 
-    /// Servers that another manager left in the middle of a change: one serves on, with what is in force.
+    /// Servers that another manager left in the middle of a change, or this one when it did not hear how that ended: one
+    /// serves on, with what is in force.
     fn reconcile(&mut self, now: Instant) {
         if self.stopping || self.change.is_some() || self.upgrade.is_some() {
+            self.unlike = None;
             return;
         }
         self.adopt_late(now);
@@ -460,12 +480,21 @@ impl Supervisor {
         let digest = &self.configuration.digest;
         let fits = |server: &Server| server.pong().is_some_and(|pong| pong.configuration == *digest);
         let Some(best) = candidates.clone().max_by_key(|server| (fits(server), server.generation)) else { return };
-        let (generation, adopted, fits) = (best.generation, best.adopted, fits(best));
+        let (generation, fits, answered) = (best.generation, fits(best), best.link.status(now).answered);
         if candidates.count() > 1 {
             warn!("more than one server serves: generation {generation} stays");
-            self.drain_all_but(Some(generation), now);
-        } else if adopted && !fits && self.reconciled != generation {
+            return self.drain_all_but(Some(generation), now);
+        }
+        if fits {
+            (self.unlike, self.reconciled) = (None, 0);
+            return;
+        }
+        let seen = self.unlike.filter(|(unlike, _)| *unlike == generation).map_or(answered, |(_, answered)| answered);
+        self.unlike = Some((generation, seen));
+        let is_known = answered >= seen + UNLIKE_SEEN;
+        if is_known && self.reconciled != generation && now >= self.reconcile_not_before {
             self.reconciled = generation;
+            self.reconcile_not_before = now + TOLD_AGAIN_AFTER;
             warn!("generation {generation} runs another configuration than the one in force: it is told");
             self.enforce(now);
         }

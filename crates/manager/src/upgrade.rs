@@ -166,6 +166,7 @@ impl Supervisor {
         failed: Option<Verdict>,
     ) -> io::Error {
         self.close_admin();
+        self.refuse_waiting();
         let now = SystemClock.now();
         let left = |at: Instant| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
         let legacy = Legacy {

@@ -1,10 +1,13 @@
 //! What manager answers on its control socket.
+//!
+//! Cop has manager killed when it gives no sign of life. So signs of life come first, and of what waits for the disk or for
+//! servers one question is answered a turn, however many ask. Start at `answer`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use base::Instant;
-use supervise::control::{Connection, Pong, Reply, Request};
+use supervise::control::{Connection, Pong, Question, Reply, Request};
 use supervise::kv::KvQuestion;
 use supervise::role::Role;
 use supervise::{info, warn};
@@ -14,67 +17,97 @@ use crate::change::Asker;
 
 /// How long each process may take to set the level of its log.
 const LEVEL_WITHIN: Duration = Duration::from_millis(200);
+/// Questions that wait for their turn: as many as may be asked in one. Who asks one more is refused.
+const WAITING_MAX: usize = 256;
 
 impl Supervisor {
-    /// Answers everything that was asked on the control socket.
+    /// Answers what was asked on the control socket: signs of life, then what is known, then one thing that takes long.
     pub(super) fn answer(&mut self, now: Instant) {
-        for question in self.endpoint.questions() {
-            match &question.request {
-                Request::Ping => {
-                    let pong = Reply::Pong(self.pong(now));
-                    self.endpoint.answer(&question, pong, &[]);
-                }
-                Request::Status => {
-                    self.publish();
-                    let status = Reply::Status(Box::new(self.published.newest()));
-                    self.endpoint.answer(&question, status, &[]);
-                }
-                Request::Listeners => {
-                    let names = self.listeners.iter().map(|listener| listener.name.clone()).collect();
-                    let fds: Vec<_> = self.listeners.iter().map(|listener| listener.fd.as_fd()).collect();
-                    self.endpoint.answer(&question, Reply::Listeners(names), &fds);
-                }
-                Request::ReopenLogs => {
-                    self.reopen_logs();
-                    self.endpoint.answer(&question, Reply::Done, &[]);
-                }
-                Request::Change { proposal, step } => {
-                    let (proposal, step) = (proposal.clone(), *step);
-                    self.begin_change(now, proposal, step, Asker::Control(question));
-                }
-                &Request::LogLevel(level) => {
-                    let reply = self.set_log_level(level);
-                    self.endpoint.answer(&question, reply, &[]);
-                }
-                Request::Numbers(pattern) => {
-                    let reply = Reply::Numbers(self.published.numbers(pattern));
-                    self.endpoint.answer(&question, reply, &[]);
-                }
-                &Request::Serve(wanted) => {
-                    self.serve(now, wanted);
-                    self.endpoint.answer(&question, Reply::Done, &[]);
-                }
-                &Request::Drain(wanted) => {
-                    let reply = self.leave(wanted).map_or_else(Reply::Refused, |()| Reply::Done);
-                    self.endpoint.answer(&question, reply, &[]);
-                }
-                Request::Kv(KvQuestion::Hold { pool, server, out }) => {
-                    let reply = self.hold(pool.as_deref(), server, *out);
-                    self.endpoint.answer(&question, reply, &[]);
-                }
-                Request::Promote
-                | Request::Prepare(_)
-                | Request::Commit(_)
-                | Request::Retire(_)
-                | Request::TakeOver(_)
-                | Request::Kv(
-                    KvQuestion::Report | KvQuestion::More(_) | KvQuestion::Held { .. } | KvQuestion::WhatIsHeld,
-                )
-                | Request::Cache(_)
-                | Request::Become => {
-                    let why = "that is not manager's business".to_owned();
-                    self.endpoint.answer(&question, Reply::Refused(why), &[]);
-                }
+        let asked = self.endpoint.questions();
+        let (pings, others): (Vec<_>, Vec<_>) =
+            asked.into_iter().partition(|question| question.request == Request::Ping);
+        for ping in pings {
+            self.answer_one(now, ping);
+        }
+        for question in others {
+            if !takes_long(&question.request) {
+                self.answer_one(now, question);
+            } else if self.waiting.len() < WAITING_MAX {
+                self.waiting.push_back(question);
+            } else {
+                let why = "too many questions wait for an answer here: ask again".to_owned();
+                self.endpoint.answer(&question, Reply::Refused(why), &[]);
+            }
+        }
+        if let Some(question) = self.waiting.pop_front() {
+            self.answer_one(now, question);
+        }
+    }
+
+    /// Refuses what waits for its turn: another program takes over, and does not know of it.
+    pub(crate) fn refuse_waiting(&mut self) {
+        for question in std::mem::take(&mut self.waiting) {
+            let why = "another program takes manager's place: ask again".to_owned();
+            self.endpoint.answer(&question, Reply::Refused(why), &[]);
+        }
+    }
+
+    fn answer_one(&mut self, now: Instant, question: Question) {
+        match &question.request {
+            Request::Ping => {
+                let pong = Reply::Pong(self.pong(now));
+                self.endpoint.answer(&question, pong, &[]);
+            }
+            Request::Status => {
+                self.publish();
+                let status = Reply::Status(Box::new(self.published.newest()));
+                self.endpoint.answer(&question, status, &[]);
+            }
+            Request::Listeners => {
+                let names = self.listeners.iter().map(|listener| listener.name.clone()).collect();
+                let fds: Vec<_> = self.listeners.iter().map(|listener| listener.fd.as_fd()).collect();
+                self.endpoint.answer(&question, Reply::Listeners(names), &fds);
+            }
+            Request::ReopenLogs => {
+                self.reopen_logs();
+                self.endpoint.answer(&question, Reply::Done, &[]);
+            }
+            Request::Change { proposal, step } => {
+                let (proposal, step) = (proposal.clone(), *step);
+                self.begin_change(now, proposal, step, Asker::Control(question));
+            }
+            &Request::LogLevel(level) => {
+                let reply = self.set_log_level(level);
+                self.endpoint.answer(&question, reply, &[]);
+            }
+            Request::Numbers(pattern) => {
+                let reply = Reply::Numbers(self.published.numbers(pattern));
+                self.endpoint.answer(&question, reply, &[]);
+            }
+            &Request::Serve(wanted) => {
+                self.serve(now, wanted);
+                self.endpoint.answer(&question, Reply::Done, &[]);
+            }
+            &Request::Drain(wanted) => {
+                let reply = self.leave(wanted).map_or_else(Reply::Refused, |()| Reply::Done);
+                self.endpoint.answer(&question, reply, &[]);
+            }
+            Request::Kv(KvQuestion::Hold { pool, server, out }) => {
+                let reply = self.hold(pool.as_deref(), server, *out);
+                self.endpoint.answer(&question, reply, &[]);
+            }
+            Request::Promote
+            | Request::Prepare(_)
+            | Request::Commit(_)
+            | Request::Retire(_)
+            | Request::TakeOver(_)
+            | Request::Kv(
+                KvQuestion::Report | KvQuestion::More(_) | KvQuestion::Held { .. } | KvQuestion::WhatIsHeld,
+            )
+            | Request::Cache(_)
+            | Request::Become => {
+                let why = "that is not manager's business".to_owned();
+                self.endpoint.answer(&question, Reply::Refused(why), &[]);
             }
         }
     }
@@ -126,4 +159,12 @@ impl Supervisor {
             ..Pong::default()
         }
     }
+}
+
+/// Whether the answer waits for the disk or for servers.
+const fn takes_long(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Kv(KvQuestion::Hold { .. }) | Request::LogLevel(_) | Request::Drain(_) | Request::Serve(_)
+    )
 }
