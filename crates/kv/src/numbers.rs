@@ -1,8 +1,8 @@
 //! What is counted of each pool, server and command.
 //!
 //! [`Ledger::declare`] gives pools and servers their places in the segment, [`Ledger::numbers`] a thread its cells. A server
-//! that a reload brings has its place from then on, as long as there is room: at least [`LATE_SERVERS_MIN`] do, and as many
-//! as there were at the start, up to [`LATE_SERVERS_MAX`]. What comes then counts together with all others of that kind
+//! that a reload brings has its place from then on, as long as there is room: at least `LATE_SERVERS_MIN` do, and as many
+//! as there were at the start, up to `LATE_SERVERS_MAX`. What comes then counts together with all others of that kind
 //! until the next restart. A pool is never brought by a reload. A command of a pool has its place from its first reply or failure on (see `command`).
 
 mod command;

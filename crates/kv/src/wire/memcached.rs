@@ -1,6 +1,6 @@
 //! memcached's text protocol: requests, each a line, and for storage commands a block of data behind it.
 //!
-//! What comes back is the business of [`reply`].
+//! What comes back is the business of the module `reply`.
 
 mod reply;
 
