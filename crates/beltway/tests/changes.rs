@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use supervise::configuration;
 use supervise::control::{Connection, Reply, Request};
 use supervise::kv::KvQuestion;
 use supervise::role::Role;
@@ -314,6 +315,29 @@ fn a_manager_killed_in_the_middle_of_restarts_leaves_one_server_with_what_is_in_
             fits.then_some(())
         });
     }
+}
+
+#[test]
+fn a_server_that_runs_another_configuration_than_manager_knows_of_is_told_of_the_one_in_force() {
+    let tree = Tree::run("unlike");
+    rewrite(&tree, "in-force", "");
+    assert_eq!(tree.ask("reload").status.code(), Some(0));
+    let server = tree.pid(Role::Server);
+    // As when manager does not hear that the server took what it was to take, whatever the reason.
+    let text = std::fs::read_to_string(tree.file()).unwrap().replacen("via: in-force", "via: other", 1);
+    let other = config::parse("beltway.yaml", &text).unwrap();
+    configuration::propose(&tree.directory(), &other).unwrap();
+    let digest = configuration::digest(&other);
+    let generation = *tree.directory().server_generations().unwrap().last().unwrap();
+    let connection = Connection::open(&tree.directory().server_socket(generation)).unwrap();
+    let (verdict, _) = connection.ask(Request::Prepare(digest.clone()), tree::PATIENCE).unwrap();
+    assert!(matches!(&verdict, Reply::Verdict(verdict) if verdict.is_success()), "{verdict:?}");
+    let (committed, _) = connection.ask(Request::Commit(digest), tree::PATIENCE).unwrap();
+    assert!(matches!(committed, Reply::Done | Reply::Verdict(_)), "{committed:?}");
+    eventually("the server was told", || tree.log().contains(": it is told").then_some(()));
+    eventually("it runs what is in force", || (via(&tree) == "in-force").then_some(()));
+    eventually("everybody knows", || (tree.status()?["servers"][0]["other_configuration"] == false).then_some(()));
+    assert_eq!(tree.pid(Role::Server), server);
 }
 
 #[test]
