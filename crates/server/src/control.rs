@@ -56,10 +56,11 @@ pub(crate) fn next_errand(desk: &mut Desk, engine: &Engine, listeners: &[Listene
                     return errand;
                 }
             }
-            Work::Report(question, report) => {
-                let part = engine.first_part((*report).clone());
-                desk.answer(&question, Reply::Kv(Box::new(part)), &[]);
+            Work::Report(askers, report) => {
+                let part = engine.first_part(*report, askers.len());
+                desk.tell_part(askers, part);
             }
+            Work::Part(question, part) => desk.answer(&question, Reply::Kv(Box::new((*part).clone())), &[]),
             Work::Answer(question, reply) => desk.answer(&question, reply, &[]),
         }
     }

@@ -39,8 +39,10 @@ pub(crate) const DONE_WITHIN: Duration = Duration::from_secs(4);
 pub(crate) enum Work {
     /// Answer this.
     Question(Question),
-    /// Tell that: the event threads have said how their servers are.
-    Report(Question, Rc<KvReport>),
+    /// Cut that into parts for all of them: the event threads have said how their servers are.
+    Report(Vec<Question>, Box<KvReport>),
+    /// Tell that, its first part.
+    Part(Question, Rc<KvReport>),
     /// Tell that: it took long, and is done.
     Answer(Question, Reply),
 }
@@ -104,8 +106,7 @@ impl Desk {
             && states.turn(now)
             && let Some((states, askers)) = self.states.take()
         {
-            let report = Rc::new(engine.kv_report(states));
-            self.work.extend(askers.into_iter().map(|asker| Work::Report(asker, Rc::clone(&report))));
+            self.work.push_back(Work::Report(askers, Box::new(engine.kv_report(states))));
         }
         for (reply, asker) in self.long.extract_if(.., |(reply, _)| reply.turn(now)) {
             let unknown = || Reply::Refused("it takes long; whether it is done is not known: ask again".to_owned());
@@ -122,6 +123,12 @@ impl Desk {
     /// Answers one question.
     pub(crate) fn answer(&mut self, question: &Question, reply: Reply, fds: &[BorrowedFd<'_>]) {
         self.endpoint.answer(question, reply, fds);
+    }
+
+    /// Takes in who is to be told the first part of a report: before all else, while its other parts are kept.
+    pub(crate) fn tell_part(&mut self, askers: Vec<Question>, part: KvReport) {
+        let part = Rc::new(part);
+        askers.into_iter().rev().for_each(|asker| self.work.push_front(Work::Part(asker, Rc::clone(&part))));
     }
 
     /// Takes in somebody who asks how servers are.
@@ -188,13 +195,17 @@ mod tests {
 
     impl Office {
         fn open(name: &str) -> Self {
+            Self::open_at(name, Scene::set())
+        }
+
+        fn open_at(name: &str, scene: Scene) -> Self {
             let home = std::env::temp_dir().join(format!("beltway-desk-{name}-{}", std::process::id()));
             let _ = std::fs::remove_dir_all(&home);
             std::fs::create_dir_all(&home).unwrap();
             let mut desk = Desk::new(Endpoint::bind(&home.join("s")).unwrap());
             let cop = Connection::open(&home.join("s")).unwrap();
             assert!(desk.endpoint().questions().is_empty());
-            Self { home, desk, scene: Scene::set(), cop, longest: Duration::ZERO }
+            Self { home, desk, scene, cop, longest: Duration::ZERO }
         }
 
         fn caller(&self) -> Connection {
@@ -263,6 +274,30 @@ mod tests {
         drop(busy);
         callers[0].send(9, REPORT, &[]).unwrap();
         assert_eq!(told(&office.answers(&callers, 1)[0]).1, 0, "it is busy no more");
+        office.close();
+    }
+
+    #[test]
+    fn however_many_ask_at_once_how_more_servers_are_than_one_packet_has_room_for_each_is_told_of_all() {
+        const SERVERS: usize = 400;
+        let mut office = Office::open_at("parts", Scene::set_with(SERVERS - 1));
+        let callers: Vec<_> = (0..12).map(|_| office.caller()).collect();
+        let mut asks: Vec<_> = callers.iter().map(|_| KvQuestion::Report).collect();
+        let mut told = vec![KvReport::default(); callers.len()];
+        while !asks.is_empty() {
+            for (caller, ask) in callers.iter().zip(&asks) {
+                caller.send(1, Request::Kv(ask.clone()), &[]).unwrap();
+            }
+            // In the order of the callers: all are told by the time that the last one is.
+            let answers = office.answers(&callers, asks.len());
+            asks.clear();
+            for (told, answer) in told.iter_mut().zip(answers) {
+                let Reply::Kv(part) = answer else { panic!("{answer:?}") };
+                asks.extend(part.more.map(KvQuestion::More));
+                told.append(*part);
+            }
+        }
+        assert!(told.iter().all(|told| told.pools[0].servers.len() == SERVERS));
         office.close();
     }
 

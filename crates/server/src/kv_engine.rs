@@ -395,9 +395,9 @@ impl KvEngine {
         self.teller.all(&States::new(threads, said))
     }
 
-    /// Its first part, if one packet has no room for it; the others may be asked for.
-    pub(crate) fn first_part(&self, report: KvReport) -> KvReport {
-        self.teller.begin(report)
+    /// Its first part, if one packet has no room for it; so many may ask for the others.
+    pub(crate) fn first_part(&self, report: KvReport, readers: usize) -> KvReport {
+        self.teller.begin(report, readers)
     }
 
     /// Answers a question about the pools for which no event thread is asked.

@@ -100,12 +100,12 @@ impl Teller {
         self.report(&snapshot, states)
     }
 
-    /// The first part of it, and the number of the others.
-    pub(crate) fn begin(&self, all: KvReport) -> KvReport {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).begin(all)
+    /// The first part of it, for so many readers, and the number of the next.
+    pub(crate) fn begin(&self, all: KvReport, readers: usize) -> KvReport {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).begin(all, readers)
     }
 
-    /// Its next part; none when it is gone.
+    /// The part of a report with that number; none when it is gone.
     pub(crate) fn more(&self, number: u64) -> Option<KvReport> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).more(number)
     }

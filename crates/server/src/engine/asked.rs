@@ -47,9 +47,9 @@ impl Engine {
         self.kv.report(self.processor.net().len(), states.into_said())
     }
 
-    /// As much of it as one packet has room for; the rest may be asked for.
-    pub(crate) fn first_part(&self, report: KvReport) -> KvReport {
-        self.kv.first_part(report)
+    /// As much of it as one packet has room for; so many may ask for the rest.
+    pub(crate) fn first_part(&self, report: KvReport, readers: usize) -> KvReport {
+        self.kv.first_part(report, readers)
     }
 
     /// What rings when event threads have said something that the main thread wants to know.

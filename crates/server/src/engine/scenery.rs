@@ -20,10 +20,15 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn set() -> Self {
+        Self::set_with(0)
+    }
+
+    /// The same with so many servers more.
+    pub(crate) fn set_with(more: usize) -> Self {
         let pool = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = "127.0.0.1:1:1 one";
+        let more: String = (0..more).map(|at| format!(", \"127.0.0.1:1:1 another{at}\"")).collect();
         let text = format!(
-            "threads: 1\ncache: {{ram: 2MiB}}\nkv: {{pools: {{alpha: {{listen: \"{}\", redis: true, servers: [\"{server}\"]}}}}}}",
+            "threads: 1\ncache: {{ram: 2MiB}}\nkv: {{pools: {{alpha: {{listen: \"{}\", redis: true, servers: [\"127.0.0.1:1:1 one\"{more}]}}}}}}",
             pool.local_addr().unwrap()
         );
         let config = config::parse("test.yaml", &text).unwrap_or_else(|wrong| panic!("{wrong}"));
