@@ -14,7 +14,7 @@ use config::kv::Kv;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::RuntimeDir;
-use crate::lines::{self, Damage};
+use crate::lines::{self, Damage, Outlives};
 
 /// Bytes of all their names, at most: they are told in one packet.
 const NAMES_BYTES_MAX: usize = 64 << 10;
@@ -57,7 +57,7 @@ impl Held {
     /// # Errors
     /// What writing says; what was remembered before still is.
     pub fn keep(&self, directory: &RuntimeDir) -> io::Result<Option<PathBuf>> {
-        lines::replace(&directory.held_servers(), &self.0.iter().cloned().collect::<Vec<_>>())
+        lines::replace(&directory.held_servers(), &self.0.iter().cloned().collect::<Vec<_>>(), Outlives::Power)
     }
 
     /// Takes one in, or out.
@@ -152,14 +152,16 @@ impl Restores {
         ))
     }
 
-    /// Remembers them in this directory. What was there and is damaged is kept; the answer says where.
+    /// Remembers them in this directory, as long as the machine has power. What was there and is damaged is kept; the
+    /// answer says where.
     ///
     /// # Errors
     /// What writing says; what was remembered before still is.
     pub fn keep(&self, directory: &RuntimeDir) -> io::Result<Option<PathBuf>> {
         let restores =
             self.0.iter().map(|(generation, server)| Restore { generation: *generation, server: server.clone() });
-        lines::replace(&directory.restored_servers(), &restores.collect::<Vec<_>>())
+        // Whoever is to hear it dies with the machine.
+        lines::replace(&directory.restored_servers(), &restores.collect::<Vec<_>>(), Outlives::Process)
     }
 
     /// That generation is to hear it.

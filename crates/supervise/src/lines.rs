@@ -1,6 +1,6 @@
 //! Lists that outlive processes: a JSON array in a file of the runtime directory, one entry a line.
 //!
-//! Each is replaced whole, on the disk before it counts as written. One that is damaged all the same is read as far as it
+//! Each is replaced whole; one that outlives the machine's power is on the disk before it counts as written. One that is damaged all the same is read as far as it
 //! can be, line by line, and nobody writes over it before it is kept under another name. What the entries mean is the
 //! business of [`held`](crate::held). Start at [`read`].
 
@@ -61,14 +61,30 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
     Ok(parse(&bytes))
 }
 
+/// What a list outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlives {
+    /// The process that writes it. Nobody waits for the disk.
+    Process,
+    /// The machine's power.
+    Power,
+}
+
 /// Replaces a list; an empty one is no file. When what was there is damaged it is kept, and the answer says where.
 ///
 /// # Errors
 /// There is too much, or what reading, keeping and writing say; what was there before still is.
-pub(crate) fn replace<T: Serialize + DeserializeOwned>(path: &Path, entries: &[T]) -> io::Result<Option<PathBuf>> {
+pub(crate) fn replace<T: Serialize + DeserializeOwned>(
+    path: &Path,
+    entries: &[T],
+    outlives: Outlives,
+) -> io::Result<Option<PathBuf>> {
     let aside = if read::<T>(path)?.damage.is_empty() { None } else { Some(set_aside(path)?) };
     if entries.is_empty() {
-        directory::remove_durably(path)?;
+        match outlives {
+            Outlives::Process => directory::remove(path)?,
+            Outlives::Power => directory::remove_durably(path)?,
+        }
         return Ok(aside);
     }
     let mut text = b"[".to_vec();
@@ -80,7 +96,10 @@ pub(crate) fn replace<T: Serialize + DeserializeOwned>(path: &Path, entries: &[T
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} are too many", entries.len())));
     }
-    directory::replace_durably(path, &text)?;
+    match outlives {
+        Outlives::Process => directory::replace(path, &text)?,
+        Outlives::Power => directory::replace_durably(path, &text)?,
+    }
     Ok(aside)
 }
 
@@ -189,7 +208,7 @@ mod tests {
         fs::create_dir_all(&home).unwrap();
         let file = home.join("list");
         let names = ["s", "t{", "u\",\n]"];
-        assert_eq!(replace(&file, &names.map(one)).unwrap(), None);
+        assert_eq!(replace(&file, &names.map(one), Outlives::Power).unwrap(), None);
         let good = fs::read(&file).unwrap();
         assert_eq!(told(&good), (names.map(str::to_owned).to_vec(), vec![]));
         assert_eq!(good.iter().filter(|byte| **byte == b'\n').count(), names.len() + 2, "one a line");
@@ -231,16 +250,19 @@ mod tests {
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).unwrap();
         let file = home.join("list");
-        for round in 1..=KEPT_MAX + 2 {
+        for (round, outlives) in (1..=KEPT_MAX + 2).zip([Outlives::Process, Outlives::Power].into_iter().cycle()) {
             fs::write(&file, format!("damaged {round}")).unwrap();
-            let aside = replace(&file, &[one("s")]).unwrap().unwrap();
+            let aside = replace(&file, &[one("s")], outlives).unwrap().unwrap();
             assert_eq!(aside, home.join(format!("list.damaged.{round}")));
             assert_eq!(fs::read(&aside).unwrap(), format!("damaged {round}").as_bytes());
             assert_eq!(read::<HeldServer>(&file).unwrap().entries, [one("s")]);
         }
         assert_eq!(directory::numbered(&home, "list.damaged.", "").unwrap(), [3, 4, 5, 6]);
-        assert_eq!(replace::<HeldServer>(&file, &[]).unwrap(), None);
-        assert!(!file.exists());
+        for outlives in [Outlives::Process, Outlives::Power] {
+            assert_eq!(replace(&file, &[one("s")], outlives).unwrap(), None);
+            assert_eq!(replace::<HeldServer>(&file, &[], outlives).unwrap(), None);
+            assert!(!file.exists());
+        }
         fs::remove_dir_all(home).unwrap();
     }
 }
