@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! the socket ─┬─ Ping ──────────────────────────────────────────────> answered at once
+//!             ├─ orders ──> before all else
 //!             └─ all else ─> what is to be done ─┬─> answered ──────────^
 //!                                  ^             └─> how servers are, what takes long ─> threads are asked
 //!                                  └───────────────────────────────── they have said, or are late
 //! ```
 //!
 //! Cop has a server killed that gives no sign of life. So nothing here waits, and whatever many may ask, and however long
-//! that takes: after [`TURN_WITHIN`] whoever asks for a sign of life comes first again. Start at [`Desk::hear`].
+//! that takes: after [`TURN_WITHIN`] whoever asks for a sign of life comes first again. Nor does an
+//! [order](Request::is_order) of manager's wait behind what everybody may ask: it takes a server that refuses one for broken.
+//! Start at [`Desk::hear`].
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -27,7 +30,7 @@ use crate::engine::Engine;
 pub(crate) const TURN_WITHIN: Duration = Duration::from_millis(100);
 /// How long the event threads are waited for to say how their servers are.
 const SAID_WITHIN: Duration = Duration::from_millis(400);
-/// Questions that wait for their turn; who asks one more is refused.
+/// Questions that wait for their turn, and orders beside them; who asks one more is refused.
 const WAITING_MAX: usize = 1_024;
 /// Who wait to be told how servers are, and who for what takes long; who asks as well is refused.
 const ASKERS_MAX: usize = 256;
@@ -50,6 +53,8 @@ pub(crate) enum Work {
 /// See the module.
 pub(crate) struct Desk {
     endpoint: Endpoint,
+    /// What manager, or who else runs this tree, wants done.
+    orders: VecDeque<Question>,
     work: VecDeque<Work>,
     /// Who asked how servers are since the event threads were asked last: what those say may be of before.
     askers: Vec<Question>,
@@ -61,7 +66,14 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) const fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, work: VecDeque::new(), askers: Vec::new(), states: None, long: Vec::new() }
+        Self {
+            endpoint,
+            orders: VecDeque::new(),
+            work: VecDeque::new(),
+            askers: Vec::new(),
+            states: None,
+            long: Vec::new(),
+        }
     }
 
     /// The socket's end.
@@ -76,7 +88,7 @@ impl Desk {
 
     /// When to turn at the latest; at once when there is something to do.
     pub(crate) fn until(&self) -> Option<Instant> {
-        if !self.work.is_empty() {
+        if !self.orders.is_empty() || !self.work.is_empty() {
             return Some(Instant::ORIGIN);
         }
         let states = self.states.iter().map(|(states, _)| states.until());
@@ -96,7 +108,9 @@ impl Desk {
             }
         }
         for question in others {
-            if self.work.len() < WAITING_MAX {
+            if question.request.is_order() && self.orders.len() < WAITING_MAX {
+                self.orders.push_back(question);
+            } else if !question.request.is_order() && self.work.len() < WAITING_MAX {
                 self.work.push_back(Work::Question(question));
             } else {
                 self.answer(&question, too_many(), &[]);
@@ -117,7 +131,7 @@ impl Desk {
 
     /// What is to be done next.
     pub(crate) fn next(&mut self) -> Option<Work> {
-        self.work.pop_front()
+        self.orders.pop_front().map(Work::Question).or_else(|| self.work.pop_front())
     }
 
     /// Answers one question.
@@ -354,6 +368,12 @@ mod tests {
             }
         }
         assert_eq!((office.desk.work.len(), refused), (WAITING_MAX, 6 * 31 * 8 - WAITING_MAX));
+        // What manager wants done is taken in all the same, and comes first.
+        callers[7].send(7, Request::Commit("digest".to_owned()), &[]).unwrap();
+        office.desk.hear(SystemClock.now(), &office.scene.engine, Pong::default);
+        let first = office.desk.next();
+        assert!(matches!(&first, Some(Work::Question(first)) if first.request.is_order()), "{first:?}");
+        assert!(callers[7].receive::<Reply>().unwrap().is_none());
         // Of those that may wait for their turn not all may wait for the threads.
         while let Some(Work::Question(question)) = office.desk.next() {
             office.desk.report_to(question);
