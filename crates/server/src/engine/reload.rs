@@ -113,7 +113,9 @@ impl Committing {
     }
 
     /// How it was put in force, as far as is known by now; the log is told, too.
-    pub(crate) fn conclude(self) -> Committed {
+    pub(crate) fn conclude(mut self) -> Committed {
+        // What was said since the last turn, too.
+        self.turn(SystemClock.now());
         let late = self.http.missing().max(self.kv.missing());
         Committed { late, warnings: kv_engine::tell_unanswered(self.kv.into_said(), &self.log) }
     }

@@ -142,6 +142,18 @@ fn a_reload_waits_for_no_event_thread_and_the_sum_of_prepare_commit_and_drain_is
 }
 
 #[test]
+fn who_has_said_that_it_took_a_configuration_is_not_called_late_though_nobody_has_listened_yet() {
+    let Scene { engine, config, .. } = Scene::set();
+    let committing = engine.commit(engine.prepare(&config, Judged::new(config.clone()).unwrap()).unwrap());
+    // The only event thread does one thing after the other, and tells the bell of each.
+    let (done, is_done) = std::sync::mpsc::channel();
+    engine.processor.net()[0].run(move |_| done.send(()).unwrap()).unwrap();
+    is_done.recv().unwrap();
+    assert_eq!(committing.conclude().late, 0);
+    engine.stop();
+}
+
+#[test]
 fn the_verdict_of_a_reload_names_new_servers_that_do_not_answer_once_the_threads_say_so() {
     let Scene { engine, config, text, .. } = Scene::set();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
