@@ -51,6 +51,8 @@ struct Seen {
 struct Pauses {
     /// When it was asked last, or came to be one that is.
     from: Instant,
+    /// Until then what a thread began to ask before that may come.
+    early_until: Instant,
     /// The shortest and the longest configured time since, and now.
     since: [Duration; 2],
     now: [Duration; 2],
@@ -102,7 +104,8 @@ impl Model {
         }
     }
 
-    /// How long threads may differ about a server when nothing is on its way to them: until each has had a turn.
+    /// How long threads may differ about a server when nothing is on its way to them, after the last verdict: until each
+    /// has had a turn.
     fn followed_within(&self) -> Duration {
         self.sleep_max + SLACK
     }
@@ -178,6 +181,10 @@ impl Model {
         let is_alone = host.open.get() == 1 || now - self.disturbed <= QUESTION_MAX + self.sleep_max + SLACK;
         let (paused, [least, _]) = (now - pauses.from, pauses.since);
         (pauses.from, pauses.since) = (now, pauses.now);
+        if now <= pauses.early_until {
+            // The first of those who ask from now on may come any moment.
+            pauses.since[0] = Duration::ZERO;
+        }
         if !is_alone {
             self.say(now, format!("{} is asked {} questions at once", host.name(), host.open.get()));
         }
@@ -234,7 +241,7 @@ impl Model {
         }
         let may_go_out = may_go_out || judged.by_plan;
         // Threads on which it was down were asking it already.
-        let earlier = if judged.is_asked_soon { QUESTION_MAX } else { Duration::ZERO };
+        let earlier = if judged.is_asked_soon || judged.by_plan { QUESTION_MAX } else { Duration::ZERO };
         let wrong = match (was, is) {
             (Verdict::Open | Verdict::Fit, Verdict::Out | Verdict::Loads) => {
                 self.ejections += 1;
@@ -317,9 +324,11 @@ impl Model {
                 .fold((Duration::MAX, probe::INTERVAL_MAX), |(least, most), time| (least.min(time), most.max(time)));
             let judged = self.judged(threads[0]);
             // What was asked before is asked on.
-            let since =
-                if judged.since == now && !judged.is_asked_soon { [least, most] } else { [Duration::ZERO, RETRY_MAX] };
-            let pauses = self.pauses.entry(name.clone()).or_insert(Pauses { from: now, since, now: [least, most] });
+            let is_asked_soon = judged.is_asked_soon;
+            let since = if judged.since == now && !is_asked_soon { [least, most] } else { [Duration::ZERO, RETRY_MAX] };
+            let early_until = if is_asked_soon { now + QUESTION_MAX + self.sleep_max } else { now };
+            let new = Pauses { from: now, early_until, since, now: [least, most] };
+            let pauses = self.pauses.entry(name.clone()).or_insert(new);
             pauses.now = [least, most];
             pauses.since = [pauses.since[0].min(least), pauses.since[1].max(most)];
             let longest = pauses.since[1] + pauses.since[1] / 8 + QUESTION_MAX + self.sleep_max * 4 + TICK + SLACK;
@@ -357,7 +366,8 @@ impl Model {
         let within = self.followed_within();
         for what in apart {
             let since = *self.apart.entry(what.clone()).or_insert(now);
-            if now - since > within {
+            // Who has not heard of one verdict when there is another owes its obedience to that alone.
+            if now - since.max(self.disturbed) > within {
                 self.apart.insert(what.clone(), now);
                 let states = pools.iter().map(|pool| format!("{:?}", pool.states())).collect::<Vec<_>>();
                 self.say(now, format!("threads differ about {what} for {within:?}: {}", states.join(" ")));
