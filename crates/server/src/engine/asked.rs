@@ -1,7 +1,9 @@
 //! What the main thread is asked and does not answer itself: it must answer for the process meanwhile, so it waits for none of
-//! this. Event threads say how their servers are; what takes long is a chore for the thread that is there for it.
+//! this. Event threads say how their servers are; what takes long is a chore for a
+//! thread that is there for it.
 
 use base::Instant;
+use event::Handle;
 use kv::ServerState;
 use supervise::cache::CacheQuestion;
 use supervise::control::Reply;
@@ -17,16 +19,17 @@ impl Engine {
             return Ok(self.cache.answer(asked));
         }
         let (cache, asked) = (self.cache.clone(), asked.clone());
-        Err(self.chore(until, move || cache.answer(&asked)))
+        Err(self.chore(&self.chores, until, move || cache.answer(&asked)))
     }
 
-    /// Has the thread for it do what takes long. What has not begun when nobody waits for it any more is not done.
+    /// Has one of those threads do what takes long. What has not begun when nobody waits for it any more is not done.
     pub(super) fn chore<T: Send + 'static>(
         &self,
+        threads: &[Handle],
         until: Instant,
         work: impl FnOnce() -> T + Clone + Send + 'static,
     ) -> Awaited<T> {
-        Awaited::begin(&self.chores, &self.bell, until, |thread, said| {
+        Awaited::begin(threads, &self.bell, until, |thread, said| {
             let work = work.clone();
             // Not when it has more to do than it can remember: then nothing is said.
             let _ = thread.run(move |_| {

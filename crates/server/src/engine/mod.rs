@@ -146,9 +146,11 @@ pub struct Engine {
     leaving: Arc<AtomicBool>,
     /// What is accepted from once this is promoted.
     closed_door: RefCell<Option<Arc<Door>>>,
-    /// The thread for what the main thread is asked and would take long: configurations are judged there, and a cache is
-    /// emptied. Not one of those for blocking work: they may all wait for names.
+    /// The thread for what the main thread is asked of the cache and would take long: it is emptied, or made smaller. Not one
+    /// of those for blocking work: they may all wait for names.
     chores: Vec<Handle>,
+    /// The thread that judges configurations, whatever becomes of chores: without it there is no reload.
+    judges: Vec<Handle>,
     /// By which event threads say that they have said something.
     bell: Bell,
 }
@@ -323,8 +325,11 @@ impl Engine {
         let options = ProcessorOptions { net: threads, task: TASK_THREADS, pin: config.pin_threads, seed };
         let mut processor =
             Processor::start(&options, move |thread| set_up(thread, &setup)).map_err(StartError::Threads)?;
-        let chores = processor.spawn_event_threads("ET_CHORE", 1, |_| Ok(())).map_err(StartError::Threads)?;
-        let chores = processor.groups().threads(chores);
+        let mut spawn = |name: &str| {
+            let group = processor.spawn_event_threads(name, 1, |_| Ok(())).map_err(StartError::Threads)?;
+            Ok(processor.groups().threads(group))
+        };
+        let (chores, judges) = (spawn("ET_CHORE")?, spawn("ET_JUDGE")?);
         // Set here alone, once.
         let _ = peers.set(processor.net().to_vec());
         Ok(Self {
@@ -343,6 +348,7 @@ impl Engine {
             leaving,
             closed_door: RefCell::new((!accepts).then_some(door)),
             chores,
+            judges,
             bell,
         })
     }

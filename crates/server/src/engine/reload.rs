@@ -128,7 +128,7 @@ impl Engine {
         read: impl FnOnce() -> Result<Config, Unprepared> + Clone + Send + 'static,
         until: Instant,
     ) -> Awaited<Result<Judged, Unprepared>> {
-        self.chore(until, move || read().and_then(Judged::new))
+        self.chore(&self.judges, until, move || read().and_then(Judged::new))
     }
 
     /// Makes ready what was judged, while `old` is in force. Changes nothing, but that a new log file comes into being.

@@ -94,6 +94,9 @@ impl Shell {
         }
         let Some(Judging { asker, judged }) = self.change.judging.take() else { return };
         // It says nothing when it is late, or broke off.
+        if judged.missing() > 0 && now >= judged.until() {
+            warn!("a configuration is not judged after {JUDGED_WITHIN:?}: the thread for it is busy, or stuck");
+        }
         let judged = judged.into_said().pop();
         let judged = judged.unwrap_or_else(|| Err(Unprepared::Failed("it could not be judged".to_owned())));
         if let Err(unprepared) = judged.and_then(|judged| self.keep_or_commit(asker.as_ref(), judged)) {

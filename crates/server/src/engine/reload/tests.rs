@@ -3,7 +3,7 @@
 
 use config::{Applied, Kind, table};
 
-use super::super::scenery::{Scene, keep_busy};
+use super::super::scenery::{Scene, keep_at_chores, keep_busy};
 use super::super::{EngineListeners, Identity};
 use super::*;
 use crate::kv_engine::KvListeners;
@@ -204,5 +204,20 @@ fn a_configuration_that_takes_long_to_be_judged_keeps_nobody_waiting_and_a_newer
     assert!(first.into_said().pop().unwrap().is_ok());
     assert_eq!(wrong.into_said().pop().unwrap().unwrap_err().to_string(), "no file");
     assert!(newest.into_said().pop().unwrap().is_ok());
+    engine.stop();
+}
+
+#[test]
+fn a_configuration_is_judged_whatever_the_cache_has_to_do() {
+    let Scene { engine, config, .. } = Scene::set();
+    let busy = keep_at_chores(&engine);
+    let until = SystemClock.now() + Duration::from_secs(15);
+    let mut judged = engine.judge(move || Ok(config), until);
+    while !judged.turn(SystemClock.now()) {
+        supervise::wait::readable(&[std::os::fd::AsFd::as_fd(engine.bell())], Duration::from_secs(15)).unwrap();
+        engine.bell().hush();
+    }
+    assert!(judged.into_said().pop().expect("it is not late").is_ok());
+    drop(busy);
     engine.stop();
 }
