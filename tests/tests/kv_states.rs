@@ -75,6 +75,11 @@ fn another_manager(tree: &KvTree, than: u32) {
     });
 }
 
+/// Ejects or restores a server by hand. A server process that is busy may not hear it in time: then it is asked again.
+fn by_hand(tree: &KvTree, what: &str, server: &str) {
+    eventually("it is done by hand", || tree.say(&["ctl", "kv", what, server]).status.success().then_some(()));
+}
+
 /// A key that lives on the server of that name.
 fn key_on(tree: &KvTree, pool: &str, name: &str) -> String {
     let keys: Vec<String> = (0..3_000).map(|at| format!("key:{at}")).collect();
@@ -317,6 +322,26 @@ fn a_damaged_file_of_what_is_held_costs_nothing_while_somebody_lives_who_knows()
     // While manager lives it knows best.
     fs::write(&file, "[").unwrap();
     eventually("it is written again", || fs::read_to_string(&file).ok()?.contains("\"two\"").then_some(()));
+}
+
+#[test]
+fn of_a_damaged_file_nothing_is_forgotten_before_a_server_could_be_asked_whose_socket_is_away() {
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));
+    by_hand(&tree, "eject", "two");
+    let (server, manager) = (tree.server(), stop_manager(&tree));
+    let (file, socket) = (tree.running_file("held"), tree.running_file("server.1.sock"));
+    fs::write(&file, "[").unwrap();
+    // What is no file the server does not replace.
+    eventually("the socket is away", || fs::remove_file(&socket).and_then(|()| fs::create_dir(&socket)).ok());
+    assert!(process::send(manager, Signal::KILL));
+    let says = "generation 1 does not say what it holds: nobody answers at ";
+    eventually("manager asks in vain", || tree.log().contains(says).then_some(()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "[");
+    fs::remove_dir(&socket).unwrap();
+    eventually("it is written again", || fs::read_to_string(&file).ok()?.contains("\"two\"").then_some(()));
+    server_is(&tree, "alpha", "two", "held");
+    assert_eq!(tree.server(), server, "it is the one that knew");
 }
 
 /// A tree whose server `two` was ejected by failures, for longer than any test takes, and would answer again.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use base::{Clock, Instant, SystemClock};
 use config::kv::Kv;
-use supervise::control::{Connection, ControlError, Reply, Request};
+use supervise::control::{Connection, ControlError, Pong, Reply, Request};
 use supervise::directory::RuntimeDir;
 use supervise::held::{Held, HeldServer, Restores, pool_of};
 use supervise::kv::KvQuestion;
@@ -174,6 +174,21 @@ fn kept(file: &Path, aside: io::Result<Option<PathBuf>>) -> Result<(), String> {
     }
 }
 
+/// Whether a server that says this in its signs of life is of a version that cannot hold anything.
+fn holds_nothing(pong: Option<&Pong>) -> bool {
+    pong.is_some_and(|pong| pong.held.is_none())
+}
+
+/// What a server holds that was asked. A refusal says nothing of it: it may have been asked too much. Nor does it that nobody
+/// was there: the socket may have been removed, and is put back.
+fn said_to_be_held(answer: Result<Reply, ControlError>) -> Result<Held, String> {
+    match answer {
+        Ok(Reply::Held(held)) => Ok(held),
+        Ok(other) => Err(format!("it answers {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 impl Supervisor {
     /// Takes up what the manager before remembered; once that is done, sees to it that it stays written.
     pub(crate) fn recall_held(&mut self) {
@@ -263,11 +278,11 @@ impl Supervisor {
         let patience = self.held.patience(SystemClock.now());
         for server in self.running() {
             // One that does not tell is of a version that cannot be told, either.
-            let says = server.pong().map(|pong| pong.held.as_ref());
-            if says == Some(None) {
+            if holds_nothing(server.pong()) {
                 deaf.push(server.generation);
             }
-            let tellings = says.flatten().map(|says| self.held.tellings(server.generation, says));
+            let says = server.pong().and_then(|pong| pong.held.as_ref());
+            let tellings = says.map(|says| self.held.tellings(server.generation, says));
             let tellings = tellings.filter(|_| patience.is_some());
             for restored in tellings.unwrap_or_default() {
                 if let Err(why) = self.tell_held(server, restored.clone(), patience) {
@@ -295,18 +310,14 @@ impl Supervisor {
         })
     }
 
-    /// What each of the servers holds that run. Of one that cannot tell, nothing.
+    /// What each of the servers holds that run.
     fn what_servers_hold(&self, until: Option<Instant>) -> Result<Vec<(u64, Held)>, String> {
         let mut held = Vec::new();
-        for server in self.running() {
-            match self.ask_about_held(server, KvQuestion::WhatIsHeld, until) {
-                Ok(Reply::Held(theirs)) => held.push((server.generation, theirs)),
-                // It is dead, or of a version that does not know the question.
-                Ok(_) | Err(ControlError::Absent(..) | ControlError::Refused(_)) => {}
-                Err(error) => {
-                    return Err(format!("generation {} does not say what it holds: {error}", server.generation));
-                }
-            }
+        for server in self.running().filter(|server| !holds_nothing(server.pong())) {
+            let theirs = said_to_be_held(self.ask_about_held(server, KvQuestion::WhatIsHeld, until));
+            let theirs =
+                theirs.map_err(|why| format!("generation {} does not say what it holds: {why}", server.generation))?;
+            held.push((server.generation, theirs));
         }
         Ok(held)
     }
@@ -432,6 +443,20 @@ mod tests {
         assert_eq!(fs::read_to_string(file.with_file_name("held.damaged.1")).unwrap(), damaged);
         assert_eq!(holding.tellings(2, ""), [Some(one("v"))]);
         clear(&directory);
+    }
+
+    #[test]
+    fn who_refuses_to_say_what_it_holds_or_is_not_there_is_asked_again_and_only_an_old_version_is_passed_over() {
+        assert_eq!(said_to_be_held(Ok(Reply::Held(all(&["s"])))), Ok(all(&["s"])));
+        let busy = "too many questions wait for an answer here: ask again".to_owned();
+        assert_eq!(said_to_be_held(Err(ControlError::Refused(busy.clone()))), Err(busy));
+        let nobody = ControlError::Absent(PathBuf::from("server.1.sock"), io::ErrorKind::NotFound.into());
+        assert!(said_to_be_held(Err(nobody)).unwrap_err().contains("server.1.sock"));
+        assert!(said_to_be_held(Ok(Reply::Done)).is_err());
+
+        assert!(!holds_nothing(None), "it has not said of which version it is");
+        assert!(!holds_nothing(Some(&Pong { held: Some(Held::default().digest()), ..Pong::default() })));
+        assert!(holds_nothing(Some(&Pong::default())));
     }
 
     #[test]
