@@ -44,26 +44,29 @@ pub(crate) struct Holding {
     untold: Restores,
     /// A server did not answer in time: nobody is told before.
     deaf_until: Option<Instant>,
+    /// What there is to say of files that were damaged and are written anew: nobody finds it in them again.
+    unsaid: Vec<String>,
 }
 
 impl Holding {
     /// Reads what is remembered; of generations that do not live it is forgotten what they were to hear. Of what is damaged
-    /// the rest is whatever `ask` says that the servers hold. In words what there is to say.
+    /// the rest is whatever `ask` says that the servers hold. What there is to say is in `unsaid`, also after a failure.
     fn recall(
         &mut self,
         directory: &RuntimeDir,
         living: &[u64],
         ask: impl FnOnce() -> Result<Vec<(u64, Held)>, String>,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<(), String> {
         let in_file = |file: PathBuf| move |error: io::Error| format!("{}: {error}", file.display());
-        let (mut untold, mut said) = Restores::read(directory).map_err(in_file(directory.restored_servers()))?;
+        let (mut untold, missed) = Restores::read(directory).map_err(in_file(directory.restored_servers()))?;
         let (mut held, damage) = Held::read(directory).map_err(in_file(directory.held_servers()))?;
         untold.retain(|(generation, one)| living.contains(generation) && !held.contains(one));
-        if !said.is_empty() {
+        if !missed.is_empty() {
             kept(&directory.restored_servers(), untold.keep(directory))?;
+            self.unsaid.extend(missed);
         }
         if !damage.is_empty() {
-            said.extend(damage);
+            let mut said = damage;
             for (generation, theirs) in ask()? {
                 let more = theirs.iter().filter(|one| !untold.of(generation).any(|restored| restored == *one));
                 for one in more {
@@ -77,9 +80,10 @@ impl Holding {
                 }
             }
             kept(&directory.held_servers(), held.keep(directory))?;
+            self.unsaid.extend(said);
         }
         (self.known, self.untold) = (Some(held), untold);
-        Ok(said)
+        Ok(())
     }
 
     /// Sees to it that the file says what is known. In words what there is to say.
@@ -211,11 +215,11 @@ impl Supervisor {
             held.was_told(SystemClock.now(), until);
         }
         self.held = held;
+        for said in std::mem::take(&mut self.held.unsaid) {
+            error!("{said}");
+        }
         match recalled {
-            Ok(said) => {
-                for said in said {
-                    error!("{said}");
-                }
+            Ok(()) => {
                 for HeldServer { pool, server } in self.held.known.iter().flat_map(Held::iter) {
                     info!("pool {pool}: {server} is held out of its ring by hand");
                 }
@@ -395,7 +399,8 @@ mod tests {
     fn begun(directory: &RuntimeDir, living: &[u64]) -> Holding {
         let mut holding = Holding::default();
         let nobody = || -> Result<_, String> { panic!("nobody is asked about a file that is whole") };
-        assert_eq!(holding.recall(directory, living, nobody), Ok(vec![]));
+        assert_eq!(holding.recall(directory, living, nobody), Ok(()));
+        assert!(holding.unsaid.is_empty(), "{:?}", holding.unsaid);
         holding
     }
 
@@ -436,12 +441,31 @@ mod tests {
         assert!(silent.is_err() && holding.tellings(1, "").is_empty(), "it may know what nobody else does");
         assert_eq!(fs::read_to_string(&file).unwrap(), damaged);
         let theirs = || Ok(vec![(1, all(&["s", "t"])), (2, all(&["s", "v"]))]);
-        let said = holding.recall(&directory, &[1, 2], theirs).unwrap();
+        holding.recall(&directory, &[1, 2], theirs).unwrap();
+        let said = &holding.unsaid;
         assert!(said[0].contains("held:3: ") && said[1].contains("held:4: "), "{said:?}");
         assert!(said.len() == 3 && said[2].contains("t is held still by generation 1"), "{said:?}");
         assert_eq!(Held::read(&directory).unwrap(), (all(&["s", "t"]), vec![]), "v is restored, of which 2 is to hear");
         assert_eq!(fs::read_to_string(file.with_file_name("held.damaged.1")).unwrap(), damaged);
         assert_eq!(holding.tellings(2, ""), [Some(one("v"))]);
+        clear(&directory);
+    }
+
+    #[test]
+    fn what_was_wrong_with_a_file_that_is_written_anew_is_said_also_when_the_other_must_wait() {
+        let directory = directory("both");
+        let (held, restored) = (directory.held_servers(), directory.restored_servers());
+        for file in [&held, &restored] {
+            fs::write(file, "[").unwrap();
+        }
+        let mut holding = Holding::default();
+        holding.recall(&directory, &[1], || Err("generation 1 does not say".to_owned())).unwrap_err();
+        let said = std::mem::take(&mut holding.unsaid);
+        assert!(said.len() == 1 && said[0].starts_with(&format!("{}:1: ", restored.display())), "{said:?}");
+        assert!(!restored.exists() && fs::read(&held).unwrap() == b"[");
+        holding.recall(&directory, &[1], || Ok(vec![])).unwrap();
+        let said = holding.unsaid;
+        assert!(said.len() == 1 && said[0].starts_with(&format!("{}:1: ", held.display())), "{said:?}");
         clear(&directory);
     }
 
