@@ -293,6 +293,24 @@ fn a_new_server_that_cannot_start_leaves_the_old_one_and_says_why() {
 }
 
 #[test]
+fn a_server_that_never_judges_is_replaced_by_a_restart_all_the_same() {
+    let mut tree = Tree::new("never");
+    // Nobody else is to take its silence ill.
+    tree.configure(&tree.original().replacen("hang_timeout: 5s", "hang_timeout: 5m", 1));
+    tree.start_stub();
+    tree.await_serving();
+    let stuck = tree.process(Role::Server).unwrap();
+    stuck.signal(Signal::STOP).unwrap();
+    // It waits for the judgment as long as it may.
+    let output = tree.command("restart").output().unwrap();
+    let _ = stuck.signal(Signal::KILL);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(tree.log().contains("did not judge the configuration within"), "{}", tree.log());
+    tree.get().unwrap();
+    assert_ne!(tree.pid(Role::Server), stuck.pid());
+}
+
+#[test]
 fn a_manager_killed_in_the_middle_of_restarts_leaves_one_server_with_what_is_in_force() {
     let tree = Tree::run("middle");
     for round in 0..6 {

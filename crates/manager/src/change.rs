@@ -6,6 +6,8 @@
 //! restart         read ─> the server judges ─> the next generation starts ─> ready ─> committed.yaml ─> the old drains
 //! ```
 //!
+//! A restart goes on without a judgment that is late: the next generation judges by starting.
+//!
 //! Supervision never waits here: each turn looks whether the answer has come. Until the configuration is committed
 //! every failure leaves everything as it was. From then on whoever dies comes back with the new one.
 
@@ -238,7 +240,14 @@ impl Supervisor {
         }
         match &change.phase {
             Phase::Preparing(connection) => {
-                let Some(reply) = heard(connection)? else { return change.patience(now, "judge the configuration") };
+                let Some(reply) = heard(connection)? else {
+                    if change.step == Step::Restart && now >= change.until {
+                        // What it is stuck in must not keep it in its place.
+                        warn!("the server did not judge the configuration within {SERVER_WITHIN:?}: the new one does");
+                        return self.start_successor(change, now).map(|()| None);
+                    }
+                    return change.patience(now, "judge the configuration");
+                };
                 let Reply::Verdict(verdict) = reply else { return Err(format!("the server answers {reply:?}")) };
                 if !verdict.is_success() {
                     return Ok(Some(*verdict));
