@@ -131,6 +131,25 @@ fn a_server_that_is_held_is_not_told_of_as_one_that_does_not_answer_nor_counted_
 }
 
 #[test]
+fn a_server_that_is_held_no_longer_serves_when_a_plan_has_it_though_the_one_before_was_without_it_and_never_in_force() {
+    let all = servers(2);
+    let proxy = Proxy::start(pool(&all, true), 2);
+    let mut client = proxy.client();
+    proxy.shared.set_held(BTreeSet::from([("test".to_owned(), format!("127.0.0.1:{}", all[1].port))]));
+    assert_eq!(proxy.renew(pool(&all, true)), []);
+    assert_eq!(state(&mut client, 1), "held");
+    assert_eq!(proxy.renew(pool(&all, true)), []);
+    assert_eq!(state(&mut client, 1), "held", "it stays so as long as nothing is said");
+    proxy.shared.set_held(BTreeSet::new());
+    assert_eq!(proxy.renew(pool(&all, true)), []);
+    assert_eq!(state(&mut client, 1), "live");
+    for key in keys(60) {
+        assert_eq!(client.ask(&["SET", &key, "x"]), "+OK\r\n");
+    }
+    assert_ne!(all[1].client().say("DBSIZE"), ":0\r\n");
+}
+
+#[test]
 fn a_server_that_is_new_has_the_keys_when_a_reload_takes_all_others_away() {
     let (all, late) = (servers(1), Server::absent_redis());
     let proxy = Proxy::start(pool(&all, true), 1);

@@ -350,7 +350,7 @@ impl Server {
     }
 
     /// What it is to a thread by what the process has found of it.
-    fn as_found(&self) -> State {
+    pub(super) fn as_found(&self) -> State {
         match self.standing().verdict() {
             Verdict::New => State::New,
             Verdict::Out | Verdict::Loads if self.plan.source.auto_eject_hosts => State::Ejected,

@@ -63,9 +63,20 @@ impl Server {
         }
         self.inherit(old);
         self.following.take_over(&old.following);
-        self.go_on_from(worker, old.state.replace(State::Past), old.inspected.get());
+        let was = match old.state.replace(State::Past) {
+            // The one before had none of its name, and so forgot that it is held; it came to nothing, as this one came first.
+            State::Held if !self.is_to_be_held(worker) => self.as_found(),
+            state => state,
+        };
+        self.go_on_from(worker, was, old.inspected.get());
         old.move_to(self.pool());
         surplus.iter().for_each(leave);
+    }
+
+    fn is_to_be_held(&self, worker: &Worker) -> bool {
+        let pool = self.pool();
+        let held = pool.map(|pool| worker.shared().held_of(&pool.plan().source.name)).unwrap_or_default();
+        held.iter().any(|name| name == self.name())
     }
 
     /// It is new, and has been asked whether it is well.
