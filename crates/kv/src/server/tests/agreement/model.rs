@@ -3,6 +3,7 @@
 //! The model knows every failure, since it is the script that tells them, and every probe, since it is the script's servers
 //! that are asked. [`Model::look`] compares what it knows with what the threads hold.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,9 +54,12 @@ struct Pauses {
     from: Instant,
     /// Until then what a thread began to ask before that may come.
     early_until: Instant,
-    /// The shortest and the longest configured time since, and now.
-    since: [Duration; 2],
-    now: [Duration; 2],
+    /// The shortest configured time since, and now.
+    since: Duration,
+    now: Duration,
+    /// The longest configured time now, and when it is asked at the latest.
+    most: Duration,
+    latest: Instant,
 }
 
 /// See the module.
@@ -108,6 +112,12 @@ impl Model {
     /// has had a turn.
     fn followed_within(&self) -> Duration {
         self.sleep_max + SLACK
+    }
+
+    /// How long a server may wait for a question when so long is configured.
+    fn longest_pause(&self) -> impl Fn(Duration) -> Duration + use<> {
+        let late = QUESTION_MAX + self.sleep_max * 4 + TICK + SLACK;
+        move |most| most + most / 8 + late
     }
 
     fn host(&self, name: &str) -> Rc<Host> {
@@ -176,14 +186,15 @@ impl Model {
 
     /// A server was asked whether it is well.
     pub(super) fn asked(&mut self, host: &Host, now: Instant) {
+        let longest = self.longest_pause();
         let Some(pauses) = self.pauses.get_mut(&host.name()) else { return };
         self.probes += 1;
         let is_alone = host.open.get() == 1 || now - self.disturbed <= QUESTION_MAX + self.sleep_max + SLACK;
-        let (paused, [least, _]) = (now - pauses.from, pauses.since);
-        (pauses.from, pauses.since) = (now, pauses.now);
+        let (paused, least) = (now - pauses.from, pauses.since);
+        (pauses.from, pauses.since, pauses.latest) = (now, pauses.now, now + longest(pauses.most));
         if now <= pauses.early_until {
             // The first of those who ask from now on may come any moment.
-            pauses.since[0] = Duration::ZERO;
+            pauses.since = Duration::ZERO;
         }
         if !is_alone {
             self.say(now, format!("{} is asked {} questions at once", host.name(), host.open.get()));
@@ -287,7 +298,15 @@ impl Model {
         let by_hand = self.restores.as_ref().is_some_and(|(restored, _)| restored == name);
         let verdict = server.standing().verdict();
         let is_allowed = match (was, state) {
-            (State::Ejected | State::New, State::Well) => verdict == Verdict::Fit,
+            (State::Ejected | State::New, State::Well) => {
+                let has_answered = self.host(name).well_asked_at.get().is_some_and(|at| at >= since);
+                let judged = self.judged(server);
+                // What this thread asked may be answered after another has taken it back: that forgives as well.
+                if has_answered && judged.standing.count(0) == 0 {
+                    judged.in_row = 0;
+                }
+                verdict == Verdict::Fit
+            }
             (State::Down(_), State::Well) => {
                 if !by_hand {
                     self.judged(server).in_row = 0;
@@ -323,18 +342,29 @@ impl Model {
             let (least, most) = configured
                 .fold((Duration::MAX, probe::INTERVAL_MAX), |(least, most), time| (least.min(time), most.max(time)));
             let judged = self.judged(threads[0]);
-            // What was asked before is asked on.
-            let is_asked_soon = judged.is_asked_soon;
-            let since = if judged.since == now && !is_asked_soon { [least, most] } else { [Duration::ZERO, RETRY_MAX] };
-            let early_until = if is_asked_soon { now + QUESTION_MAX + self.sleep_max } else { now };
-            let new = Pauses { from: now, early_until, since, now: [least, most] };
-            let pauses = self.pauses.entry(name.clone()).or_insert(new);
-            pauses.now = [least, most];
-            pauses.since = [pauses.since[0].min(least), pauses.since[1].max(most)];
-            let longest = pauses.since[1] + pauses.since[1] / 8 + QUESTION_MAX + self.sleep_max * 4 + TICK + SLACK;
-            if now - pauses.from > longest && host.open.get() == 0 && !on_its_way {
-                pauses.from = now;
-                self.say(now, format!("{name} has not been asked for {longest:?}"));
+            let (is_new, is_asked_soon) = (judged.since == now, judged.is_asked_soon);
+            let longest = self.longest_pause();
+            let pauses = self.pauses.entry(name.clone()).or_insert(Pauses {
+                from: now,
+                early_until: if is_asked_soon { now + QUESTION_MAX + self.sleep_max } else { now },
+                since: if is_new && !is_asked_soon { least } else { Duration::ZERO },
+                now: least,
+                most,
+                // What was asked before is asked on.
+                latest: now + longest(if is_new { most } else { RETRY_MAX }),
+            });
+            (pauses.now, pauses.since) = (least, pauses.since.min(least));
+            // A pause that began when less was configured is no longer for that; one that is longer than it may be now ends.
+            pauses.latest = match pauses.most.cmp(&most) {
+                Ordering::Less => pauses.latest.max(pauses.from + longest(most)),
+                Ordering::Equal => pauses.latest,
+                Ordering::Greater => pauses.latest.min(now + longest(most)),
+            };
+            pauses.most = most;
+            if now > pauses.latest && host.open.get() == 0 && !on_its_way {
+                pauses.latest = now + longest(most);
+                let paused = now - pauses.from;
+                self.say(now, format!("{name} has not been asked for {paused:?}"));
             }
         }
     }
