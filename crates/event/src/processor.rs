@@ -341,6 +341,14 @@ impl Processor {
         Ok(group)
     }
 
+    /// Does without the dedicated groups from now on: their threads end after the turn they are at, and [`Processor::stop`]
+    /// waits for none of them.
+    pub fn leave_dedicated(&mut self) {
+        for started in self.dedicated.drain(..) {
+            started.stop(Duration::ZERO);
+        }
+    }
+
     /// The groups, for scheduling from any thread.
     #[must_use]
     pub fn groups(&self) -> &Groups {

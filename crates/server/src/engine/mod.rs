@@ -483,8 +483,10 @@ impl Engine {
     }
 
     /// Ends all threads, each within a bound.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         self.drain();
+        // Nobody wants to know any more what a configuration comes to, or waits for the cache.
+        self.processor.leave_dedicated();
         // A thread that does not end is left behind: the process ends after this.
         let _ = self.processor.stop(STOP_MAX);
         let _ = self.log_thread.stop(LOG_STOP_MAX);

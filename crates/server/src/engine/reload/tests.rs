@@ -221,3 +221,15 @@ fn a_configuration_is_judged_whatever_the_cache_has_to_do() {
     drop(busy);
     engine.stop();
 }
+
+#[test]
+fn the_end_of_an_engine_waits_for_no_chore() {
+    let Scene { engine, .. } = Scene::set();
+    let busy = keep_at_chores(&engine);
+    let begin = SystemClock.now();
+    engine.stop();
+    let took = SystemClock.now() - begin;
+    // Far less, on a machine that does nothing else.
+    assert!(took < super::super::STOP_MAX, "{took:?}");
+    drop(busy);
+}
