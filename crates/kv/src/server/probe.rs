@@ -56,6 +56,12 @@ impl Pause {
         Self { interval, until: from + jittered(interval, thread.random()) }
     }
 
+    /// The same, which an older configuration made longer than it may be now.
+    fn cut(self, longest: Duration, from: Instant, thread: &Thread) -> Self {
+        let new = Self::of(longest, from, thread);
+        Self { until: self.until.min(new.until), ..new }
+    }
+
     /// The one after this: twice as long, as far as it may be. `least`: how long the server is left alone at least.
     fn next_interval(self, least: Duration) -> Duration {
         (self.interval * 2).clamp(least, least.max(INTERVAL_MAX))
@@ -90,7 +96,16 @@ pub(super) fn go_on(server: &Rc<Server>, worker: &Worker) {
         standing.is_probed_by(me);
     }
     let known = standing.as_ref().and_then(|standing| standing.paused());
-    let mut pause = known.unwrap_or_else(|| Pause::of(server.left_alone(), worker.now(), worker.thread()));
+    let (least, now) = (server.left_alone(), worker.now());
+    let mut pause = known.unwrap_or_else(|| Pause::of(least, now, worker.thread()));
+    let longest = least.max(INTERVAL_MAX);
+    if pause.interval > longest {
+        pause = pause.cut(longest, now, worker.thread());
+        // Once, not for each reload from then on.
+        if let Some(standing) = &standing {
+            standing.pauses(pause);
+        }
+    }
     let prober = Prober { number: me, server: Rc::downgrade(server), standing };
     let is_mine = move |server: &Server| {
         server.awaits_probe() && server.prober.get() == me && (server.is_down() || server.standing().prober() == me)
