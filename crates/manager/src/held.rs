@@ -40,6 +40,8 @@ pub(crate) struct Holding {
     known: Option<Held>,
     /// What is wrong with the file, as it was said last.
     trouble: String,
+    /// Writing the file failed: it may say what was before or what was to come, and it may not be on the disk.
+    is_in_doubt: bool,
     /// What was restored, with each generation that has not heard it.
     untold: Restores,
     /// A server did not answer in time: nobody is told before.
@@ -79,7 +81,7 @@ impl Holding {
                     }
                 }
             }
-            kept(&directory.held_servers(), held.keep(directory))?;
+            self.write(directory, &held)?;
             self.unsaid.extend(said);
         }
         (self.known, self.untold) = (Some(held), untold);
@@ -87,14 +89,27 @@ impl Holding {
     }
 
     /// Sees to it that the file says what is known. In words what there is to say.
-    fn assure(&self, directory: &RuntimeDir) -> Result<Option<String>, String> {
-        let Some(known) = &self.known else { return Ok(None) };
-        let file = directory.held_servers();
-        match Held::read(directory) {
-            Ok((held, damage)) if damage.is_empty() && held == *known => return Ok(None),
-            _ => kept(&file, known.keep(directory))?,
+    fn assure(&mut self, directory: &RuntimeDir) -> Result<Option<String>, String> {
+        let Some(known) = self.known.clone() else { return Ok(None) };
+        let was_in_doubt = self.is_in_doubt;
+        let is_known = |(held, damage): (Held, Vec<_>)| damage.is_empty() && held == known;
+        if !was_in_doubt && Held::read(directory).is_ok_and(is_known) {
+            return Ok(None);
         }
-        Ok(Some(format!("{}: somebody changed it: it is written again as it was", file.display())))
+        self.write(directory, &known)?;
+        let what = if was_in_doubt {
+            "it could not be written before, and is written now"
+        } else {
+            "somebody changed it: it is written again as it was"
+        };
+        Ok(Some(format!("{}: {what}", directory.held_servers().display())))
+    }
+
+    /// Writes that these are held.
+    fn write(&mut self, directory: &RuntimeDir, held: &Held) -> Result<(), String> {
+        let written = kept(&directory.held_servers(), held.keep(directory));
+        self.is_in_doubt = written.is_err();
+        written
     }
 
     /// Remembers that a server is out, or back, of which these generations are to hear. In words why that cannot be.
@@ -111,7 +126,7 @@ impl Holding {
             kept(&directory.restored_servers(), untold.keep(directory))?;
             self.untold = untold;
         }
-        kept(&directory.held_servers(), held.keep(directory))?;
+        self.write(directory, &held)?;
         self.known = Some(held);
         if out {
             self.settle(directory, |(_, restored)| restored != one);
@@ -154,7 +169,15 @@ impl Holding {
         let mut untold: Held = self.untold.iter().map(|(_, one)| one.clone()).collect();
         let gone = untold.forget_unknown(kv);
         self.settle(directory, |(_, one)| !gone.contains(one));
-        self.known.as_mut().map(|held| held.forget_unknown(kv)).unwrap_or_default()
+        let Some(mut held) = self.known.clone() else { return Vec::new() };
+        let forgotten = held.forget_unknown(kv);
+        if !forgotten.is_empty() {
+            if let Err(why) = self.write(directory, &held) {
+                warn!("{why}");
+            }
+            self.known = Some(held);
+        }
+        forgotten
     }
 
     /// Says what is wrong with the file, unless that was said last.
@@ -355,14 +378,7 @@ impl Supervisor {
 
     /// Forgets the servers that the configuration in force does not have. What is to be said of each.
     pub(crate) fn forget_held(&mut self) -> Vec<String> {
-        let directory = &self.family.directory;
-        let forgotten = self.held.forget_unknown(directory, &self.config.kv);
-        if !forgotten.is_empty()
-            && let Some(held) = &self.held.known
-            && let Err(why) = kept(&directory.held_servers(), held.keep(directory))
-        {
-            warn!("{why}");
-        }
+        let forgotten = self.held.forget_unknown(&self.family.directory, &self.config.kv);
         let text = |HeldServer { pool, server }: HeldServer| {
             format!("pool {pool}: {server} is there no more, and is no longer held by hand")
         };
@@ -500,6 +516,34 @@ mod tests {
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         assert!(holding.assure(&directory).is_err());
+        clear(&directory);
+    }
+
+    #[test]
+    fn of_a_file_that_manager_could_not_write_itself_it_is_not_said_that_somebody_changed_it() {
+        let directory = directory("in-doubt");
+        let mut holding = begun(&directory, &[]);
+        holding.set(&directory, &one("s"), true, &[]).unwrap();
+        holding.set(&directory, &one("t"), true, &[]).unwrap();
+        // Where what is to come is written first.
+        let in_the_way = directory.path().join(format!("held.{}.new", std::process::id()));
+        let kv = "kv: {pools: {a: {listen: 127.0.0.1:2, servers: [\"127.0.0.1:1:1 s\"]}}}";
+        let kv = config::parse("f", kv).unwrap().kv;
+        let mut fails_then_is_written = |fail: &dyn Fn(&mut Holding), held: &[&str]| {
+            fs::create_dir(&in_the_way).unwrap();
+            fail(&mut holding);
+            assert_eq!(Held::read(&directory).unwrap().0, all(&["s", "t"]));
+            assert!(holding.assure(&directory).is_err());
+            fs::remove_dir(&in_the_way).unwrap();
+            let said = holding.assure(&directory).unwrap().unwrap();
+            assert!(said.ends_with("/held: it could not be written before, and is written now"), "{said}");
+            assert_eq!(holding.assure(&directory), Ok(None));
+            assert_eq!(Held::read(&directory).unwrap(), (all(held), vec![]));
+        };
+        fails_then_is_written(&|holding| assert!(holding.set(&directory, &one("u"), true, &[]).is_err()), &["s", "t"]);
+        fails_then_is_written(&|holding| assert_eq!(holding.forget_unknown(&directory, &kv), [one("t")]), &["s"]);
+        fs::write(directory.held_servers(), "[").unwrap();
+        assert!(holding.assure(&directory).unwrap().unwrap().contains("somebody changed it"));
         clear(&directory);
     }
 
