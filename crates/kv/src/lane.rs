@@ -286,6 +286,7 @@ impl Lane {
         self.wake_all_waiting();
         self.mark();
         if matches!(self.link, Link::Connecting) && !self.queue.is_empty() {
+            // Its server lets go of it, and what is on it waits.
             self.own = self.me.upgrade();
         }
         self.queue.is_empty()

@@ -6,8 +6,9 @@
 mod stage;
 
 use buf::{Block, SizeClass};
+use event::sim::Faults;
 use kv::PoolSource;
-use stage::{Client, Stage, millis, pool, run, server};
+use stage::{Client, Stage, millis, pool, run, run_in, server};
 
 /// Behind the first write of `writes`, which was given up, while others go on.
 async fn assert_the_next_write_comes_after(stage: &Stage, mut writes: Client, mut other: Client) {
@@ -120,6 +121,28 @@ fn who_waits_for_a_write_that_was_given_up_on_a_connection_that_a_reload_took_go
         assert_eq!(writes.ask(&["SET", "second", "x"]).await, "+OK\r\n");
         assert!(stage.now() - begun < millis(700), "as long as a silent connection is kept: {:?}", stage.now() - begun);
     });
+}
+
+#[test]
+fn what_waits_for_a_connection_that_a_reload_takes_before_it_is_there_is_answered() {
+    const OPEN: &str = "beltway_kv_server_connections_open";
+    let source = |server_connections| PoolSource { server_connections, ..pool("p", vec![server(1)]) };
+    let far = || Faults { latency: [millis(20); 2], ..Faults::none() };
+    // One has the connection that is too many then.
+    for early in [0, 1] {
+        run_in(far(), usize::MAX, vec![source(2)], 1, async move |stage| {
+            let mut clients = [stage.client(0).await, stage.client(0).await];
+            clients[early].put(&["GET", "early"]);
+            while stage.number(OPEN) == 0 {
+                stage.sleep(millis(1)).await;
+            }
+            assert_eq!(stage.store(1).connections.get(), 0, "nobody has connected yet");
+            stage.renew(vec![source(1)]);
+            assert_eq!(clients[early].reply().await, "$1\r\nx\r\n");
+            assert_eq!(clients[1 - early].ask(&["GET", "late"]).await, "$1\r\nx\r\n");
+            stage.until("one connection is left", || stage.number(OPEN) == 1).await;
+        });
+    }
 }
 
 #[test]

@@ -315,7 +315,18 @@ pub fn run_within<F: Future<Output = ()> + 'static>(
     count: u8,
     body: impl FnOnce(Stage) -> F,
 ) {
-    let world = Rc::new(World::new(5, Faults::none()));
+    run_in(Faults::none(), memory, pools, count, body);
+}
+
+/// As [`run_within`], on a network like that.
+pub fn run_in<F: Future<Output = ()> + 'static>(
+    faults: Faults,
+    memory: usize,
+    pools: Vec<PoolSource>,
+    count: u8,
+    body: impl FnOnce(Stage) -> F,
+) {
+    let world = Rc::new(World::new(5, faults));
     let store = |number| Rc::new(Store { number, value_len: Cell::new(1), ..Store::default() });
     ASKED.take();
     STORES.with(|all| *all.borrow_mut() = (1..=count).map(store).collect());
