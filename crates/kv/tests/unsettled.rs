@@ -170,6 +170,36 @@ fn who_waits_for_a_write_that_was_given_up_does_so_for_a_minute_at_most() {
 }
 
 #[test]
+fn who_waits_behind_one_that_takes_nothing_is_not_asked_elsewhere_ahead_of_its_own_write_that_was_given_up() {
+    let source = PoolSource { timeout: Some(millis(1_000)), ..pool("p", vec![server(1)]) };
+    run(vec![source], 1, async |stage| {
+        let (mut slow, mut writes, other) = (stage.client(0).await, stage.client(0).await, stage.client(0).await);
+        assert_eq!(slow.ask(&["GET", "warm"]).await, "$1\r\nx\r\n");
+        stage.store(1).is_meek.set(true);
+        stage.store(1).trickles.set(millis(300));
+        stage.store(1).value_len.set(4 << 20);
+        slow.put(&["GET", "large"]);
+        stage.sleep(millis(100)).await;
+        stage.store(1).trickles.set(millis(0));
+        stage.store(1).value_len.set(1);
+        writes.put(&["SET", "first", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        // There is always one that has time left when too much of the large value has come.
+        for at in 0..60 {
+            writes.put(&["GET", &format!("after {at}")]);
+            other.put(&["GET", "other"]);
+            stage.sleep(millis(100)).await;
+        }
+        let is_done = |key: &str| stage.asked().iter().position(|(_, done)| done.starts_with(key));
+        stage.until("it is carried out", || is_done("first").is_some()).await;
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n", "it was asked before");
+        stage.until("all is asked", || is_done("after 59").is_some()).await;
+        assert!(is_done("other") < is_done("first"), "others are asked elsewhere: {:?}", stage.asked());
+        assert!(is_done("first") < is_done("after"), "{:?}", stage.asked());
+    });
+}
+
+#[test]
 fn a_connection_that_was_idle_lives_on_when_the_first_request_on_it_is_late() {
     run(vec![with_connections(1)], 1, async |stage| {
         let (mut late, mut other) = (stage.client(0).await, stage.client(0).await);

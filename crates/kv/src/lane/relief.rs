@@ -123,6 +123,7 @@ impl Lane {
         let writes = self.queue.iter().filter(|pending| pending.again != Again::Always);
         let mut stay: HashSet<_> =
             writes.filter_map(|pending| pending.owner.client()).map(|client| Rc::as_ptr(&client)).collect();
+        stay.extend(self.unsettled.clients().map(|client| Rc::as_ptr(&client)));
         stay.insert(Rc::as_ptr(slow_client));
         let mut slow = Slowness::new();
         for at in first..self.handed.min(self.queue.len()) {
