@@ -11,7 +11,7 @@ use super::requests::{Asked, Outcome, Run};
 use crate::commands::{self, Command, Join};
 use crate::fault::Fault;
 use crate::join::{self, How, Joining};
-use crate::lane::LaneCell;
+use crate::lane::{self, LaneCell};
 use crate::memory::Kept;
 use crate::metrics::Kv;
 use crate::miss;
@@ -117,15 +117,21 @@ impl Client {
         for (part, (lane, server)) in lanes.iter().zip(split.servers()).enumerate() {
             match lane {
                 Ok(lane) => {
+                    let whole = Whole(Some(lane));
                     let mut lane = lane.borrow_mut();
                     lane.expect(Owner::Part(Rc::clone(&joining), part), 0, deadline, kind.again, kind.command);
                     pieces(part, &mut |piece| match piece {
                         Piece::Made(bytes) => lane.add_made(bytes),
                         Piece::Asked(range) => {
                             let start = asked.range.start;
-                            lane.add(asked.source, start + range.start..start + range.end);
+                            let range = start + range.start..start + range.end;
+                            #[cfg(test)]
+                            lane::tests::panic_if_added(&asked.source.bytes()[range.clone()]);
+                            lane.add(asked.source, range);
                         }
                     });
+                    drop(lane);
+                    whole.stands();
                 }
                 Err(fault) => {
                     let misses = kind.again == Again::Always && self.pool.misses(*server);
@@ -147,6 +153,24 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A part's request on its connection, piece by piece.
+struct Whole<'a>(Option<&'a Rc<LaneCell>>);
+
+impl Whole<'_> {
+    fn stands(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Whole<'_> {
+    /// Only when something panicked between two pieces: what comes next there would be taken for the rest.
+    fn drop(&mut self) {
+        if let Some(lane) = self.0 {
+            lane::give_up(lane);
         }
     }
 }

@@ -45,6 +45,13 @@ pub(crate) fn panic_if_asked(key: &[u8]) {
     assert!(key != b"boom", "as the test wants it");
 }
 
+/// The key of the part that is the end of whoever puts it together.
+const HALFWAY: &[u8] = b"halfway";
+
+pub(crate) fn panic_if_added(piece: &[u8]) {
+    assert!(!piece.windows(HALFWAY.len()).any(|word| word == HALFWAY), "as the test wants it");
+}
+
 /// Answers each request with its second word, all that has come at once; of memcached each `set`.
 async fn serve(thread: Thread, tcp: Tcp, redis: bool) {
     let mut have = Vec::new();
@@ -98,7 +105,7 @@ async fn ask(thread: Thread, keys: Vec<&'static str>, told: Told) {
     }
 }
 
-/// A proxy in front of one server that answers nothing yet, and how to ask it.
+/// A proxy in front of servers that answer nothing yet, and how to ask it.
 struct Stage {
     world: World,
     proxy: Proxy,
@@ -110,20 +117,28 @@ struct Stage {
 type Told = Rc<RefCell<Vec<Option<String>>>>;
 
 impl Stage {
+    /// With one server.
     fn set(redis: bool) -> Self {
+        Self::with(1, redis)
+    }
+
+    fn with(count: u16, redis: bool) -> Self {
         let before = buf::pool_use().used;
         ANSWERS.set(false);
         let world =
             World::new(3, Faults { latency: [Duration::from_micros(50); 2], segment_max: 1 << 20, ..Faults::none() });
         let servers = world.thread("servers").unwrap();
-        listen(&world, &servers, PORT, move |thread, tcp| {
-            thread.spawn("server", serve(thread.clone(), tcp, redis));
-        });
+        let ports = PORT..PORT + count;
+        for port in ports.clone() {
+            listen(&world, &servers, port, move |thread, tcp| {
+                thread.spawn("server", serve(thread.clone(), tcp, redis));
+            });
+        }
         let source = PoolSource {
             redis,
             auto_eject_hosts: true,
             server_failure_limit: 1,
-            ..PoolSource::new("p", vec![server(PORT)])
+            ..PoolSource::new("p", ports.map(server).collect())
         };
         let proxy = Proxy::start(&world, vec![source], 1);
         let clients = world.thread("clients").unwrap();
@@ -219,6 +234,21 @@ fn a_panic_at_a_request_ends_its_client_and_no_reply_goes_astray() {
     assert_eq!(hit, [None, None, None]);
     ANSWERS.set(true);
     stage.clear();
+}
+
+#[test]
+fn a_panic_between_the_pieces_of_a_part_ends_its_client_and_what_others_ask_is_not_taken_for_the_rest() {
+    const KEYS: [&str; 6] = ["1:7919", "2:15838", "3:23757", "4:31676", "5:39595", "6:47514"];
+    let stage = Stage::with(2, true);
+    ANSWERS.set(true);
+    KEYS.iter().for_each(|key| assert_eq!(*stage.ask(&[key]).borrow(), [text(&format!("+{key}\r\n"))]));
+    assert_eq!(stage.proxy.cells[0].value(Kv::SERVER_OPEN), 2, "they live on both");
+    stage.says(request::encode(&[&["MGET", "halfway"], &KEYS[..]].concat()).leak());
+    stage.settle();
+    assert_eq!(stage.panics(), (1, "kv client"));
+    KEYS.iter().for_each(|key| assert_eq!(*stage.ask(&[key]).borrow(), [text(&format!("+{key}\r\n"))]));
+    assert_eq!(stage.proxy.cells[0].value(Kv::SERVER_FAILURES), 1);
+    stage.end();
 }
 
 #[test]
