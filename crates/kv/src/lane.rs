@@ -225,6 +225,10 @@ impl Lane {
                 turned_away: Cell::new(false),
             })
         });
+        if worker.successor().is_some() {
+            // What its clients ask next may be asked by another process.
+            lane.borrow_mut().part();
+        }
         worker.lane_opened(&lane);
         worker.cells().add(Kv::SERVER_OPEN, 1);
         server.cells().add(KvServer::CONNECTS, 1);

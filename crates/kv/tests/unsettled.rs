@@ -200,6 +200,21 @@ fn who_waits_behind_one_that_takes_nothing_is_not_asked_elsewhere_ahead_of_its_o
 }
 
 #[test]
+fn who_is_to_go_to_another_process_waits_for_a_write_that_was_given_up_on_a_connection_made_since() {
+    run(vec![with_connections(1)], 1, async |stage| {
+        let mut writes = stage.client(0).await;
+        stage.hand_over();
+        stage.store(1).pace.set(millis(500));
+        stage.sleep(millis(1)).await;
+        writes.put(&["SET", "first", "x"]);
+        assert_eq!(writes.reply().await, "-ERR Connection timed out\r\n");
+        assert_eq!(stage.asked(), []);
+        assert_eq!(writes.ask(&["PING"]).await, "+PONG\r\n");
+        assert_eq!(stage.asked(), [(1, "first".to_owned())]);
+    });
+}
+
+#[test]
 fn a_connection_that_was_idle_lives_on_when_the_first_request_on_it_is_late() {
     run(vec![with_connections(1)], 1, async |stage| {
         let (mut late, mut other) = (stage.client(0).await, stage.client(0).await);

@@ -191,6 +191,14 @@ impl Stage {
         });
     }
 
+    /// Clients' connections are to go to another process from now on. They stay: in this world none can go.
+    pub fn hand_over(&self) {
+        self.proxy.spawn("hand over", async {
+            let worker = WORKER.with(|slot| slot.borrow().clone()).unwrap();
+            worker.hand_over(Rc::new(|_, _| panic!("a connection has gone")));
+        });
+    }
+
     /// Does this beside the test; says whether it is over.
     pub fn spawn(&self, work: impl Future<Output = ()> + 'static) -> Rc<Cell<bool>> {
         let over = Rc::new(Cell::new(false));
