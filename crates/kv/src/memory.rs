@@ -3,7 +3,7 @@
 //!
 //! What clients have not taken is looked at now and then, see [`Pool::watch_untaken`]: of one that takes what it is sent
 //! at once, as nearly all do, nothing is ever counted. While there is much room only so many are looked at in a go as cost
-//! nothing to speak of, however many there are.
+//! nothing to speak of, however many there are; and all when these have so much more that there may not be much room.
 //!
 //! From half of what a pool may keep on, its clients are read from no more; what would be beyond the whole becomes an
 //! error. So it is with the bound for all pools together, which is every client's. A thread counts for itself and tells
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// hundred instructions and as many nanoseconds again for what is not in the processor's cache, so this is less than one
 /// part in a hundred of a thread. Ten thousand have their turn in a fifth of a second.
 const LOOKED_MAX: usize = 1 << 10;
+/// So many times what others may have left since they were looked at counts: clients of other threads may have as much.
+const UNSEEN_WEIGHT: usize = 4;
 /// How long a client may take next to none of what it was sent while that is what keeps a pool from reading.
 const STUCK_MAX: Duration = Duration::from_secs(5);
 /// What it takes in this time at least, in bytes, and of what it has left to take: who takes a trickle of much keeps
@@ -88,18 +90,38 @@ impl Watched {
     }
 
     /// Looks at those that are new, and at `all` others or at those whose turn it is. `look` brings what one has left up to
-    /// date; who has nothing left is watched no more.
-    fn look(&mut self, all: bool, mut look: impl FnMut(&mut Untaken)) {
+    /// date; who has nothing left is watched no more. Says how much more those may have left whose turn it was not, if it
+    /// is with them as with those whose turn it was.
+    fn look(&mut self, all: bool, mut look: impl FnMut(&mut Untaken)) -> usize {
         let known = if all { self.known.len() } else { self.known.len().min(LOOKED_MAX) };
-        for _ in 0..self.new.len() + known {
+        let (rest, new) = (self.known.len() - known, self.new.len());
+        let (mut more, mut less) = (0, 0);
+        for at in 0..new + known {
             let Some(mut entry) = self.new.pop().or_else(|| self.known.pop_front()) else { break };
             let before = entry.counted;
             look(&mut entry);
             self.sum = (self.sum + entry.counted).saturating_sub(before);
+            if at >= new {
+                more += entry.counted.saturating_sub(before);
+                less += before.saturating_sub(entry.counted);
+            }
             if entry.counted > 0 {
                 self.known.push_back(entry);
             }
         }
+        more.saturating_sub(less).saturating_mul(rest) / known.max(1)
+    }
+
+    /// Looks at as few as may be: at all unless there is room for so much that nobody has seen. True when it was all.
+    fn look_as_needed(&mut self, has_room: impl Fn(usize) -> bool, mut look: impl FnMut(&mut Untaken)) -> bool {
+        if has_room(0) {
+            let unseen = self.look(false, &mut look);
+            if has_room(unseen.saturating_mul(UNSEEN_WEIGHT)) {
+                return false;
+            }
+        }
+        self.look(true, look);
+        true
     }
 }
 
@@ -205,10 +227,12 @@ impl Pool {
             || self.memory().count.sum(self.told()) > self.plan().source.memory / 2
     }
 
-    /// Whether so little is kept that what comes between two looks does not make it too much.
-    fn has_much_room(&self, worker: &Worker) -> bool {
-        worker.memory().sum(worker.shared().told()) <= worker.memory_max() / 4
-            && self.memory().count.sum(self.told()) <= self.plan().source.memory / 4
+    /// Whether so little is kept, with so much that nobody has seen, that what comes between two looks does not make it too
+    /// much.
+    fn has_much_room(&self, worker: &Worker, unseen: usize) -> bool {
+        let is_little = |kept: usize, most: usize| kept.saturating_add(unseen) <= most / 4;
+        is_little(worker.memory().sum(worker.shared().told()), worker.memory_max())
+            && is_little(self.memory().count.sum(self.told()), self.plan().source.memory)
     }
 
     /// Whether nothing new is asked because of what clients have not taken: without that there would be room.
@@ -273,9 +297,9 @@ impl Pool {
     fn look_at_untaken(&self, worker: &Worker) -> bool {
         let now = worker.now();
         let pressed = self.is_pressed_by_untaken(worker);
-        let all = !self.has_much_room(worker);
         let mut watched = self.memory().untaken.borrow_mut();
-        watched.look(all, |entry| {
+        let has_room = |unseen| self.has_much_room(worker, unseen);
+        let all = watched.look_as_needed(has_room, |entry| {
             let client = entry.client.upgrade();
             let (left, taken) = client.as_ref().and_then(|client| client.borrow().untaken()).unwrap_or_default();
             if left >= entry.counted {
@@ -412,6 +436,31 @@ mod tests {
         assert_eq!(look(&mut watched, false, 9), LOOKED_MAX + 1, "who is new waits for nobody");
         assert_eq!(look(&mut watched, true, 0), CROWD + 1, "all, where it matters");
         assert_eq!((watched.len(), watched.sum), (0, 0), "and who has taken all is forgotten");
+    }
+
+    #[test]
+    fn a_crowd_that_stops_taking_is_looked_at_as_a_whole_long_before_each_has_had_its_turn() {
+        const CROWD: usize = 10_000;
+        const ROOM: usize = 64 << 20;
+        let (client, taken, since) = (Weak::new(), 0, Instant::ORIGIN);
+        let mut watched = Watched::default();
+        let crowd = (0..CROWD).map(|_| Untaken { client: client.clone(), counted: 1, taken, since });
+        watched.known.extend(crowd);
+        watched.sum = CROWD;
+        // What each has left, and whether all were looked at.
+        let look = |watched: &mut Watched, left: usize| {
+            let seen = Cell::new(watched.sum);
+            let has_room = |unseen: usize| seen.get() + unseen <= ROOM;
+            watched.look_as_needed(has_room, |entry| {
+                seen.set(seen.get() + left - entry.counted);
+                entry.counted = left;
+            })
+        };
+        assert!((0..20).all(|_| !look(&mut watched, 1)), "as few as may be while nothing happens");
+        // Two gigabytes a second, of which a look sees a tenth.
+        let looks = (1..).find(|looks| look(&mut watched, looks * 4_096)).unwrap();
+        assert!(looks * 4_096 * CROWD <= 2 * ROOM, "after {looks} looks");
+        assert_eq!(watched.sum, looks * 4_096 * CROWD);
     }
 
     #[test]
