@@ -111,8 +111,13 @@ impl Client {
 
     /// Looks whether anything of the request still comes: what has come takes room from others.
     pub(super) fn look_at_gathered(&mut self) {
-        let Some(gathered) = &self.gathered else { return };
-        if gathered.whole.is_none() && self.worker.now() - gathered.progress >= STALLED_MAX {
+        let (now, kept_waiting) = (self.worker.now(), self.base < self.barrier || self.is_unsettled());
+        let Some(gathered) = &mut self.gathered else { return };
+        if kept_waiting {
+            // It is not read from, by our doing.
+            gathered.progress = now;
+        }
+        if gathered.whole.is_none() && now - gathered.progress >= STALLED_MAX {
             self.cut();
         } else {
             let watch = self.watch_gathered();
