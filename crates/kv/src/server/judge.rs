@@ -417,18 +417,19 @@ impl Server {
     /// What happens to a server that fails may be another thing by the new plan.
     pub(super) fn go_on_from(self: &Rc<Self>, worker: &Worker, was: State, inspected: bool) {
         match (was, self.plan.source.auto_eject_hosts) {
+            // It has answered another thread, and this one has not followed yet.
+            (State::Ejected, false) if self.standing().verdict() == Verdict::Fit => self.state.set(State::Well),
             // The verdict stays until it answers somebody: threads that eject by an older plan have not got it back.
             (State::Ejected, false) => self.state.set(State::Down(Fault::Refused)),
             // It has been left alone already.
             (State::Down(_), true) => self.put_out(worker, Out::WasDown, probe::FIRST),
             (state, _) => self.state.set(state),
         }
-        if self.state.get() == State::Well {
-            if self.plan.source.auto_eject_hosts && self.standing().verdict().is_out() {
-                self.state.set(State::Ejected);
-                self.leave_all();
-            }
-        } else if self.awaits_probe() {
+        if self.is_well() && self.plan.source.auto_eject_hosts && self.standing().verdict().is_out() {
+            self.state.set(State::Ejected);
+            self.leave_all();
+        }
+        if self.awaits_probe() {
             // The last one to take the plan.
             probe::go_on(self, worker);
         }
