@@ -128,8 +128,9 @@ pub(super) fn go_on(server: &Rc<Server>, worker: &Worker) {
             #[cfg(test)]
             super::tests::panic_if_told(super::tests::At::Probe);
             let interval = pause.next_interval(server.left_alone());
-            // Whoever goes on in this one's place does not ask before its question is over.
-            keep(Pause::of(interval, worker.now() + server.probe_limit() * 2, &thread));
+            // Whoever goes on in this one's place does not ask before its question is over; then at once, since nobody heeds
+            // the answer.
+            keep(Pause { until: worker.now() + server.probe_limit() * 2, ..pause });
             let probed = ask(&server, &worker).await;
             // It may have been taken out by hand meanwhile.
             if !is_mine(&server) {

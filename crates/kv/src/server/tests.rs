@@ -4,6 +4,8 @@ mod agreement;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use buf::{Block, Chunk, SizeClass};
@@ -12,7 +14,7 @@ use event::sim::{Faults, Stuck, World};
 
 use super::{Server, State};
 use crate::fault::Fault;
-use crate::lane::tests::scene::{Proxy, listen, server, worker};
+use crate::lane::tests::scene::{NAMES, Proxy, listen, server, worker};
 use crate::numbers::Numbers;
 use crate::{Plan, PoolSource};
 
@@ -86,6 +88,11 @@ async fn answer(tcp: Tcp) {
     }
 }
 
+/// Has a thread take a configuration.
+fn renew(thread: usize, source: PoolSource) {
+    worker(thread).renew(&Plan::prepare(vec![source]).unwrap(), NAMES, |_| {});
+}
+
 /// The first thread finds that server dead.
 fn eject(proxy: &Proxy, place: usize) {
     proxy.threads[0].spawn("test", async move {
@@ -120,4 +127,44 @@ fn a_panic_ends_neither_probing_nor_following() {
     }
     settle(&world, second * 30);
     assert_eq!((states(0), states(1)), ([State::Well; 2], [State::Well; 2]), "whom nobody probed is probed again");
+}
+
+#[test]
+fn a_probe_that_is_answered_during_a_reload_costs_no_pause() {
+    let world = World::new(1, Faults::none());
+    let servers = world.thread("servers").unwrap();
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let (second, moment) = (Duration::from_secs(1), Duration::from_millis(20));
+    listen(&world, &servers, PORT, move |thread, tcp| {
+        let (own, count) = (thread.clone(), Arc::clone(&count));
+        thread.spawn("server", async move {
+            count.fetch_add(1, Ordering::Relaxed);
+            own.sleep(moment).await;
+            answer(tcp).await;
+        });
+    });
+    let source = PoolSource { server_retry_timeout: second * 30, timeout: Some(second / 5), ..source(1) };
+    let proxy = Proxy::start(&world, vec![source.clone()], 2);
+    proxy.keep_house(second / 5);
+    eject(&proxy, 0);
+    world.run_until(|| asked.load(Ordering::Relaxed) == 1, second * 40).unwrap();
+    (0..2).for_each(|thread| renew(thread, source.clone()));
+    settle(&world, moment * 2);
+    assert_eq!(server_of(0, 0).state.get(), State::Ejected, "nobody heard the answer");
+    settle(&world, second);
+    assert_eq!([0, 1].map(|thread| server_of(thread, 0).state.get()), [State::Well; 2]);
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_server_that_is_back_is_not_down_to_a_thread_that_has_yet_to_hear_of_it() {
+    let world = World::new(1, Faults::none());
+    let proxy = Proxy::start(&world, vec![source(1)], 2);
+    eject(&proxy, 0);
+    settle(&world, Duration::from_millis(10));
+    assert_eq!(server_of(1, 0).state.get(), State::Ejected);
+    server_of(0, 0).restored(&worker(0));
+    renew(1, PoolSource { auto_eject_hosts: false, ..source(1) });
+    assert_eq!(server_of(1, 0).state.get(), State::Well);
 }

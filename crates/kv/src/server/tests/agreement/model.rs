@@ -52,6 +52,8 @@ struct Seen {
 struct Pauses {
     /// When it was asked last, or came to be one that is.
     from: Instant,
+    /// The first of the two.
+    is_asked: bool,
     /// Until then what a thread began to ask before that may come.
     early_until: Instant,
     /// The shortest configured time since, and now.
@@ -192,6 +194,7 @@ impl Model {
         let is_alone = host.open.get() == 1 || now - self.disturbed <= QUESTION_MAX + self.sleep_max + SLACK;
         let (paused, least) = (now - pauses.from, pauses.since);
         (pauses.from, pauses.since, pauses.latest) = (now, pauses.now, now + longest(pauses.most));
+        pauses.is_asked = true;
         if now <= pauses.early_until {
             // The first of those who ask from now on may come any moment.
             pauses.since = Duration::ZERO;
@@ -346,6 +349,7 @@ impl Model {
             let longest = self.longest_pause();
             let pauses = self.pauses.entry(name.clone()).or_insert(Pauses {
                 from: now,
+                is_asked: false,
                 early_until: if is_asked_soon { now + QUESTION_MAX + self.sleep_max } else { now },
                 since: if is_new && !is_asked_soon { least } else { Duration::ZERO },
                 now: least,
@@ -354,6 +358,10 @@ impl Model {
                 latest: now + longest(if is_new { most } else { RETRY_MAX }),
             });
             (pauses.now, pauses.since) = (least, pauses.since.min(least));
+            if on_its_way && pauses.is_asked && now - pauses.from <= QUESTION_MAX + self.sleep_max {
+                // Whoever asks may be another now, to whom the answer does not come.
+                pauses.since = Duration::ZERO;
+            }
             // A pause that began when less was configured is no longer for that; one that is longer than it may be now ends.
             pauses.latest = match pauses.most.cmp(&most) {
                 Ordering::Less => pauses.latest.max(pauses.from + longest(most)),
