@@ -449,12 +449,15 @@ fn asked_while<T: Send>(tree: &Tree, what: impl FnOnce() -> T + Send) -> (T, u32
 
 #[test]
 fn a_server_whose_threads_are_late_to_take_a_reload_gives_signs_of_life_and_is_left_alone() {
-    /// As short as it may be: a verdict waits for longer.
-    const HANG: Duration = Duration::from_secs(1);
+    /// What the tree's file says; more than a loaded machine makes anybody wait.
+    const HANG: Duration = Duration::from_secs(5);
+    /// So long the verdict waits for a new server.
+    const PROBED: Duration = Duration::from_secs(1);
     let mut tree = Tree::new("late");
     let [pool, store, page] = [(); 3].map(|()| tree::free_address());
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let text = tree.original().replacen("hang_timeout: 5s", "hang_timeout: 1s", 1);
+    let text = tree.original();
+    assert!(text.contains("hang_timeout: 5s"));
     let at = text.find("server: {listen: ").unwrap() + "server: {listen: ".len();
     let end = at + text[at..].find(',').unwrap();
     let text = format!("{}{page}{}", &text[..at], &text[end..]);
@@ -482,7 +485,7 @@ fn a_server_whose_threads_are_late_to_take_a_reload_gives_signs_of_life_and_is_l
     println!("in force after {:?}; {count} signs of life, the longest wait {longest:?}", begin.elapsed());
     assert_eq!(verdict["outcome"], "applied", "{verdict}");
     assert!(verdict["diagnostics"].to_string().contains("the new server silent does not answer"), "{verdict}");
-    assert!(begin.elapsed() > HANG && longest < HANG && count > 1, "{longest:?}");
+    assert!(begin.elapsed() > PROBED && longest < HANG && count > 1, "{longest:?}");
 
     // However many ask how the servers are.
     dawdles.read_exact(&mut [0; 12]).unwrap();

@@ -109,25 +109,23 @@ fn no_more_idle_connections_to_origins_are_kept_than_there_are_places_for() {
     }
 }
 
-/// The least that `supervise.hang_timeout` may be: for so long the main thread may give no sign of life.
-const HANG_MIN: Duration = Duration::from_secs(1);
-
 #[test]
-fn a_reload_waits_for_no_event_thread_and_the_sum_of_prepare_commit_and_drain_is_far_less_than_a_hang() {
+fn a_reload_that_is_followed_by_another_and_a_drain_waits_for_no_event_thread() {
     let Scene { engine, config, .. } = Scene::set();
     let busy = keep_busy(&engine);
     let begin = SystemClock.now();
     let prepared = engine.prepare(&config, Judged::new(config.clone()).unwrap()).unwrap();
     let mut first = engine.commit(prepared);
-    assert!(!first.turn(SystemClock.now()), "it is busy");
+    assert!(!first.turn(begin), "it is busy");
     let prepared = engine.prepare(&config, Judged::new(config.clone()).unwrap()).unwrap();
     let mut committing = engine.commit(prepared);
-    assert!(!committing.turn(SystemClock.now()));
+    assert!(!committing.turn(begin));
     engine.drain();
     assert!(!engine.is_drained());
     let sum = SystemClock.now() - begin;
     println!("the main thread had to do with it for {sum:?}");
-    assert!(sum < HANG_MIN / 2, "{sum:?}");
+    // Far less, on a machine that does nothing else.
+    assert!(sum < 2 * TAKEN_WITHIN, "{sum:?}");
     let until = first.until();
     assert!(first.turn(until), "it is waited for no longer");
     assert_eq!(first.conclude().late, 1);
