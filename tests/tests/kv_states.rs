@@ -183,7 +183,7 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     let key = key_on(&tree, "alpha", "two");
     let mut client = KvClient::connect(listen);
     assert_eq!(client.ask(&format!("SET {key} x")).unwrap(), "+OK\r\n");
-    tree.done(&["ctl", "kv", "eject", "two"]);
+    by_hand(&tree, "eject", "two");
     let state = || server(&tree, "alpha", "two")["state"].as_str().unwrap().to_owned();
     // A server that serves may not be known to do so yet.
     let is_held = |when: &str| {
@@ -229,9 +229,9 @@ fn a_server_that_is_ejected_by_hand_stays_out_through_every_death_until_it_is_re
     tree.done(&["reload"]);
     eventually("it is a server like any other", || (state() == "live").then_some(()));
 
-    tree.done(&["ctl", "kv", "eject", "two"]);
+    by_hand(&tree, "eject", "two");
     is_held("again");
-    tree.done(&["ctl", "kv", "restore", "two"]);
+    by_hand(&tree, "restore", "two");
     eventually("it is back", || (state() == "live").then_some(()));
     tree.done(&["restart"]);
     eventually("a restore is remembered, too", || (state() == "live").then_some(()));
@@ -265,7 +265,7 @@ fn however_many_eject_and_restore_manager_gives_signs_of_life_first_and_after_ea
 fn what_is_held_stays_so_while_the_file_about_it_cannot_be_read() {
     let (one, two) = (Store::redis(&[]), Store::redis(&[]));
     let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));
-    tree.done(&["ctl", "kv", "eject", "two"]);
+    by_hand(&tree, "eject", "two");
     server_is(&tree, "alpha", "two", "held");
     let file = tree.running_file("held");
     let good = fs::read(&file).unwrap();
@@ -282,7 +282,7 @@ fn what_is_held_stays_so_while_the_file_about_it_cannot_be_read() {
     assert!(file.is_dir(), "nothing is written over what was not read");
     fs::remove_dir(&file).unwrap();
     fs::write(&file, good).unwrap();
-    tree.done(&["ctl", "kv", "restore", "two"]);
+    by_hand(&tree, "restore", "two");
     server_is(&tree, "alpha", "two", "live");
     assert!(!file.exists());
 }
@@ -292,15 +292,15 @@ fn a_damaged_file_of_what_is_held_costs_nothing_while_somebody_lives_who_knows()
     let stores = ["one", "two", "three"].map(|name| (Store::redis(&[]), name));
     let servers: Vec<_> = stores.iter().map(|(store, name)| at(store.address(), name)).collect();
     let tree = KvTree::run(&pool("alpha", free_address(), "", &servers));
-    tree.done(&["ctl", "kv", "eject", "two"]);
-    tree.done(&["ctl", "kv", "eject", "three"]);
+    by_hand(&tree, "eject", "two");
+    by_hand(&tree, "eject", "three");
     let file = tree.running_file("held");
     let manager = stop_manager(&tree);
     let damaged = fs::read_to_string(&file).unwrap().replace("\"two\"", "\"tw");
     fs::write(&file, &damaged).unwrap();
     assert!(process::send(manager, Signal::KILL));
     another_manager(&tree, manager);
-    tree.done(&["ctl", "kv", "eject", "one"]);
+    by_hand(&tree, "eject", "one");
     for name in ["one", "two", "three"] {
         server_is(&tree, "alpha", name, "held");
     }
