@@ -44,7 +44,7 @@ const RETRY_MAX: Duration = Duration::from_secs(12);
 const STORY: Duration = Duration::from_secs(60);
 /// Seeds of worlds that found something beyond those that are always run: questions that were under way when a server was
 /// put out or taken back by hand, and a verdict that came before the one ahead of it was followed.
-const AGAIN: [u64; 4] = [1_254, 1_551, 1_627, 875];
+const AGAIN: [u64; 5] = [474, 875, 1_254, 1_551, 1_627];
 /// How often it is looked at least whether all is as it should be.
 const LOOK: Duration = Duration::from_millis(3);
 
@@ -402,15 +402,18 @@ fn run_world(seed: u64) -> [u64; 3] {
 
 #[test]
 fn threads_that_judge_together_are_of_one_mind_whatever_they_see_and_are_told() {
-    let sums = Cell::new([0; 3]);
+    let (sums, worlds) = (Cell::new([0; 3]), Cell::new(0));
     let name = "server::tests::agreement::threads_that_judge_together_are_of_one_mind_whatever_they_see_and_are_told";
     Seeds::new("beltway-kv", name).run(0..30, |seed| {
         let (sum, of_world) = (sums.get(), run_world(seed));
         sums.set([0, 1, 2].map(|at| sum[at] + of_world[at]));
+        worlds.set(worlds.get() + 1);
     });
     let [ejections, returns, probes] = sums.get();
     println!("{ejections} ejections, {returns} returns, {probes} probes");
-    assert!(Seeds::is_replay() || [ejections, returns, probes].iter().all(|count| *count > 1_000), "{:?}", sums.get());
+    // Of few worlds each may be a quiet one.
+    let least = if worlds.get() < 30 { 0 } else { worlds.get() * 30 };
+    assert!([ejections, returns, probes].iter().all(|count| *count >= least), "{:?}", sums.get());
 }
 
 #[test]

@@ -40,6 +40,10 @@ struct Judged {
     by_plan: bool,
     /// So it was, or it was new.
     is_asked_soon: bool,
+    /// An order brought it back, whoever was asking it then.
+    by_hand: bool,
+    /// When it went out, a question may have been under way.
+    is_asked_already: bool,
 }
 
 /// A server as one thread has it.
@@ -119,7 +123,9 @@ impl Model {
     /// How long a server may wait for a question when so long is configured.
     fn longest_pause(&self) -> impl Fn(Duration) -> Duration + use<> {
         let late = QUESTION_MAX + self.sleep_max * 4 + TICK + SLACK;
-        move |most| most + most / 8 + late
+        // Whoever sleeps longer than connecting may take has not asked, and waits again.
+        let tries = if self.sleep_max.is_zero() { 1 } else { 2 };
+        move |most| (most + most / 8 + late) * tries
     }
 
     fn host(&self, name: &str) -> Rc<Host> {
@@ -136,6 +142,8 @@ impl Model {
             may_go_out: false,
             by_plan: false,
             is_asked_soon: false,
+            by_hand: false,
+            is_asked_already: false,
             standing: Arc::clone(&standing),
         };
         self.judged.entry(Arc::as_ptr(&standing).addr()).or_insert_with(new)
@@ -238,6 +246,7 @@ impl Model {
         }
         let host = self.host(server.name());
         let restores = self.restores.clone().filter(|(name, _)| name == server.name());
+        let question_max = QUESTION_MAX + self.sleep_max;
         let judged = self.judged(server);
         let (was, is) = (std::mem::replace(&mut judged.verdict, judged.standing.verdict()), judged.standing.verdict());
         if was == is {
@@ -252,6 +261,7 @@ impl Model {
         let may_go_out = std::mem::take(&mut judged.may_go_out);
         if is != Verdict::Fit {
             judged.is_asked_soon = was == Verdict::New || (judged.by_plan && !may_go_out);
+            judged.is_asked_already = judged.is_asked_soon || (judged.by_hand && now - since <= question_max);
         }
         let may_go_out = may_go_out || judged.by_plan;
         // Threads on which it was down were asking it already.
@@ -268,6 +278,7 @@ impl Model {
                 self.disturbed = now;
                 let has_answered = host.well_asked_at.get().is_some_and(|at| at + earlier >= since);
                 let by_hand = restores.is_some_and(|order| self.restored.insert(order));
+                self.judged(server).by_hand = by_hand;
                 if !has_answered && !by_hand {
                     Some("is back, and has answered nothing")
                 } else {
@@ -345,13 +356,13 @@ impl Model {
             let (least, most) = configured
                 .fold((Duration::MAX, probe::INTERVAL_MAX), |(least, most), time| (least.min(time), most.max(time)));
             let judged = self.judged(threads[0]);
-            let (is_new, is_asked_soon) = (judged.since == now, judged.is_asked_soon);
+            let (is_new, is_asked_already) = (judged.since == now, judged.is_asked_already);
             let longest = self.longest_pause();
             let pauses = self.pauses.entry(name.clone()).or_insert(Pauses {
                 from: now,
                 is_asked: false,
-                early_until: if is_asked_soon { now + QUESTION_MAX + self.sleep_max } else { now },
-                since: if is_new && !is_asked_soon { least } else { Duration::ZERO },
+                early_until: if is_asked_already { now + QUESTION_MAX + self.sleep_max } else { now },
+                since: if is_new && !is_asked_already { least } else { Duration::ZERO },
                 now: least,
                 most,
                 // What was asked before is asked on.
