@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use stats::Gauge;
+
 use super::{Server, State, probe};
 use crate::fault::Fault;
 use crate::lane::{self, LaneCell};
@@ -18,6 +20,17 @@ use crate::worker::Worker;
 pub(crate) const SILENT: Duration = Duration::from_secs(15);
 /// How long it may take to answer then.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What [`Server::tell`] writes down.
+const GAUGES: [Gauge<KvServer>; 7] = [
+    KvServer::IN_QUEUE,
+    KvServer::IN_QUEUE_BYTES,
+    KvServer::OUT_QUEUE,
+    KvServer::OUT_QUEUE_BYTES,
+    KvServer::CONNECTIONS,
+    KvServer::EJECTED,
+    KvServer::DOWN,
+];
 
 /// What a probe of a new server came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +113,8 @@ impl Server {
         self.move_to(Some(Rc::clone(pool)));
         let lanes: Vec<_> = self.lanes.take().into_iter().flatten().collect();
         lanes.iter().for_each(leave);
+        // Nobody tells them again, unless a server of the new pool has its name.
+        GAUGES.into_iter().for_each(|gauge| self.cells().set(gauge, 0));
     }
 
     /// What fails on it is asked again by that pool.
@@ -118,12 +133,9 @@ impl Server {
             queues.iter_mut().zip(lane.borrow().queues()).for_each(|(sum, of_lane)| *sum += of_lane);
             lane.borrow_mut().tidy();
         }
-        let cells = self.cells();
-        cells.set(KvServer::CONNECTIONS, connections);
-        let gauges = [KvServer::IN_QUEUE, KvServer::IN_QUEUE_BYTES, KvServer::OUT_QUEUE, KvServer::OUT_QUEUE_BYTES];
-        gauges.into_iter().zip(queues).for_each(|(gauge, sum)| cells.set(gauge, sum));
-        cells.set(KvServer::EJECTED, u64::from(!self.is_live()));
-        cells.set(KvServer::DOWN, u64::from(matches!(self.state.get(), State::Down(_))));
+        let (is_out, is_down) = (u64::from(!self.is_live()), u64::from(self.is_down()));
+        let values = queues.into_iter().chain([connections, is_out, is_down]);
+        GAUGES.into_iter().zip(values).for_each(|(gauge, value)| self.cells().set(gauge, value));
     }
 
     /// Where requests have no deadline: asks a server that owes replies and says nothing whether it is there at all, and

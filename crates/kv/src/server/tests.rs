@@ -168,3 +168,34 @@ fn a_server_that_is_back_is_not_down_to_a_thread_that_has_yet_to_hear_of_it() {
     renew(1, PoolSource { auto_eject_hosts: false, ..source(1) });
     assert_eq!(server_of(1, 0).state.get(), State::Well);
 }
+
+#[test]
+fn a_server_that_a_reload_took_away_is_out_on_no_thread() {
+    let registered = |plan: &Arc<Plan>| {
+        let mut registry = stats::Registry::new();
+        let ledger = crate::numbers::Ledger::declare(&mut registry, plan).unwrap();
+        let segment = registry.layout(1).unwrap().create_on_heap(stats::Identity::default()).unwrap();
+        (ledger.numbers(&segment, 0).unwrap(), segment)
+    };
+    let plan = Plan::prepare(vec![source(1)]).unwrap();
+    let (numbers, segment) = registered(&plan);
+    let world = World::new(1, Faults::none());
+    let _proxy = Proxy::start(&world, vec![source(1)], 1);
+    let pool = Rc::clone(&worker(0).pools()[0]);
+    let old = Server::new(Rc::downgrade(&pool), &plan.pools[0], 0, &numbers);
+    old.state.set(State::Ejected);
+    old.tell();
+    let ejected = || {
+        let read = stats::Snapshot::read(segment.words()).unwrap();
+        let labels = [("pool", "p"), ("server", old.name())];
+        read.metric("beltway_kv_server_ejected_threads", &labels).unwrap().value.clone()
+    };
+    let before = ejected();
+    old.depart(&worker(0), &pool);
+    assert_ne!(before, ejected());
+    old.state.set(State::Well);
+    old.tell();
+    let told = ejected();
+    old.depart(&worker(0), &pool);
+    assert_eq!(told, ejected());
+}
