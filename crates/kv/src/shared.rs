@@ -119,8 +119,9 @@ impl Shared {
     pub(crate) fn ejected(&self, pool: &str, server: &str, at: WallTime) {
         // Rare, and nothing is done while it is held.
         let mut ejected = self.ejected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if ejected.len() < EJECTED_MAX {
-            ejected.insert((pool.to_owned(), server.to_owned()), at);
+        let one = (pool.to_owned(), server.to_owned());
+        if ejected.len() < EJECTED_MAX || ejected.contains_key(&one) {
+            ejected.insert(one, at);
         }
     }
 }
