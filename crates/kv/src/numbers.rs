@@ -219,6 +219,8 @@ impl Ledger {
                 }
             }
         }
+        // What commands keep room for comes first where there is not enough for all.
+        let commands = command::Ledger::declare(registry, plan.pools.len())?;
         if !servers.is_empty() {
             registry.reserve::<KvServer>(servers.len().clamp(LATE_SERVERS_MIN, LATE_SERVERS_MAX));
         }
@@ -226,7 +228,7 @@ impl Ledger {
             pools,
             servers,
             late: Arc::new(Mutex::new(late)),
-            commands: command::Ledger::declare(registry, plan.pools.len())?,
+            commands,
             other_pool: registry.add_for::<KvPool>(&[("pool", OTHERS)])?,
             other_server: registry.add_for::<KvServer>(&[("pool", OTHERS), ("server", OTHERS)])?,
         })
