@@ -84,6 +84,8 @@ pub(super) struct Model {
     absent: BTreeMap<String, Instant>,
     /// When an order was on its way last, or anything was ejected or came back.
     disturbed: Instant,
+    /// When an order was on its way last.
+    ordered: Instant,
     /// Who is taken back by hand now, by which order, and those orders that have done so already.
     restores: Option<(String, u64)>,
     restored: BTreeSet<(String, u64)>,
@@ -105,6 +107,7 @@ impl Model {
             apart: BTreeMap::new(),
             absent: BTreeMap::new(),
             disturbed: Instant::ORIGIN,
+            ordered: Instant::ORIGIN,
             restores: None,
             restored: BTreeSet::new(),
             ejections: 0,
@@ -203,8 +206,8 @@ impl Model {
         let (paused, least) = (now - pauses.from, pauses.since);
         (pauses.from, pauses.since, pauses.latest) = (now, pauses.now, now + longest(pauses.most));
         pauses.is_asked = true;
-        if now <= pauses.early_until {
-            // The first of those who ask from now on may come any moment.
+        if now <= pauses.early_until || now - self.ordered <= QUESTION_MAX + self.sleep_max {
+            // The first of those who ask from now on may come any moment: the answer to this may not come to them.
             pauses.since = Duration::ZERO;
         }
         if !is_alone {
@@ -221,7 +224,7 @@ impl Model {
     /// Compares what the threads have, each its pool, with what they may. `on_its_way`: an order is.
     pub(super) fn look(&mut self, pools: &[Rc<Pool>], held: &BTreeSet<String>, on_its_way: bool, now: Instant) {
         if on_its_way {
-            self.disturbed = now;
+            (self.disturbed, self.ordered) = (now, now);
         }
         let servers = |pool: &Rc<Pool>| pool.servers().to_vec();
         for server in pools.iter().flat_map(servers) {
