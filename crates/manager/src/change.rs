@@ -342,11 +342,9 @@ impl Supervisor {
     /// Takes back what failed.
     fn abandon(&mut self, change: &Change) {
         match &change.phase {
-            // What it said is not known: should it run another configuration than the one in force, it is told again.
-            Phase::Preparing(_) => self.reconciled = 0,
+            Phase::Preparing(_) => {}
             // What the server runs is not known; what it ran is what those to come get, and it is told to run that again.
             Phase::Committing(_) => {
-                self.reconciled = 0;
                 if let Err(error) = configuration::commit(&self.family.directory, &self.config) {
                     error!("the configuration in force cannot be put back: {error}");
                 }

@@ -14,7 +14,7 @@ use supervise::change::{Proposal, Step};
 use supervise::configuration;
 use supervise::control::{Endpoint, Question};
 use supervise::failure::{DONE, Failure};
-use supervise::lease::{self, Holder, Lease};
+use supervise::lease::Lease;
 use supervise::listener::{Listener, ListenerKind};
 use supervise::privilege;
 use supervise::reaped::{self, Reaped};
@@ -35,14 +35,11 @@ use crate::report::{self, Knowledge, Published};
 use crate::servers::{self, How, Server};
 use crate::upgrade::Upgrade;
 use crate::vigil::Vigil;
+use reconcile::Unlike;
 
 mod answers;
+mod reconcile;
 
-/// Signs of life that a server has to give with another configuration than the one in force before it is told: of those that
-/// came while that changed, one may be of before.
-const UNLIKE_SEEN: u64 = 2;
-/// For how long nobody is told again of the configuration in force: meanwhile an operator may change something.
-const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How long supervision, about to stop, waits for the control plane.
 const ADMIN_STOPS_WITHIN: Duration = Duration::from_millis(100);
 
@@ -76,14 +73,8 @@ pub(crate) struct Supervisor {
     pub(crate) change: Option<Change>,
     /// Another program is taking this one's place, or has just done so.
     pub(crate) upgrade: Option<Upgrade>,
-    /// The generation that runs another configuration than the one in force, and how many signs of life it had given when
-    /// that was first seen.
-    unlike: Option<(u64, u64)>,
-    /// The generation that was told of the configuration in force because it runs another. 0: none, or it may not have taken
-    /// it.
-    pub(crate) reconciled: u64,
-    /// None is told before this.
-    reconcile_not_before: Instant,
+    /// What servers run that is not in force.
+    unlike: Unlike,
     /// The last server that ended, and how.
     last_end: (u64, String),
     pub(crate) server_deaths: u64,
@@ -176,9 +167,7 @@ impl Supervisor {
             vigil: Vigil::default(),
             change: None,
             upgrade: None,
-            unlike: None,
-            reconciled: 0,
-            reconcile_not_before: Instant::ORIGIN,
+            unlike: Unlike::default(),
             last_end: (0, String::new()),
             server_deaths: legacy.as_ref().map_or(0, |legacy| legacy.server_deaths),
             not_before: Instant::ORIGIN,
@@ -442,61 +431,6 @@ impl Supervisor {
                 info!("{}[{}] generation {} drains", Role::Server.name(), server.process.pid(), server.generation);
                 server.retire(&self.family.directory, deadline, successor);
             }
-        }
-    }
-
-    /// Takes up servers that another manager had just started when it died: they had a lease, and no pid in it yet.
-    fn adopt_late(&mut self, now: Instant) {
-        let directory = &self.family.directory;
-        let generations = match directory.server_generations() {
-            Ok(generations) => generations,
-            Err(error) => return warn!("{}: {error}", directory.path().display()),
-        };
-        let interval = self.config.supervise.heartbeat_interval;
-        for generation in generations {
-            if self.servers.iter().all(|server| server.generation != generation) {
-                if matches!(lease::holder(&directory.server_lease(generation)), Ok(Holder::Nobody)) {
-                    servers::clear_away(directory, generation);
-                }
-                self.servers.extend(Server::adopt(directory, generation, interval, now));
-            }
-        }
-    }
-
-    /// Servers that another manager left in the middle of a change, or this one when it did not hear how that ended: one
-    /// serves on, with what is in force.
-    fn reconcile(&mut self, now: Instant) {
-        if self.stopping || self.change.is_some() || self.upgrade.is_some() {
-            self.unlike = None;
-            return;
-        }
-        self.adopt_late(now);
-        let known = |server: &&Server| server.state == ServerState::Ready && server.pong().is_some();
-        let serves = |server: &&Server| server.state != ServerState::Draining && !server.standby;
-        let candidates = self.servers.iter().filter(serves);
-        if candidates.clone().count() != candidates.clone().filter(known).count() {
-            return; // somebody is still starting, or has not answered yet
-        }
-        let digest = &self.configuration.digest;
-        let fits = |server: &Server| server.pong().is_some_and(|pong| pong.configuration == *digest);
-        let Some(best) = candidates.clone().max_by_key(|server| (fits(server), server.generation)) else { return };
-        let (generation, fits, answered) = (best.generation, fits(best), best.link.status(now).answered);
-        if candidates.count() > 1 {
-            warn!("more than one server serves: generation {generation} stays");
-            return self.drain_all_but(Some(generation), now);
-        }
-        if fits {
-            (self.unlike, self.reconciled) = (None, 0);
-            return;
-        }
-        let seen = self.unlike.filter(|(unlike, _)| *unlike == generation).map_or(answered, |(_, answered)| answered);
-        self.unlike = Some((generation, seen));
-        let is_known = answered >= seen + UNLIKE_SEEN;
-        if is_known && self.reconciled != generation && now >= self.reconcile_not_before {
-            self.reconciled = generation;
-            self.reconcile_not_before = now + TOLD_AGAIN_AFTER;
-            warn!("generation {generation} runs another configuration than the one in force: it is told");
-            self.enforce(now);
         }
     }
 
