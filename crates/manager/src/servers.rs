@@ -52,12 +52,20 @@ pub(crate) struct Server {
     /// It stands by, or will when it has started.
     pub(crate) standby: bool,
     /// On which it was told to serve, until it has answered.
-    promotion: Option<Connection>,
+    promotion: Option<Promotion>,
     /// Told to stop, and killed when it lives at this moment.
     pub(crate) stop_by: Option<Instant>,
     ready: Option<io::PipeReader>,
     /// On which it was told to make room, until it has answered.
     farewell: Option<Connection>,
+}
+
+/// That a server was told to serve, and has not answered yet.
+#[derive(Debug)]
+struct Promotion {
+    connection: Connection,
+    /// It was told before, and that connection ended without an answer.
+    again: bool,
 }
 
 impl Server {
@@ -168,7 +176,7 @@ impl Server {
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let ready = self.ready.as_ref().map(AsFd::as_fd);
         let farewell = self.farewell.as_ref().map(AsFd::as_fd);
-        let promotion = self.promotion.as_ref().map(AsFd::as_fd);
+        let promotion = self.promotion.as_ref().map(|promotion| promotion.connection.as_fd());
         let others = ready.into_iter().chain(self.link.descriptor()).chain(farewell).chain(promotion);
         std::iter::once(self.process.as_fd()).chain(others)
     }
@@ -256,30 +264,37 @@ impl Server {
     /// # Errors
     /// It cannot be told.
     pub(crate) fn promote(&mut self, directory: &RuntimeDir) -> Result<(), ControlError> {
-        let connection = Connection::open(&directory.server_socket(self.generation))?;
-        connection.send(1, Request::Promote, &[])?;
-        self.promotion = Some(connection);
+        self.tell_to_serve(directory, false)?;
         self.standby = false;
         self.state = ServerState::Ready;
         Ok(())
     }
 
+    fn tell_to_serve(&mut self, directory: &RuntimeDir, again: bool) -> Result<(), ControlError> {
+        let connection = Connection::open(&directory.server_socket(self.generation))?;
+        connection.send(1, Request::Promote, &[])?;
+        self.promotion = Some(Promotion { connection, again });
+        Ok(())
+    }
+
     /// Whether it was told to serve and cannot. What cannot serve is in the way of who can.
     fn mind_promotion(&mut self, directory: &RuntimeDir) {
-        let Some(connection) = &self.promotion else { return };
-        match connection.receive::<Reply>() {
-            Ok(None) => {}
-            Ok(Some((packet, _))) if packet.body == Reply::Done => self.promotion = None,
-            other => {
-                self.promotion = None;
-                let why = match other {
-                    Ok(answer) => format!("{answer:?}"),
+        let Some(promotion) = self.promotion.take() else { return };
+        let why = match promotion.connection.receive::<Reply>() {
+            Ok(None) => return self.promotion = Some(promotion),
+            Ok(Some((packet, _))) if packet.body == Reply::Done => return,
+            Ok(Some((packet, _))) => format!("{:?}", packet.body),
+            // One that many ask drops who comes, unheard. Whoever serves already takes no harm from being told to.
+            Err(ControlError::Closed | ControlError::Io(_)) if !promotion.again => {
+                match self.tell_to_serve(directory, true) {
+                    Ok(()) => return info!("generation {} is told to serve again: it broke off", self.generation),
                     Err(error) => error.to_string(),
-                };
-                warn!("generation {} stood by and cannot serve: {why}; it is killed", self.generation);
-                self.signal(directory, Signal::KILL);
+                }
             }
-        }
+            Err(error) => error.to_string(),
+        };
+        warn!("generation {} stood by and cannot serve: {why}; it is killed", self.generation);
+        self.signal(directory, Signal::KILL);
     }
 
     /// Whether it was told to make room and did not understand.
@@ -348,5 +363,100 @@ pub(crate) fn fold_numbers(directory: &RuntimeDir, oldest_living: Option<u64>) {
     match crate::admin::fold_dead(&paths, &directory.folded_numbers()) {
         Ok(lost) => lost.iter().for_each(|lost| warn!("numbers are lost: {lost}")),
         Err(error) => warn!("the numbers of {} dead servers cannot be added up: {error}", paths.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+    use supervise::control::{Endpoint, Question};
+
+    /// A process that does nothing under the lease of a generation that stands by, which answers what the test answers.
+    struct Standby {
+        child: Child,
+        endpoint: Endpoint,
+        server: Server,
+        directory: RuntimeDir,
+        _lease: Lease,
+    }
+
+    impl Standby {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("beltway-servers-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            let directory = RuntimeDir::new(path);
+            let child = Command::new("sleep").arg("60").spawn().unwrap();
+            let lease = Lease::reserve(&directory.server_lease(1)).unwrap();
+            lease.record(child.id()).unwrap();
+            let endpoint = Endpoint::bind(&directory.server_socket(1)).unwrap();
+            let mut server = Server::adopt(&directory, 1, Duration::from_secs(1), Instant::ORIGIN).unwrap();
+            (server.standby, server.state) = (true, ServerState::Standby);
+            Self { child, endpoint, server, directory, _lease: lease }
+        }
+
+        /// The question to serve, read.
+        fn told(&mut self) -> Question {
+            let mut told = self.endpoint.questions();
+            assert_eq!(told.iter().map(|question| &question.request).collect::<Vec<_>>(), [&Request::Promote]);
+            told.remove(0)
+        }
+
+        /// Every connection ends unread, as those do for which there is no room.
+        fn drop_who_comes(&mut self) {
+            self.endpoint = Endpoint::bind(&self.directory.server_socket(1)).unwrap();
+        }
+
+        fn is_promoting(&mut self) -> bool {
+            self.server.mind_promotion(&self.directory);
+            self.server.promotion.is_some()
+        }
+
+        /// Waits for its end, which has to come.
+        fn assert_killed(&mut self) {
+            use std::os::unix::process::ExitStatusExt;
+            supervise::wait::readable(&[self.server.process.as_fd()], Duration::from_secs(10)).unwrap();
+            let status = self.child.try_wait().unwrap().and_then(|status| status.signal());
+            assert_eq!(status, Some(9));
+        }
+    }
+
+    impl Drop for Standby {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = std::fs::remove_dir_all(self.directory.path());
+        }
+    }
+
+    #[test]
+    fn one_that_stands_by_and_drops_the_order_to_serve_unread_is_told_again_and_lives() {
+        let mut standby = Standby::new("again");
+        standby.server.promote(&standby.directory).unwrap();
+        assert!(standby.is_promoting());
+        standby.drop_who_comes();
+        assert!(standby.is_promoting());
+        let question = standby.told();
+        standby.endpoint.answer(&question, Reply::Done, &[]);
+        assert!(!standby.is_promoting());
+        assert!(standby.child.try_wait().unwrap().is_none(), "it lives");
+    }
+
+    #[test]
+    fn one_that_breaks_off_twice_or_refuses_to_serve_is_killed() {
+        let mut standby = Standby::new("twice");
+        standby.server.promote(&standby.directory).unwrap();
+        for goes_on in [true, false] {
+            standby.drop_who_comes();
+            assert_eq!(standby.is_promoting(), goes_on);
+        }
+        standby.assert_killed();
+
+        let mut standby = Standby::new("refuses");
+        standby.server.promote(&standby.directory).unwrap();
+        let question = standby.told();
+        standby.endpoint.answer(&question, Reply::Refused("no".to_owned()), &[]);
+        assert!(!standby.is_promoting());
+        standby.assert_killed();
     }
 }
