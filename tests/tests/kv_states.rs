@@ -262,6 +262,41 @@ fn however_many_eject_and_restore_manager_gives_signs_of_life_first_and_after_ea
 }
 
 #[test]
+fn of_many_who_eject_and_restore_at_once_each_is_answered_and_what_he_wants_is_done_once() {
+    const CALLERS: u64 = 70;
+    let (one, two) = (Store::redis(&[]), Store::redis(&[]));
+    let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));
+    let manager = manager(&tree);
+    let connect = || eventually("there is room", || Connection::open(&tree.running_file("manager.sock")).ok());
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|number| {
+            let caller = connect();
+            let hold = KvQuestion::Hold { pool: None, server: "two".to_owned(), out: number % 2 == 0 };
+            caller.send(number, Request::Kv(hold), &[]).unwrap();
+            caller
+        })
+        .collect();
+    let alive = connect();
+    for (number, caller) in (0..).zip(&callers) {
+        alive.send(number, Request::Ping, &[]).unwrap();
+        let (pong, _) = eventually("it gives a sign of life", || alive.receive::<Reply>().unwrap());
+        assert!(matches!(pong.body, Reply::Pong(_)) && pong.sequence == number, "{pong:?}");
+        let (said, _) = eventually("he is answered", || caller.receive::<Reply>().unwrap());
+        // A server process that is busy may not hear it in time.
+        let is_done = match &said.body {
+            Reply::Refused(why) => why.starts_with("it is remembered, and told again"),
+            other => *other == Reply::Done,
+        };
+        assert!(is_done && said.sequence == number, "{said:?}");
+    }
+    let log = tree.log();
+    for what in ["is held out of its ring by hand", "is restored by hand"] {
+        assert_eq!(log.matches(&format!("pool alpha: two {what}")).count() as u64, CALLERS / 2, "{log}");
+    }
+    assert_eq!(self::manager(&tree), manager, "nobody had it killed");
+}
+
+#[test]
 fn what_is_held_stays_so_while_the_file_about_it_cannot_be_read() {
     let (one, two) = (Store::redis(&[]), Store::redis(&[]));
     let tree = KvTree::run(&pool("alpha", free_address(), "", &[at(one.address(), "one"), at(two.address(), "two")]));

@@ -1,7 +1,8 @@
 //! What manager answers on its control socket.
 //!
 //! Cop has manager killed when it gives no sign of life. So signs of life come first, and of what waits for the disk or for
-//! servers one question is answered a turn, however many ask. Start at `answer`.
+//! servers one question is answered a turn, however many ask: those of servers of pools, which many may ask, after the others.
+//! What nobody waits for any longer is not done. Start at `answer`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::change::Asker;
 
 /// How long each process may take to set the level of its log.
 const LEVEL_WITHIN: Duration = Duration::from_millis(200);
-/// Questions that wait for their turn: as many as may be asked in one. Who asks one more is refused.
+/// Questions that wait for their turn, those of servers of pools and beside them the others. Who asks one more is refused.
 const WAITING_MAX: usize = 256;
 
 impl Supervisor {
@@ -30,16 +31,19 @@ impl Supervisor {
             self.answer_one(now, ping);
         }
         for question in others {
+            let is_hold = is_hold(&question);
             if !takes_long(&question.request) {
                 self.answer_one(now, question);
-            } else if self.waiting.len() < WAITING_MAX {
+            } else if self.waiting.iter().filter(|other| self::is_hold(other) == is_hold).count() < WAITING_MAX {
                 self.waiting.push_back(question);
             } else {
                 let why = "too many questions wait for an answer here: ask again".to_owned();
                 self.endpoint.answer(&question, Reply::Refused(why), &[]);
             }
         }
-        if let Some(question) = self.waiting.pop_front() {
+        self.waiting.retain(|question| self.endpoint.is_there(question));
+        let at = self.waiting.iter().position(|question| !is_hold(question)).unwrap_or(0);
+        if let Some(question) = self.waiting.remove(at) {
             self.answer_one(now, question);
         }
     }
@@ -167,4 +171,9 @@ const fn takes_long(request: &Request) -> bool {
         request,
         Request::Kv(KvQuestion::Hold { .. }) | Request::LogLevel(_) | Request::Drain(_) | Request::Serve(_)
     )
+}
+
+/// Many may eject and restore servers of pools at once.
+const fn is_hold(question: &Question) -> bool {
+    matches!(question.request, Request::Kv(KvQuestion::Hold { .. }))
 }

@@ -12,13 +12,18 @@ use super::connection::Connection;
 use super::message::{Reply, Request};
 use crate::directory;
 
-/// Connections at a time. When another comes, of those that wait for no [order](Request::is_order) the one goes that has been
-/// silent for longest.
+/// Connections at a time of those that wait for no answer. When there is one more, the one goes that has been silent for
+/// longest. So there is always a place for who asks for signs of life, however many wait.
 pub const PEERS_MAX: usize = 32;
+/// Connections beside them that wait for an answer, and may: who asks has it for failed when his connection is closed, while
+/// it is done. Beside these, [`PEERS_MAX`] may wait for what [orders](Request::is_order) bring. Who asks as well is refused.
+const WAITING_MAX: usize = 256;
 /// Packets taken of one peer in one turn.
 const QUESTIONS_A_TURN: usize = 8;
+/// Connections accepted in one turn.
+const ACCEPTED_A_TURN: usize = 32;
 /// Connections the kernel holds for us until the next turn.
-const BACKLOG: i32 = 32;
+const BACKLOG: i32 = 128;
 
 /// A question that waits for its answer.
 #[derive(Debug)]
@@ -29,7 +34,7 @@ pub struct Question {
     pub descriptors: Vec<OwnedFd>,
     peer: u64,
     sequence: u64,
-    is_order: bool,
+    is_counted: bool,
 }
 
 impl Question {
@@ -52,8 +57,8 @@ impl KeptQuestion {
     #[must_use]
     pub const fn again(self, request: Request) -> Question {
         let (peer, sequence) = (self.peer, self.sequence);
-        // Whatever it is now: what one process leaves to another takes its time.
-        Question { request, descriptors: Vec::new(), peer, sequence, is_order: true }
+        // Whatever it is now: what one process leaves to another is no question for a sign of life.
+        Question { request, descriptors: Vec::new(), peer, sequence, is_counted: true }
     }
 }
 
@@ -63,16 +68,16 @@ impl KeptQuestion {
 pub struct KeptEndpoint {
     listener: RawFd,
     peers: Vec<(u64, RawFd)>,
-    /// Of those who wait for orders, how many each.
-    orders: Vec<(u64, usize)>,
+    /// Of those who wait for answers, for how many each.
+    unanswered: Vec<(u64, usize)>,
     next_id: u64,
 }
 
 struct Peer {
     id: u64,
     connection: Connection,
-    /// Orders that it gave and that are not answered yet.
-    orders: usize,
+    /// Its questions that are not answered yet, but those for signs of life: who asks nothing else keeps no place with them.
+    unanswered: usize,
 }
 
 /// Where others connect. Each turn: [`Endpoint::questions`], then [`Endpoint::answer`] for each.
@@ -100,8 +105,9 @@ impl Endpoint {
     #[must_use]
     pub fn keep(&self) -> KeptEndpoint {
         let peers = self.peers.iter().map(|peer| (peer.id, peer.connection.as_fd().as_raw_fd())).collect();
-        let orders = self.peers.iter().filter(|peer| peer.orders > 0).map(|peer| (peer.id, peer.orders)).collect();
-        KeptEndpoint { listener: self.listener.as_raw_fd(), peers, orders, next_id: self.next_id }
+        let waiting = self.peers.iter().filter(|peer| peer.unanswered > 0);
+        let unanswered = waiting.map(|peer| (peer.id, peer.unanswered)).collect();
+        KeptEndpoint { listener: self.listener.as_raw_fd(), peers, unanswered, next_id: self.next_id }
     }
 
     /// Goes on with one that another process kept.
@@ -111,8 +117,8 @@ impl Endpoint {
     pub fn resume(path: &Path, kept: &KeptEndpoint) -> io::Result<Self> {
         let listener = sys::process::inherited(kept.listener)?;
         let peer = |&(id, fd): &(u64, RawFd)| {
-            let orders = kept.orders.iter().find(|(peer, _)| *peer == id).map_or(0, |(_, count)| *count);
-            sys::process::inherited(fd).map(|fd| Peer { id, connection: Connection::new(fd), orders })
+            let unanswered = kept.unanswered.iter().find(|(peer, _)| *peer == id).map_or(0, |(_, count)| *count);
+            sys::process::inherited(fd).map(|fd| Peer { id, connection: Connection::new(fd), unanswered })
         };
         let peers = kept.peers.iter().map(peer).collect::<io::Result<_>>()?;
         Ok(Self { path: path.to_owned(), listener, identity: identity(path), peers, next_id: kept.next_id })
@@ -143,6 +149,7 @@ impl Endpoint {
         let mut questions = Vec::new();
         let mut heard = VecDeque::new();
         let mut silent = VecDeque::with_capacity(self.peers.len());
+        let mut waiting = self.peers.iter().filter(|peer| peer.unanswered > 0).count();
         for mut peer in self.peers.drain(..) {
             let before = questions.len();
             let mut lost = false;
@@ -150,9 +157,21 @@ impl Endpoint {
                 match peer.connection.receive::<Request>() {
                     Ok(Some((packet, descriptors))) => {
                         let (request, sequence) = (packet.body, packet.sequence);
-                        let is_order = request.is_order();
-                        peer.orders += usize::from(is_order);
-                        questions.push(Question { request, descriptors, peer: peer.id, sequence, is_order });
+                        let is_counted = request != Request::Ping;
+                        if is_counted && peer.unanswered == 0 {
+                            let room = WAITING_MAX + if request.is_order() { PEERS_MAX } else { 0 };
+                            if waiting >= room {
+                                let why = "too many questions wait for an answer here: ask again".to_owned();
+                                if peer.connection.send(sequence, Reply::Refused(why), &[]).is_err() {
+                                    lost = true;
+                                    break;
+                                }
+                                continue;
+                            }
+                            waiting += 1;
+                        }
+                        peer.unanswered += usize::from(is_counted);
+                        questions.push(Question { request, descriptors, peer: peer.id, sequence, is_counted });
                     }
                     Ok(None) => break,
                     // Of a newer version, perhaps: what we cannot do we say, and what we can do we go on doing.
@@ -183,14 +202,21 @@ impl Endpoint {
         }
         silent.append(&mut heard);
         self.peers = silent;
+        self.dismiss_idle();
         questions
+    }
+
+    /// Whether who asked this is still connected, as far as the last [`Endpoint::questions`] saw.
+    #[must_use]
+    pub fn is_there(&self, question: &Question) -> bool {
+        self.peers.iter().any(|peer| peer.id == question.peer)
     }
 
     /// Answers one question. Who cannot be answered is disconnected.
     pub fn answer(&mut self, question: &Question, reply: Reply, fds: &[BorrowedFd<'_>]) {
         let Some(at) = self.peers.iter().position(|peer| peer.id == question.peer) else { return };
         let Some(peer) = self.peers.get_mut(at) else { return };
-        peer.orders = peer.orders.saturating_sub(usize::from(question.is_order));
+        peer.unanswered = peer.unanswered.saturating_sub(usize::from(question.is_counted));
         if let Err(error) = peer.connection.send(question.sequence, reply, fds) {
             crate::debug!("a control connection was dropped: {error}");
             self.peers.remove(at);
@@ -198,7 +224,7 @@ impl Endpoint {
     }
 
     fn accept(&mut self) {
-        for _ in 0..PEERS_MAX {
+        for _ in 0..ACCEPTED_A_TURN {
             let fd = match sys::ancillary::accept(&self.listener) {
                 Ok(fd) => fd,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -210,17 +236,20 @@ impl Endpoint {
             if !is_ours(&fd) {
                 continue;
             }
-            if self.peers.len() >= PEERS_MAX {
-                // Who waits for an order would take it for failed, while it is carried out.
-                let Some(at) = self.peers.iter().position(|peer| peer.orders == 0) else {
-                    crate::debug!("a control connection was refused: everybody here waits for an answer");
-                    continue;
-                };
-                self.peers.remove(at);
-            }
             self.next_id += 1;
-            self.peers.push_back(Peer { id: self.next_id, connection: Connection::new(fd), orders: 0 });
+            self.peers.push_back(Peer { id: self.next_id, connection: Connection::new(fd), unanswered: 0 });
         }
+    }
+
+    /// Of those that wait for no answer, closes the connections that are too many.
+    fn dismiss_idle(&mut self) {
+        let idle = self.peers.iter().filter(|peer| peer.unanswered == 0).count();
+        let mut too_many = idle.saturating_sub(PEERS_MAX);
+        self.peers.retain(|peer| {
+            let goes = too_many > 0 && peer.unanswered == 0;
+            too_many -= usize::from(goes);
+            !goes
+        });
     }
 }
 
@@ -248,7 +277,12 @@ fn is_ours(fd: &OwnedFd) -> bool {
 mod tests {
     use super::*;
     use crate::control::{ControlError, PACKET_MAX, PROTOCOL, Packet, Pong};
+    use crate::kv::KvQuestion;
     use std::time::Duration;
+
+    fn hold() -> Request {
+        Request::Kv(KvQuestion::Hold { pool: None, server: "one".to_owned(), out: true })
+    }
 
     struct Home(PathBuf);
 
@@ -352,8 +386,8 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_an_order_stays_however_many_come_and_goes_like_others_once_it_is_answered() {
-        let home = Home::new("order");
+    fn who_waits_for_an_answer_stays_however_many_come_and_goes_like_others_once_it_is_answered() {
+        let home = Home::new("waits");
         let mut endpoint = Endpoint::bind(&home.socket()).unwrap();
         let manager = Connection::open(&home.socket()).unwrap();
         manager.send(1, Request::Commit("digest".to_owned()), &[]).unwrap();
@@ -367,21 +401,70 @@ mod tests {
             .collect();
         assert!(matches!(others[0].receive::<Reply>(), Err(ControlError::Closed)));
         // Another process goes on with it, and knows it, too.
-        assert_eq!(endpoint.keep().orders, [(1, 1)]);
+        assert_eq!(endpoint.keep().unanswered, [(1, 1)]);
         endpoint.answer(&order[0].kept().again(Request::Ping), Reply::Done, &[]);
         assert_eq!(manager.receive::<Reply>().unwrap().unwrap().0.body, Reply::Done);
-        assert!(endpoint.keep().orders.is_empty());
-
-        // Where everybody waits, who comes is refused.
-        others.drain(..others.len() - (PEERS_MAX - 1));
-        for peer in others.iter().chain([&manager]) {
-            peer.send(2, Request::Promote, &[]).unwrap();
-        }
-        assert_eq!(endpoint.questions().len(), PEERS_MAX);
-        let late = Connection::open(&home.socket()).unwrap();
+        assert!(endpoint.keep().unanswered.is_empty());
+        others.push(Connection::open(&home.socket()).unwrap());
         assert!(endpoint.questions().is_empty());
-        assert!(matches!(late.receive::<Reply>(), Err(ControlError::Closed)));
-        assert!(manager.receive::<Reply>().unwrap().is_none());
+        assert!(matches!(manager.receive::<Reply>(), Err(ControlError::Closed)));
+    }
+
+    #[test]
+    fn of_many_that_ask_each_once_all_are_heard_once_and_answered_and_signs_of_life_go_on_meanwhile() {
+        let home = Home::new("many");
+        let mut endpoint = Endpoint::bind(&home.socket()).unwrap();
+        let cop = Connection::open(&home.socket()).unwrap();
+        assert!(endpoint.questions().is_empty());
+        let (mut callers, mut waiting) = (Vec::new(), Vec::new());
+        for number in 0..3 * PEERS_MAX as u64 {
+            let caller = Connection::open(&home.socket()).unwrap();
+            caller.send(number, hold(), &[]).unwrap();
+            waiting.extend(endpoint.questions());
+            callers.push(caller);
+        }
+        assert_eq!(waiting.len(), callers.len());
+        let newcomer = Connection::open(&home.socket()).unwrap();
+        for asks in [&cop, &newcomer] {
+            asks.send(7, Request::Ping, &[]).unwrap();
+            let pings = endpoint.questions();
+            assert_eq!(pings.len(), 1);
+            endpoint.answer(&pings[0], Reply::Pong(Pong::default()), &[]);
+            assert_eq!(asks.receive::<Reply>().unwrap().unwrap().0.sequence, 7);
+        }
+        // One goes, and that is known.
+        drop(callers.remove(0));
+        assert!(endpoint.questions().is_empty());
+        assert!(!endpoint.is_there(&waiting.remove(0)));
+        for (number, (caller, question)) in (1..).zip(callers.iter().zip(&waiting)) {
+            assert!(endpoint.is_there(question) && caller.receive::<Reply>().unwrap().is_none());
+            endpoint.answer(question, Reply::Done, &[]);
+            assert_eq!(caller.receive::<Reply>().unwrap().unwrap().0.sequence, number);
+        }
+    }
+
+    #[test]
+    fn when_too_many_wait_who_asks_as_well_is_refused_and_orders_and_signs_of_life_have_room() {
+        let home = Home::new("full");
+        let mut endpoint = Endpoint::bind(&home.socket()).unwrap();
+        let asked = |endpoint: &mut Endpoint, request: Request| {
+            let caller = Connection::open(&home.socket()).unwrap();
+            caller.send(1, request, &[]).unwrap();
+            (endpoint.questions().len(), caller)
+        };
+        let mut callers = Vec::new();
+        for (request, room) in [(hold(), WAITING_MAX), (Request::Promote, PEERS_MAX)] {
+            for _ in 0..room {
+                let (heard, caller) = asked(&mut endpoint, request.clone());
+                assert_eq!(heard, 1);
+                callers.push(caller);
+            }
+            let (heard, late) = asked(&mut endpoint, request);
+            assert_eq!(heard, 0);
+            assert!(matches!(late.receive::<Reply>().unwrap().unwrap().0.body, Reply::Refused(_)));
+        }
+        assert_eq!(asked(&mut endpoint, Request::Ping).0, 1);
+        assert!(callers.iter().all(|caller| caller.receive::<Reply>().unwrap().is_none()));
     }
 
     #[test]
