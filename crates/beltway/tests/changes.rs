@@ -359,6 +359,18 @@ fn a_server_that_runs_another_configuration_than_manager_knows_of_is_told_of_the
 }
 
 #[test]
+fn one_reload_behind_the_other_makes_nobody_think_that_the_server_runs_another_configuration() {
+    let tree = Tree::run("quick");
+    // Signs of life fall between any two of them.
+    for round in 0..250 {
+        rewrite(&tree, ["one", "other"][round % 2], "");
+        let output = tree.ask("reload");
+        assert_eq!(output.status.code(), Some(0), "{round}: {output:?}");
+    }
+    assert!(!tree.log().contains("runs another configuration"), "{}", tree.log());
+}
+
+#[test]
 fn what_was_in_force_can_be_had_back_by_its_number() {
     let tree = Tree::run("rollback");
     for name in ["first", "second"] {

@@ -211,6 +211,8 @@ impl Supervisor {
     /// Takes a change as far as it goes.
     pub(crate) fn turn_change(&mut self, now: Instant) {
         let Some(mut change) = self.change.take() else { return };
+        // Also of one that is over before anybody looks again: what servers said before it means nothing after it.
+        self.unlike.look_away();
         match self.advance(&mut change, now) {
             Ok(None) => self.change = Some(change),
             Ok(Some(verdict)) => {

@@ -74,7 +74,7 @@ pub(crate) struct Supervisor {
     /// Another program is taking this one's place, or has just done so.
     pub(crate) upgrade: Option<Upgrade>,
     /// What servers run that is not in force.
-    unlike: Unlike,
+    pub(crate) unlike: Unlike,
     /// The last server that ended, and how.
     last_end: (u64, String),
     pub(crate) server_deaths: u64,

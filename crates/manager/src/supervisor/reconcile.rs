@@ -73,7 +73,7 @@ impl Supervisor {
 
 /// What is known of the server that runs another configuration than the one in force.
 #[derive(Debug, Default)]
-pub(super) struct Unlike {
+pub(crate) struct Unlike {
     /// Its generation, and how many signs of life it had given when that was first seen.
     seen: Option<(u64, u64)>,
     told: Option<Told>,
@@ -90,7 +90,7 @@ struct Told {
 
 impl Unlike {
     /// Something is changing: what servers say they run means nothing for now.
-    const fn look_away(&mut self) {
+    pub(crate) const fn look_away(&mut self) {
         self.seen = None;
     }
 
